@@ -1,0 +1,157 @@
+"""Every file one stage leaves for another: its name, its atomic write, its validated read."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+SPLITS = ("train", "val", "test")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it replaces `path` in one step when the block ends well.
+
+    After an error or a kill, `path` is what it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def claim(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise ValueError where an output is already there and may not be replaced."""
+    there = [str(path) for path in paths if Path(path).exists()]
+    if there and not overwrite:
+        raise ValueError(f"{there[0]} is already there; pass --overwrite to replace it, or another --run-dir")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON; a number that is not finite becomes null."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raise ValueError where there is none or it does not parse."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); run the stage that writes it again") from None
+
+
+def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:
+    """Write a CSV without the index, NaN as blank.
+
+    Floats as `%.9g`, so that a float32 survives the trip, or with `exact` so that a float64 does.
+    """
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=None if exact else "%.9g")
+
+
+def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
+    """Read a CSV with pandas; raise ValueError where it is missing, empty or not a table."""
+    try:
+        return pd.read_csv(path, **kwargs)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run the stage that writes it first") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV table: {error}") from None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stage 1 leaves: who is in which split, with which raw labels.
+
+    `table` has the columns of `manifest.csv` (labels as float64, blank as NaN), `meta` is `manifest.json`.
+    """
+
+    table: pd.DataFrame
+    meta: dict[str, Any]
+    sha256: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the findings, in the order of every [.., C] array."""
+        return tuple(self.meta["classes"])
+
+    @property
+    def image_root(self) -> Path:
+        """Folder the image ids are relative to."""
+        return Path(self.meta["image_root"])
+
+    def labels(self) -> np.ndarray:
+        """Raw labels [N, C] float64: 1, 0, -1 or NaN."""
+        return self.table[list(self.classes)].to_numpy(np.float64)
+
+    def part(self, split: str) -> "Manifest":
+        """The rows of one split; raises ValueError where there are none."""
+        rows = self.table[self.table["split"] == split].reset_index(drop=True)
+        if rows.empty:
+            raise ValueError(f"the manifest has no image in {split}; run check_split.py with other fractions")
+        return Manifest(rows, self.meta, self.sha256)
+
+
+def write_manifest(run_dir: Path, table: pd.DataFrame, meta: Mapping[str, Any], context: pd.DataFrame) -> None:
+    """Write `manifest.csv`, `context.csv` (sex, age, order of studies) and, last, `manifest.json`."""
+    columns = [*MANIFEST_COLUMNS, *meta["classes"]]
+    write_table(run_dir / "manifest.csv", table[columns])
+    write_table(run_dir / "context.csv", context)
+    write_json(run_dir / "manifest.json", {**meta, "manifest_sha256": sha256(run_dir / "manifest.csv")})
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """Read and check the manifest of a run; raises ValueError where it is missing or was changed by hand."""
+    path = Path(run_dir) / "manifest.csv"
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run check_split.py --run-dir {run_dir} first")
+    meta = read_json(path.with_suffix(".json"))
+    digest = sha256(path)
+    if digest != meta.get("manifest_sha256"):
+        raise ValueError(f"{path} is not the file that manifest.json describes; run check_split.py --overwrite")
+    texts = dict.fromkeys(MANIFEST_COLUMNS, str)
+    table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
+    return Manifest(table, meta, digest)
+
+
+def read_context(run_dir: Path) -> pd.DataFrame:
+    """Sex, age and order of studies per `image_id`, as stage 1 found them."""
+    texts = {"image_id": str, "sex": str}
+    return read_table(Path(run_dir) / "context.csv", dtype=texts, keep_default_na=False, na_values={"age": [""]})
+
+
+def _plain(value: Any) -> Any:
+    """Values json can write: no NumPy types, no paths, null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

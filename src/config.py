@@ -1,0 +1,241 @@
+"""One frozen dataclass per stage, and the command line built from it: the only user of argparse.
+
+A field's type, default and metadata are its flag: `option(default, help, ...)`. Nothing below the stages sees a
+config; they take plain arguments.
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Config = TypeVar("Config")
+
+
+def option(default: Any, text: str = "", *, low: float = -math.inf, high: float = math.inf, **metadata: Any) -> Any:
+    """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
+
+    `hidden=True` keeps a field off the command line, `positional=True` makes it a positional argument.
+    """
+    return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What every stage takes."""
+
+    run_dir: Path = option(Path("runs/default"), "folder that holds what the stages leave for one another")
+    overwrite: bool = option(False, "replace what this stage wrote before")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """make_demo_data.py"""
+
+    out: Path = option(Path("data/demo"), "folder to write")
+    patients: int = option(1550, "patients in train.csv and valid.csv together", low=10)
+    seed: int = option(0, "seed of everything drawn", low=0)
+    overwrite: bool = option(False, "replace an earlier demo data set")
+
+
+@dataclass(frozen=True)
+class SplitConfig(StageConfig):
+    """check_split.py"""
+
+    data: Path = option(Path("data/demo"), "data set folder, or a label file (CSV)")
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option("auto", "which layout the data is in")
+    classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
+    image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
+    path_column: str | None = option(None, "CSV: column of the image path")
+    patient_column: str | None = option(None, "CSV: column of the patient id")
+    study_column: str | None = option(None, "CSV: column of the study id")
+    view_column: str | None = option(None, "CSV: column of the view")
+    split_column: str | None = option(None, "CSV: column of the published split")
+    split: Literal["auto", "published", "patient"] = option(
+        "auto", "published: the data set's own; patient: a new one by patient; auto: published where there is one"
+    )
+    val_fraction: float = option(
+        0.1, "share of the images in val (of train, where a test set is published)", low=0.001, high=0.9
+    )
+    test_fraction: float = option(0.1, "share of the images in test, with a new split", low=0.001, high=0.9)
+    seed: int = option(0, "seed of the split", low=0)
+    images: Literal["exist", "open", "skip"] = option(
+        "exist", "exist: every file is there; open: decode every file and look for duplicates; skip: do not look"
+    )
+    workers: int = option(2, "processes that open images", low=1)
+
+
+@dataclass(frozen=True)
+class EdaConfig(StageConfig):
+    """eda_labels.py"""
+
+
+POLICY_HELP = "mask, or a target in [0, 1], for all classes or as CLASS=value, e.g. mask Atelectasis=1 Edema=0.6"
+
+
+@dataclass(frozen=True)
+class TrainConfig(StageConfig):
+    """What both training scripts take."""
+
+    arch: str = option("", hidden=True)
+    weights: str = option("imagenet", "imagenet, none, or a file with a torchvision state dict")
+    image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
+    batch_size: int = option(32, "images per step", low=1)
+    epochs: int = option(20, "most epochs to train", low=1)
+    lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
+    weight_decay: float = option(1e-2, "AdamW's decay, not applied to norms and biases", low=0, high=1)
+    lr_patience: int = option(2, "epochs without a better val AUPRC before the learning rate falls", low=0)
+    lr_factor: float = option(0.3, "factor by which it falls", low=1e-3, high=0.99)
+    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1)
+    pos_weight_max: float | None = option(None, "clip pos_weight to at most this and at least 1 over this", low=1)
+    uncertain: tuple[str, ...] = option(
+        ("mask",), f"training target of label -1: {POLICY_HELP}. CheXpert's U-Ignore is mask, U-Zeros 0, U-Ones 1"
+    )
+    missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {POLICY_HELP}")
+    augment: bool = option(True, "flip, rotate, scale, shift, vary brightness and contrast of the training images")
+    workers: int = option(2, "processes that read images", low=0)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+    seed: int = option(0, "seed of weights, order and augmentation", low=0)
+    resume: bool = option(False, "go on from last.pt, from the beginning where there is none")
+
+
+@dataclass(frozen=True)
+class ResNetConfig(TrainConfig):
+    """train_resnet.py"""
+
+    arch: str = option("resnet50", hidden=True)
+    unfreeze_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "fc"] = option(
+        "layer3", "first layer that trains; those before it stay frozen"
+    )
+
+    @property
+    def unfreeze(self) -> str:
+        """Where training begins, as `models.build_model` takes it."""
+        return self.unfreeze_from
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig(TrainConfig):
+    """train_efficientnet.py"""
+
+    arch: str = option("efficientnet_b1", hidden=True)
+    unfreeze_last_n_blocks: int = option(
+        3, "how many of the 9 feature blocks train, counted from the end; 0 trains the classifier alone", low=0, high=9
+    )
+
+    @property
+    def unfreeze(self) -> int:
+        """Where training begins, as `models.build_model` takes it."""
+        return self.unfreeze_last_n_blocks
+
+
+@dataclass(frozen=True)
+class ScoreConfig(StageConfig):
+    """test_resnet.py and test_efficientnet.py"""
+
+    arch: str = option("resnet50", hidden=True)
+    uncertain: tuple[str, ...] = option(("mask",), f"what -1 counts as in the metrics: {POLICY_HELP}")
+    missing: tuple[str, ...] = option(("mask",), f"what a blank counts as in the metrics: {POLICY_HELP}")
+    batch_size: int = option(64, "images per step", low=1)
+    workers: int = option(2, "processes that read images", low=0)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+
+
+@dataclass(frozen=True)
+class AlphaConfig(StageConfig):
+    """ensemble_alpha_search.py"""
+
+    step: float = option(0.1, "step of the alpha grid", low=0.001, high=1)
+
+
+@dataclass(frozen=True)
+class ThresholdConfig(StageConfig):
+    """ensemble_threshold_search.py"""
+
+    recall: tuple[float, ...] = option((0.85, 0.90), "recall targets", low=0.01, high=1)
+    grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """tuning_log.py"""
+
+    runs: tuple[Path, ...] = option((), "run folders, in the order to compare", positional=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, exit status 2."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def parse(defaults: Config, description: str | None, argv: list[str] | None = None) -> Config:
+    """The config that `argv` (default: the process's arguments) makes of `defaults`.
+
+    A wrong flag prints one line and exits 2; a value out of its range raises ValueError.
+    """
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    hints = typing.get_type_hints(type(defaults))
+    shown = [f for f in fields(defaults) if not f.metadata.get("hidden")]
+    for f in shown:
+        _add(parser, f, hints[f.name], getattr(defaults, f.name))
+    given = vars(parser.parse_args(argv))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for f in shown:
+        _check_range(f, values[f.name])
+    return dataclasses.replace(defaults, **values)
+
+
+def run(main: Callable[[], int | None]) -> typing.NoReturn:
+    """Run a stage script: ValueError and OSError become one line on stderr and exit status 2."""
+    script = Path(sys.argv[0]).name
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _add(parser: argparse.ArgumentParser, f: dataclasses.Field, hint: Any, default: Any) -> None:
+    text = f.metadata["help"].replace("%", "%%")
+    if f.metadata.get("positional"):
+        parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text)
+        return
+    flag = "--" + f.name.replace("_", "-")
+    if hint is bool:
+        text += " (on by default)" if default else ""
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        return
+    several = isinstance(default, tuple)
+    shown = " ".join(map(str, default)) if several else "" if default is None else str(default)
+    text += f" (default: {shown})" if shown else ""
+    if typing.get_origin(hint) is Literal:
+        parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=text)
+    elif several:
+        parser.add_argument(flag, nargs="+", type=_item_type(hint), default=default, help=text, metavar="VALUE")
+    else:
+        parser.add_argument(flag, type=_item_type(hint), default=default, help=text)
+
+
+def _item_type(hint: Any) -> type:
+    """`int` of `int`, `tuple[int, ...]` and `int | None`."""
+    inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
+    container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
+    return inner[0] if container else hint
+
+
+def _check_range(f: dataclasses.Field, value: Any) -> None:
+    low, high = f.metadata["low"], f.metadata["high"]
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, int | float) and not low <= item <= high:
+            raise ValueError(f"--{f.name.replace('_', '-')} is {item}; expected a number from {low} to {high}")

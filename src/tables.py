@@ -1,0 +1,44 @@
+"""Plain-text tables for stdout."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, digits: int = 3) -> str:
+    """Aligned `a | b | c` lines: text to the left, numbers to the right, floats with `digits`, NaN as n/a."""
+    body = [[_cell(value, digits) for value in row] for row in rows]
+    texts = [[str(h) for h in headers], *([text for text, _ in row] for row in body)]
+    widths = [max(len(line[i]) for line in texts) for i in range(len(headers))]
+    numeric = [bool(body) and all(row[i][1] for row in body) for i in range(len(headers))]
+    lines = [
+        " | ".join(text.rjust(w) if n else text.ljust(w) for text, w, n in zip(line, widths, numeric, strict=True))
+        for line in texts
+    ]
+    lines.insert(1, "-+-".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any, digits: int) -> tuple[str, bool]:
+    """Text of a value, and whether it stands to the right."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "n/a", True
+    if isinstance(value, str):
+        return value, False
+    if isinstance(value, float):
+        return f"{value:.{digits}f}", True
+    return f"{value:,}", True
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 patient`, `2 patients`, `2 studies`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def per_class_rows(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Headers and rows of the per-class table of `evaluate.masked_metrics`."""
+    headers = ("Class", "Positives", "Negatives", "Prevalence", "AUROC", "AUPRC", "Accuracy")
+    keys = tuple(header.lower() for header in headers[1:])
+    return headers, [(name, *(values[key] for key in keys)) for name, values in metrics["per_class"].items()]

@@ -1,0 +1,88 @@
+"""The command line built from the dataclasses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from src.config import ResNetConfig, SplitConfig, ThresholdConfig, option, parse, run
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A field of every kind."""
+
+    path: Path = option(Path("a"), "a path")
+    number: float = option(0.5, "50% of it", low=0, high=1)
+    limit: float | None = option(None, "none by default")
+    words: tuple[str, ...] = option(("mask",), "words")
+    mode: Literal["x", "y"] = option("x", "a choice")
+    on: bool = option(True, "a switch")
+    arch: str = option("kept", hidden=True)
+
+
+def test_defaults_pass_through_and_flags_have_the_types_of_their_fields():
+    assert parse(Toy(), "doc", []) == Toy()
+    given = parse(Toy(), "doc", "--path b --number 0.25 --limit 3 --words u v=1 --mode y --no-on".split())
+    assert given == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", False, "kept")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--number", "x"], ["--mode", "z"], ["--nothing"], ["--arch", "other"], ["--num", "0.1"]]
+)
+def test_a_wrong_flag_is_one_line_and_exit_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Toy(), "doc", argv)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ": error: " in err and argv[0] in err
+
+
+@pytest.mark.parametrize("number", ["1.5", "-0.1", "nan", "inf"])
+def test_a_number_out_of_range_is_refused_with_flag_value_and_range(number):
+    with pytest.raises(ValueError, match=r"--number is .*expected a number from 0 to 1"):
+        parse(Toy(), "doc", ["--number", number])
+
+
+def test_ranges_hold_for_every_item_of_a_tuple():
+    with pytest.raises(ValueError, match="--recall is 1.2"):
+        parse(ThresholdConfig(), "doc", ["--recall", "0.9", "1.2"])
+
+
+def test_help_shows_defaults_and_percent_signs(capsys):
+    with pytest.raises(SystemExit):
+        parse(Toy(), "The doc.", ["--help"])
+    out = capsys.readouterr().out
+    assert "The doc." in out and "50% of it (default: 0.5)" in out and "words (default: mask)" in out
+    assert "--arch" not in out
+
+
+def test_every_stage_flag_has_a_help_text():
+    for config in (SplitConfig(), ResNetConfig()):
+        for f in config.__dataclass_fields__.values():
+            assert f.metadata.get("hidden") or len(f.metadata["help"]) > 5, f.name
+
+
+@pytest.mark.parametrize(
+    ("result", "status"), [(None, None), (1, 1), (ValueError("bad value"), 2), (OSError("disk full"), 2)]
+)
+def test_run_turns_results_and_errors_into_exit_status(result, status, capsys):
+    def main():
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == status
+    err = capsys.readouterr().err
+    assert err.endswith(f"error: {result}\n") if isinstance(result, Exception) else err == ""
+
+
+def test_run_lets_a_bug_show_its_traceback():
+    def main():
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        run(main)
