@@ -1,0 +1,91 @@
+"""What a training run is made of: loss, pos_weight, optimizer, scheduler, device, checkpoints."""
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from src.artifacts import atomic_path
+
+
+def masked_bce(
+    logits: torch.Tensor, *, targets: torch.Tensor, mask: torch.Tensor, pos_weight: torch.Tensor
+) -> torch.Tensor:
+    """Sum over the valid entries of the class-weighted BCE-with-logits, over their number; 0 where there is none.
+
+    logits, targets (in [0, 1]), mask (bool): [B, C]; pos_weight: [C].
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
+    return torch.where(mask, losses, 0).sum() / mask.sum().clamp(min=1)
+
+
+def class_pos_weight(
+    targets: np.ndarray, *, mask: np.ndarray, classes: Sequence[str], limit: float | None = None
+) -> np.ndarray:
+    """Negatives over positives per class among the valid training targets [N, C]: float32 [C].
+
+    A soft target counts as that share of a positive. A class without one of the two gets 1 and is named in a
+    warning. `limit` clips the weights to [1 / limit, limit].
+    """
+    positives = np.where(mask, targets, 0).sum(axis=0, dtype=np.float64)
+    negatives = np.where(mask, 1 - targets, 0).sum(axis=0, dtype=np.float64)
+    usable = (positives > 0) & (negatives > 0)
+    if not usable.all():
+        names = ", ".join(name for name, ok in zip(classes, usable, strict=True) if not ok)
+        warnings.warn(f"no positive or no negative training label for {names}: pos_weight 1", stacklevel=2)
+    weights = np.divide(negatives, positives, out=np.ones_like(positives), where=usable)
+    return np.clip(weights, 1 / limit, limit).astype(np.float32) if limit else weights.astype(np.float32)
+
+
+def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> AdamW:
+    """AdamW over the parameters that train; norms and biases (one dimension) are not decayed."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=lr)
+
+
+def build_scheduler(optimizer: AdamW, *, factor: float, patience: int) -> ReduceLROnPlateau:
+    """Lower the learning rate by `factor` after `patience` epochs without a better (higher) score."""
+    return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; `auto` is a GPU where there is one. Raises ValueError for one that cannot be used."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors and plain values in one step."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU with `weights_only=True`, so that it cannot run code.
+
+    Raises ValueError where it is missing, damaged or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run the training script first") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint of ours: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,127 @@
+"""Loss, pos_weight, optimizer groups, checkpoints and the early-stopping counter."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from torch import nn
+
+from src.early_stopping import EarlyStopping
+from src.labels import parse_policy, targets_and_mask
+from src.train_utils import (
+    build_optimizer,
+    class_pos_weight,
+    load_checkpoint,
+    masked_bce,
+    pick_device,
+    save_checkpoint,
+)
+from tests.test_models import Intruder
+
+CLASSES = ("A", "B")
+LABELS = np.array([[1.0, 0.0], [-1.0, np.nan], [0.0, -1.0], [np.nan, 1.0]])
+LOGITS = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.2], [0.1, -0.4]])
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize("uncertain", ["mask", "0", "1", "0.6"])
+@pytest.mark.parametrize("missing", ["mask", "0", "0.25"])
+def test_loss_by_hand_for_every_policy(uncertain, missing):
+    policies = {
+        "uncertain": parse_policy([uncertain], classes=CLASSES, flag="--uncertain"),
+        "missing": parse_policy([missing], classes=CLASSES, flag="--missing"),
+    }
+    targets, mask = targets_and_mask(LABELS, **policies)
+    weight = [3.0, 0.5]
+    loss = masked_bce(
+        LOGITS,
+        targets=torch.from_numpy(targets),
+        mask=torch.from_numpy(mask),
+        pos_weight=torch.tensor(weight),
+    )
+    total, count = 0.0, 0
+    for row in range(4):
+        for column in range(2):
+            label = LABELS[row, column]
+            word = missing if np.isnan(label) else uncertain if label == -1 else str(label)
+            if word != "mask":
+                z, y = float(LOGITS[row, column]), float(word)
+                total += weight[column] * y * softplus(-z) + (1 - y) * softplus(z)
+                count += 1
+    assert loss.item() == pytest.approx(total / count, rel=1e-6)
+
+
+def test_loss_without_weights_is_scikit_learns_log_loss():
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    loss = masked_bce(LOGITS, targets=targets, mask=torch.ones(4, 2, dtype=torch.bool), pos_weight=torch.ones(2))
+    assert loss.item() == pytest.approx(log_loss(targets.flatten(), LOGITS.sigmoid().flatten()), rel=1e-6)
+
+
+def test_masked_entries_get_no_gradient_and_an_empty_batch_costs_nothing():
+    logits = torch.tensor([[1.0, float("nan")]], requires_grad=True)
+    mask = torch.tensor([[True, False]])
+    loss = masked_bce(logits, targets=torch.zeros(1, 2), mask=mask, pos_weight=torch.ones(2))
+    assert torch.isfinite(loss)
+    clean = LOGITS.clone().requires_grad_()
+    loss = masked_bce(clean, targets=torch.zeros(4, 2), mask=torch.zeros(4, 2, dtype=bool), pos_weight=torch.ones(2))
+    loss.backward()
+    assert loss.item() == 0 and not clean.grad.any()
+
+
+def test_pos_weight_is_negatives_over_positives_of_the_valid_labels():
+    targets = np.array([[1, 0, 0.5], [0, 0, 0.5], [0, 1, 0], [0, 1, 0]], np.float32)
+    mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1]], bool)
+    np.testing.assert_allclose(class_pos_weight(targets, mask=mask, classes="ABC"), [2, 1, 3])
+    np.testing.assert_allclose(class_pos_weight(targets, mask=mask, classes="ABC", limit=2.5), [2, 1, 2.5])
+    np.testing.assert_allclose(class_pos_weight(1 - targets, mask=mask, classes="ABC", limit=2.5), [0.5, 1, 0.4])
+
+
+def test_a_class_with_one_label_only_gets_weight_1_and_a_warning():
+    targets = np.array([[1, 0, 0], [1, 0, 1]], np.float32)
+    mask = np.array([[True, True, True], [True, True, True]])
+    with pytest.warns(UserWarning, match="label for A, B: pos_weight 1"):
+        np.testing.assert_array_equal(class_pos_weight(targets, mask=mask, classes="ABC"), [1, 1, 1])
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    decayed, plain = build_optimizer(model, lr=1e-3, weight_decay=0.1).param_groups
+    assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0
+    assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[2].weight)}
+    assert len(plain["params"]) == 4
+
+
+def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
+    path = tmp_path / "best.pt"
+    with pytest.raises(ValueError, match="run the training script first"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"model": {"w": torch.ones(3)}, "classes": ["A"], "score": 0.5})
+    assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(3))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Intruder(tmp_path / "intruder")))
+    with pytest.raises(ValueError, match="damaged or no checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "intruder").exists()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(ValueError, match=f"--device {name} cannot be used"):
+        pick_device(name)
+
+
+def test_early_stopping_counts_epochs_without_a_better_score():
+    stopping = EarlyStopping(patience=2)
+    assert [stopping.step(s) for s in (0.5, 0.5, 0.6, math.nan)] == [True, False, True, False]
+    assert (stopping.best, stopping.waited, stopping.should_stop) == (0.6, 1, False)
+    again = EarlyStopping(patience=2)
+    again.load_state_dict(stopping.state_dict())
+    assert not again.step(0.6) and again.should_stop
