@@ -1,0 +1,190 @@
+"""From a data set on disk to its labels: which data set it is, and the reader of a CSV of one's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.datasets_public import is_chexpert, is_mimic, is_nih, read_chexpert, read_mimic, read_nih
+from src.label_source import (
+    LabelSource,
+    ages_of,
+    choose_classes,
+    ids_of,
+    image_ids_of,
+    labels_of,
+    patient_of,
+    read_text_csv,
+    require_columns,
+    sexes_of,
+    splits_of,
+    study_order,
+    views_of,
+)
+
+DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")
+PUBLIC = {"chexpert": (is_chexpert, read_chexpert), "mimic": (is_mimic, read_mimic), "nih": (is_nih, read_nih)}
+
+# Names of a column in a CSV of one's own, the more telling first; case, blanks, - and _ do not count.
+COLUMN_NAMES = {
+    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
+    "patient": ("patientid", "patient", "subjectid", "subject"),
+    "study": ("studyid", "study"),
+    "view": ("view", "viewposition", "frontal/lateral"),
+    "split": ("split",),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+}
+# Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
+COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
+
+
+def read_dataset(
+    path,
+    *,
+    dataset: str = "auto",
+    classes: Sequence[str] | None = None,
+    image_root=None,
+    path_column: str | None = None,
+    patient_column: str | None = None,
+    study_column: str | None = None,
+    view_column: str | None = None,
+    split_column: str | None = None,
+) -> LabelSource:
+    """Labels, patients, studies, views and the published split of a data set.
+
+    path: a data set's folder or its label file (for MIMIC-CXR-JPG, the folder).
+    dataset: chexpert, mimic, nih, csv, or auto to recognize which.
+    classes: the classes to keep, in this order; by default the 13 findings of CheXpert and MIMIC-CXR-JPG, NIH's 14,
+        or every column of a CSV that is nothing else.
+    image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
+    *_column: the columns of a CSV, where their names do not tell.
+
+    Raises ValueError, naming file, line, column and value, for whatever is not as expected.
+    """
+    path = Path(path)
+    image_root = None if image_root is None else Path(image_root)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; expected the folder or the label file of a data set")
+    if image_root is not None and not image_root.is_dir():
+        raise ValueError(f"{image_root} is no folder; expected the folder that the image paths are relative to")
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown data set {dataset!r}; expected one of {', '.join(DATASETS)}")
+    columns = {
+        "path": path_column,
+        "patient": patient_column,
+        "study": study_column,
+        "view": view_column,
+        "split": split_column,
+    }
+    name = _recognize(path) if dataset == "auto" else dataset
+    if name == "csv":
+        return _read_csv(path, classes=classes, image_root=image_root, columns=columns)
+    for role, column in columns.items():
+        if column is not None:
+            raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
+    return PUBLIC[name][1](path, classes=classes, image_root=image_root)
+
+
+def _recognize(path: Path) -> str:
+    found = [name for name, (recognized, _) in PUBLIC.items() if recognized(path)]
+    if len(found) > 1:
+        raise ValueError(f"{path} looks like {' and '.join(found)}; say which with --dataset")
+    if not found and path.is_dir() and not _csv_files(path):
+        raise ValueError(
+            f"{path} holds no data set that is known: no train.csv with CheXpert's columns (here or in a "
+            "CheXpert-v1.0* folder), no mimic-cxr-2.*-chexpert.csv, no Data_Entry_2017*.csv and no other CSV file"
+        )
+    return found[0] if found else "csv"
+
+
+def _csv_files(folder: Path) -> list[str]:
+    return sorted(file.name for pattern in ("*.csv", "*.csv.gz") for file in folder.glob(pattern))
+
+
+def _csv_file(path: Path) -> Path:
+    """`path` itself, or the only CSV file of a folder."""
+    if path.is_file():
+        return path
+    names = _csv_files(path)
+    if len(names) != 1:
+        found = f"{len(names)} CSV files ({', '.join(names)})" if names else "no CSV file"
+        raise ValueError(f"{path} holds {found}; give the path of the label file")
+    return path / names[0]
+
+
+def _read_csv(path: Path, *, classes, image_root: Path | None, columns: dict[str, str | None]) -> LabelSource:
+    """A CSV of one's own: a row per image. `columns`: the column of each role, None where its name shall tell.
+
+    Without a patient column, the patient is `patientNNN` in the path, else the image itself, with a warning. Without
+    a study column, each image is a study. Studies follow each other in time as the file lists them.
+    """
+    file = _csv_file(path)
+    cells = read_text_csv(file)
+    roles, taken = _csv_roles(cells, columns, file)
+    remaining = [name for name in cells if name not in taken]
+    present = [name for name in cells if name not in roles.values()]
+    classes = choose_classes(classes, default=remaining, present=present, path=file)
+    hint = "; name the columns that are classes with --classes"
+    labels = labels_of(cells, classes, path=file, hint=hint)
+    image_ids = image_ids_of(cells[roles["path"]], path=file)
+    patients, warnings = _csv_patients(cells, image_ids, roles, file)
+    studies = image_ids
+    if "study" in roles:
+        studies = ids_of(cells[roles["study"]], path=file)
+        counts = studies.str.lower().str.fullmatch(COUNTING_STUDY)
+        studies = studies.where(~counts, patients + "/" + studies)
+    ages = np.full(len(cells), np.nan)
+    if "age" in roles:
+        ages, doubtful = ages_of(cells[roles["age"]], path=file)
+        warnings = (*warnings, *doubtful)
+    rows = {
+        "image_id": image_ids,
+        "patient_id": patients,
+        "study_id": studies,
+        "view": views_of(cells[roles["view"]]) if "view" in roles else "",
+        "split": splits_of(cells[roles["split"]], path=file) if "split" in roles else None,
+        "sex": sexes_of(cells[roles["sex"]]) if "sex" in roles else "",
+        "age": ages,
+        "study_order": study_order(patients, studies, np.arange(len(cells))),
+    }
+    return LabelSource.from_rows(
+        "csv",
+        pd.DataFrame(rows),
+        labels,
+        image_root=image_root or file.parent,
+        files=(file,),
+        split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
+        warnings=warnings,
+    )
+
+
+def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) -> tuple[dict[str, str], set[str]]:
+    """The column of each role that has one, and all columns whose name says that they are no class."""
+    require_columns(cells, [column for column in columns.values() if column is not None], path=path)
+    plain = {name: "".join(letter for letter in name.lower() if letter not in " _-") for name in cells}
+    roles, taken = {}, set()
+    for role, usual in COLUMN_NAMES.items():
+        fitting = sorted((name for name in cells if plain[name] in usual), key=lambda name: usual.index(plain[name]))
+        chosen = columns.get(role) or next(iter(fitting), None)
+        if chosen is not None:
+            roles[role] = chosen
+            taken |= {chosen, *fitting}
+    if "path" not in roles:
+        raise ValueError(f"{path} has no column of image paths; it has {', '.join(cells)}. Name it with --path-column")
+    return roles, taken
+
+
+def _csv_patients(cells, image_ids: pd.Series, roles: dict[str, str], path: Path) -> tuple[pd.Series, tuple[str, ...]]:
+    if "patient" in roles:
+        return ids_of(cells[roles["patient"]], path=path), ()
+    patients = pd.Series(patient_of(image_ids), index=image_ids.index, dtype=str)
+    alone = (patients == image_ids).sum()
+    if not alone:
+        return patients, ()
+    also = f" (--patient-column {roles['study']} would keep studies together)" if "study" in roles else ""
+    return patients, (
+        f"{path.name} has no patient column: {alone:,} of {len(cells):,} images count as a patient each; "
+        f"name the column with --patient-column{also}",
+    )

@@ -1,0 +1,281 @@
+"""The text of label files in, one checked `LabelSource` out: what the reader of every data set is made of."""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
+
+LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
+VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal"}
+VIEW_NAMES |= {"lateral": "lateral", "ll": "lateral", "rl": "lateral"}
+SEX_NAMES = {"f": "F", "female": "F", "m": "M", "male": "M"}
+AGE_UNITS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}  # in years
+OLDEST = 120.0  # years; what lies above is a typing error
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """What the label files of a data set say, in one form for all data sets.
+
+    table: `image_id` (path relative to the image root, unique), `patient_id`, `study_id`, `view` (frontal, lateral,
+        or "" where unknown), `split` (the published one: train, val or test; None in all rows where none is
+        published), then a float column per class: 1, 0, -1 or NaN.
+    context: the same rows in the same order: `image_id`, `sex` (F, M or ""), `age` (years or NaN), `study_order`
+        (rank in time of the study among its patient's, from 0).
+    files: every file that was read. split_note: where the published split comes from, "" without one.
+    warnings: what a reader of the results should know, such as images left out.
+    problems: checks of the published lists that failed.
+    """
+
+    name: str  # chexpert, mimic, nih or csv
+    image_root: Path
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    context: pd.DataFrame
+    files: tuple[Path, ...]
+    split_note: str = ""
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_rows(cls, name: str, rows: pd.DataFrame, labels: pd.DataFrame, **fields) -> "LabelSource":
+        """Build from `rows` (all columns of `table` and `context` but the classes) and `labels` (one column each)."""
+        rows = rows.astype(dict.fromkeys(("image_id", "patient_id", "study_id", "view", "sex"), "str"))
+        rows, labels = rows.reset_index(drop=True), labels.reset_index(drop=True)
+        return cls(
+            name=name,
+            classes=tuple(labels.columns),
+            table=pd.concat([rows[list(TABLE_COLUMNS)], labels], axis=1),
+            context=rows[list(CONTEXT_COLUMNS)].copy(),
+            **fields,
+        )
+
+
+def read_text_csv(path: Path) -> pd.DataFrame:
+    """Every cell of a CSV file (gzipped where it ends in .gz) as `str` objects, indexed by line number.
+
+    Blank lines and columns without a name are left out. Raises ValueError where the file is unreadable or without
+    rows, where a column name is doubled, or where a row has more or fewer cells than the header.
+    """
+    rows, lines = [], []
+    with _csv_reader(path) as reader:
+        header = [name.strip() for name in next(reader, [])]
+        for row in reader:
+            if len(row) != len(header):
+                row = _fit_row(row, header, path, reader.line_num)
+            if any(row):
+                rows.append(row)
+                lines.append(reader.line_num)
+    if not rows:
+        raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
+    named = [name for name in header if name]
+    doubled = [name for name in named if named.count(name) > 1]
+    if doubled:
+        raise ValueError(f"{path} has two columns {doubled[0]!r}; rename one of them")
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
+
+
+def read_header(path: Path) -> list[str]:
+    """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
+    with _csv_reader(path) as reader:
+        return [name.strip() for name in next(reader, [])]
+
+
+@contextmanager
+def _csv_reader(path: Path):
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            yield csv.reader(stream, strict=True)
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a CSV file: {error}; is it whole, and UTF-8?") from error
+
+
+def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
+    """`row` without the empty cells that follow a trailing comma, or filled up to a header that has one."""
+    while len(row) > len(header) and not row[-1]:
+        row = row[:-1]
+    while row and len(row) < len(header) and not header[len(row)]:
+        row = [*row, ""]
+    if row and len(row) != len(header):
+        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; is the file whole?")
+    return row
+
+
+def one_file(folder: Path, pattern: str) -> Path | None:
+    """The one file in `folder` that fits, plain or gzipped; None where none does, ValueError where several do."""
+    found = sorted([*folder.glob(pattern), *folder.glob(pattern + ".gz")])
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
+    return found[0] if found else None
+
+
+def require_columns(cells: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
+    """ValueError naming the first column of `names` that a label file lacks, and those it has."""
+    for name in names:
+        if name not in cells:
+            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(cells)}")
+
+
+def choose_classes(classes: Sequence[str] | None, *, default: Sequence[str], present: Iterable[str], path: Path):
+    """`classes`, or `default` where that is None, once each of them is known to be a label column of `path`."""
+    present = list(present)
+    chosen = tuple(default if classes is None else classes)
+    if not chosen:
+        raise ValueError(f"{path} has no class column; expected at least one column of 1, 0, -1 or blank")
+    for name in chosen:
+        if name not in present:
+            columns = ", ".join(present) or "none"
+            raise ValueError(f"{path} has no class column {name!r}; it has {columns}. Choose among them with --classes")
+        if name in TABLE_COLUMNS:
+            raise ValueError(f"a class cannot be called {name!r}, which the manifest uses; rename the column in {path}")
+        if chosen.count(name) > 1:
+            raise ValueError(f"class {name!r} is named twice; name each class once")
+    return chosen
+
+
+def convert(values: pd.Series, function: Callable, *, path: Path, expected: str) -> np.ndarray:
+    """`function` over a column of text, called once per distinct text, without the white space around it.
+
+    Where it raises ValueError or KeyError, so does this, as a ValueError with file, line, column and value.
+    """
+    codes, texts = pd.factorize(values)
+    converted = []
+    for code, text in enumerate(texts):
+        try:
+            converted.append(function(text.strip()))
+        except (ValueError, KeyError):
+            line = values.index[np.argmax(codes == code)]
+            raise ValueError(f"{path}, line {line}, column {values.name!r}: {text!r} is not {expected}") from None
+    return np.array(converted)[codes]
+
+
+def labels_of(rows: pd.DataFrame, classes: Sequence[str], *, path: Path, hint: str = "") -> pd.DataFrame:
+    """The label columns as float: 1, 0, -1, or NaN where blank. ValueError for anything else; `hint` ends it."""
+    expected = f"a label; expected 1, 0, -1 or blank{hint}"
+    columns = {name: convert(rows[name], _label, path=path, expected=expected) for name in classes}
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def _label(text: str) -> float:
+    return np.nan if text.lower() in ("", "nan") else LABEL_VALUES[float(text)]
+
+
+def splits_of(values: pd.Series, *, path: Path) -> np.ndarray:
+    """Published splits as train, val or test, whichever usual name of it the file uses. ValueError for others."""
+    return convert(values, lambda text: SPLIT_NAMES[text.lower()], path=path, expected="one of train, val, test")
+
+
+def views_of(values: pd.Series) -> pd.Series:
+    """frontal, lateral, or "" for anything else (oblique views, a blank)."""
+    return values.map({text: VIEW_NAMES.get(text.strip().lower(), "") for text in values.unique()})
+
+
+def sexes_of(values: pd.Series) -> pd.Series:
+    """F, M, or "" for anything else."""
+    return values.map({text: SEX_NAMES.get(text.strip().lower(), "") for text in values.unique()})
+
+
+def ages_of(values: pd.Series, *, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Ages in years, NaN where blank, and warnings. `058Y`, `013M`, `002W` and `010D` are read as DICOM means them.
+
+    Ages above 120 years are typing errors of which the data sets have some; they become NaN, with a warning.
+    """
+    ages = convert(values, _age, path=path, expected="an age; expected years, such as 58 or 058Y, or blank")
+    impossible = ages > OLDEST
+    if not impossible.any():
+        return ages, ()
+    what = f"rows of {path.name} with an age above {OLDEST:.0f} years, taken as unknown"
+    return np.where(impossible, np.nan, ages), tuple(named(values[impossible], what))
+
+
+def _age(text: str) -> float:
+    if text.lower() in ("", "nan"):
+        return np.nan
+    match = re.fullmatch(r"(\d+\.?\d*)([YMWD]?)", text)
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * AGE_UNITS[match[2]]
+
+
+def numbers_of(values: pd.Series, *, path: Path) -> np.ndarray:
+    """Numbers as float, NaN where blank; ValueError for anything else."""
+    return convert(values, lambda text: float(text or "nan"), path=path, expected="a number")
+
+
+def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
+    """Ids without the white space around them. ValueError for a blank one and, with `unique`, for a doubled one."""
+    ids = pd.Series([text.strip() for text in values], index=values.index, name=values.name, dtype=object)
+    blank = ids.index[ids == ""]
+    if len(blank):
+        expected = "expected an id or a path in every row"
+        raise ValueError(f"{path}, line {blank[0]}: column {values.name!r} is blank; {expected}")
+    doubled = ids[ids.duplicated()] if unique else ()
+    if len(doubled):
+        lines = " and ".join(str(line) for line in ids.index[ids == doubled.iloc[0]])
+        expected = f"each may stand there once (doubled: {len(doubled):,})"
+        raise ValueError(f"{path}: {doubled.iloc[0]!r} stands on lines {lines}; {expected}")
+    return ids
+
+
+def image_ids_of(values: pd.Series, *, path: Path, root: str = "") -> pd.Series:
+    """Image paths with forward slashes, without empty parts, and without a first folder whose name begins with `root`.
+
+    ValueError for a blank, doubled, absolute or `..` path.
+    """
+    ids = []
+    for line, text in ids_of(values, path=path).items():
+        parts = text.replace("\\", "/").split("/")
+        if parts[0] in ("", "~") or ":" in parts[0] or ".." in parts:
+            expected = "expected a path inside the image folder, relative to it"
+            raise ValueError(f"{path}, line {line}, column {values.name!r}: got {text!r}; {expected}")
+        parts = [part for part in parts if part not in ("", ".")]
+        ids.append("/".join(parts[1:] if root and parts[0].startswith(root) else parts))
+    return ids_of(pd.Series(ids, index=values.index, name=values.name, dtype=object), path=path, unique=True)
+
+
+def study_order(patients, studies, when) -> np.ndarray:
+    """Rank in time, from 0, of each row's study among its patient's studies. All arguments [N]; returns [N] int64.
+
+    A study's time is the earliest `when` of its rows. NaN comes last; ties stay in the order of the rows.
+    """
+    patient, study = (pd.factorize(np.asarray(ids, dtype=object))[0] for ids in (patients, studies))
+    rows = pd.DataFrame({"patient": patient, "study": study, "when": np.asarray(when)})
+    once = rows.groupby(["patient", "study"], sort=False, as_index=False)["when"].min()
+    once = once.sort_values(["patient", "when"], kind="stable")
+    once["order"] = once.groupby("patient").cumcount()
+    return rows.merge(once.drop(columns="when"), on=["patient", "study"], how="left")["order"].to_numpy()
+
+
+def patient_of(ids, patients=None) -> np.ndarray:
+    """The patient of each image or study: [N] str.
+
+    ids: [N] ids or paths. patients: [N] patient ids where a table has them; without, the `patientNNN` in the id, and
+    where there is none, the id itself. Raises ValueError for a blank patient id.
+    """
+    ids = pd.Series(np.asarray(ids), dtype=str)
+    if patients is None:
+        found = ids.str.extract(r"(?<![A-Za-z])(patient\d+)", expand=False)
+        return found.fillna(ids).to_numpy(dtype=object)
+    patients = pd.Series(list(patients), dtype=object).fillna("").astype(str).str.strip()
+    if (patients == "").any():
+        raise ValueError(f"the patient of {ids[patients == ''].iloc[0]!r} is blank; expected a patient id in every row")
+    return patients.to_numpy(dtype=object)
+
+
+def named(names: Iterable[str], what: str, *, first: int = 3) -> list[str]:
+    """[`WHAT: 3 (a, b, c)`]: a warning or a problem with its count and the first few names; [] without any name."""
+    names = list(names)
+    shown = ", ".join(names[:first]) + (", ..." if len(names) > first else "")
+    return [f"{what}: {len(names):,} ({shown})"] if names else []

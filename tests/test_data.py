@@ -1,0 +1,573 @@
+"""Label files in, one form out: every data set's layout, and what must not pass."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.data import read_dataset
+from src.datasets_public import CHEXPERT_CLASSES, NIH_CLASSES
+from src.label_source import patient_of, study_order
+from tests.trees import (
+    drop_column,
+    drop_rows,
+    make_chexpert,
+    make_csv,
+    make_mimic,
+    make_nih,
+    set_cell,
+    write_csv,
+)
+
+
+def row(source, image_id):
+    """The row of an image, of table and context together."""
+    merged = source.table.merge(source.context, on="image_id")
+    return merged.set_index("image_id").loc[image_id]
+
+
+def refused(path, *words, **options):
+    """The message with which reading `path` ends, after checking that it names `words` on one line."""
+    with pytest.raises(ValueError) as caught:
+        read_dataset(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def check_form(source):
+    """What holds for every data set."""
+    table, context = source.table, source.context
+    assert list(table) == ["image_id", "patient_id", "study_id", "view", "split", *source.classes]
+    assert list(context) == ["image_id", "sex", "age", "study_order"]
+    assert table["image_id"].tolist() == context["image_id"].tolist()
+    assert table["image_id"].is_unique and table.index.equals(pd.RangeIndex(len(table)))
+    assert set(table["view"]) <= {"frontal", "lateral", ""} and set(context["sex"]) <= {"F", "M", ""}
+    labels = table[list(source.classes)]
+    assert (labels.dtypes == np.float64).all() and (labels.isin([1, 0, -1]) | labels.isna()).all(axis=None)
+    assert table["split"].isna().all() or table["split"].isin(["train", "val", "test"]).all()
+    assert context["study_order"].min() == 0 and context["study_order"].dtype == np.int64
+    assert all(isinstance(file, Path) and file.is_file() for file in source.files)
+
+
+# --- CheXpert
+
+
+@pytest.mark.parametrize("prefix", ["", "CheXpert-v1.0-small/", "CheXpert-v1.0/", "CheXpert-v1.0-resized/"])
+@pytest.mark.parametrize("gz", [False, True])
+def test_chexpert_layouts_read_alike(tmp_path, prefix, gz):
+    source = read_dataset(make_chexpert(tmp_path, prefix=prefix, gz=gz))
+    check_form(source)
+    assert source.name == "chexpert" and source.image_root == tmp_path and source.classes == CHEXPERT_CLASSES
+    assert len(source.table) == 40 and all((tmp_path / name).is_file() for name in source.table["image_id"])
+    first = row(source, "train/patient00001/study2/view2_lateral.jpg")
+    assert (first.patient_id, first.study_id) == ("patient00001", "patient00001/study2")
+    assert (first["view"], first.sex, first.age, first.study_order) == ("lateral", "F", 41.0, 1)
+
+
+def test_chexpert_labels_belong_to_their_class_and_row(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    for column, value in (("Edema", "1.0"), ("Fracture", "-1.0"), ("Pneumonia", ""), ("Lung Opacity", "0.0")):
+        set_cell(tmp_path / "train.csv", line=4, column=column, value=value)
+    labels = row(read_dataset(tmp_path), "train/patient00001/study2/view1_frontal.jpg")
+    assert (labels["Edema"], labels["Fracture"], labels["Lung Opacity"]) == (1, -1, 0)
+    assert np.isnan(labels["Pneumonia"])
+
+
+def test_chexpert_valid_is_the_published_test_split(tmp_path):
+    source = read_dataset(make_chexpert(tmp_path, images=False))
+    folders = source.table["image_id"].str.split("/").str[0]
+    assert source.table["split"].tolist() == folders.map({"train": "train", "valid": "test"}).tolist()
+    assert "valid.csv is test" in source.split_note and len(source.files) == 2
+
+
+def test_chexpert_without_valid_has_no_published_split(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    by_file = read_dataset(tmp_path / "train.csv")
+    (tmp_path / "valid.csv").unlink()
+    by_folder = read_dataset(tmp_path)
+    for source in (by_file, by_folder):
+        check_form(source)
+        assert source.table["split"].isna().all() and source.split_note == "" and len(source.table) == 24
+
+
+def test_chexpert_folder_inside_the_given_one(tmp_path):
+    make_chexpert(tmp_path / "CheXpert-v1.0-small", images=False)
+    assert read_dataset(tmp_path).image_root == tmp_path / "CheXpert-v1.0-small"
+    make_chexpert(tmp_path / "CheXpert-v1.0", images=False)
+    refused(tmp_path, "CheXpert-v1.0, CheXpert-v1.0-small", "one of them")
+
+
+def test_chexpert_refuses_two_train_files(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    make_chexpert(tmp_path, images=False, gz=True)
+    refused(tmp_path, "train.csv, train.csv.gz")
+
+
+def test_chexpert_unknown_sex_and_impossible_age(tmp_path):
+    make_chexpert(tmp_path, images=False, prefix="")
+    set_cell(tmp_path / "train.csv", line=2, column="Sex", value="Unknown")
+    set_cell(tmp_path / "train.csv", line=2, column="Age", value="412")
+    set_cell(tmp_path / "train.csv", line=3, column="Age", value="")
+    source = read_dataset(tmp_path)
+    assert source.context["sex"][0] == "" and source.context["age"][:2].isna().all()
+    assert len(source.warnings) == 1 and source.warnings[0].endswith(": 1 (412)")
+
+
+def test_chexpert_no_finding_can_be_asked_for(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    source = read_dataset(tmp_path, classes=("No Finding", "Edema"))
+    assert source.classes == ("No Finding", "Edema") and list(source.table)[5:] == ["No Finding", "Edema"]
+
+
+def test_chexpert_image_in_both_files(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    name = pd.read_csv(tmp_path / "train.csv")["Path"][5]
+    set_cell(tmp_path / "valid.csv", line=2, column="Path", value=name)
+    refused(tmp_path, name.removeprefix("CheXpert-v1.0-small/"), "valid.csv")
+
+
+@pytest.mark.parametrize("value", ["train/study1/a.jpg", "patient1.jpg"])
+def test_chexpert_path_without_patient_and_study(tmp_path, value):
+    make_chexpert(tmp_path, images=False)
+    set_cell(tmp_path / "train.csv", line=7, column="Path", value=value)
+    refused(tmp_path, "train.csv, line 7", value, "patient00001/study1")
+
+
+def test_chexpert_ten_studies_in_order_of_number(tmp_path):
+    source = read_dataset(make_chexpert(tmp_path, patients=1, studies=11, images=False))
+    assert row(source, "train/patient00001/study10/view1_frontal.jpg").study_order == 9
+
+
+# --- MIMIC-CXR-JPG
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_mimic(tmp_path, gz):
+    source = read_dataset(make_mimic(tmp_path, gz=gz))
+    check_form(source)
+    assert (source.name, source.classes, source.image_root) == ("mimic", CHEXPERT_CLASSES, tmp_path)
+    assert len(source.files) == 3 and source.problems == source.warnings == ()
+    assert all((tmp_path / name).is_file() for name in source.table["image_id"])
+    assert source.table.groupby("split")["patient_id"].nunique().to_dict() == {"train": 4, "val": 1, "test": 1}
+    image = row(source, "files/p11/p11000032/s50000101/00000001-00000001-00000001.jpg")
+    assert (image.patient_id, image.study_id, image["view"]) == ("p11000032", "s50000101", "lateral")
+    assert image.study_order == 1 and image.sex == "" and np.isnan(image.age)  # the lower id is the later study
+
+
+def test_mimic_labels_are_joined_by_study(tmp_path):
+    make_mimic(tmp_path)
+    labels = pd.read_csv(tmp_path / "mimic-cxr-2.0.0-chexpert.csv")
+    labels.sample(frac=1, random_state=0).to_csv(tmp_path / "mimic-cxr-2.0.0-chexpert.csv", index=False)
+    table = read_dataset(tmp_path).table
+    truth = labels.assign(study_id="s" + labels["study_id"].astype(str)).set_index("study_id")
+    for name in CHEXPERT_CLASSES:
+        np.testing.assert_array_equal(table[name], truth.loc[table["study_id"], name])
+
+
+def test_mimic_study_without_labels_is_left_out_and_said(tmp_path):
+    make_mimic(tmp_path)
+    drop_rows(tmp_path / "mimic-cxr-2.0.0-chexpert.csv", 2)
+    source = read_dataset(tmp_path)
+    check_form(source)
+    assert len(source.table) == 22 and "s50000002" not in set(source.table["study_id"])
+    assert source.problems == () and len(source.warnings) == 1
+    assert "has no row in mimic-cxr-2.0.0-chexpert.csv: 2 (files/p10/p10000032/s50000002/" in source.warnings[0]
+
+
+def test_mimic_lists_that_do_not_agree_are_problems(tmp_path):
+    make_mimic(tmp_path)
+    drop_rows(tmp_path / "mimic-cxr-2.0.0-split.csv", 2)
+    drop_rows(tmp_path / "mimic-cxr-2.0.0-metadata.csv", 4, 5)
+    source = read_dataset(tmp_path)
+    check_form(source)
+    assert len(source.table) == 21
+    unlisted, unknown = source.problems
+    assert "mimic-cxr-2.0.0-split.csv does not list: 1 (files/p10" in unlisted
+    assert "metadata.csv does not know: 2 (files/p10" in unknown
+
+
+@pytest.mark.parametrize("part", ["chexpert", "split", "metadata"])
+def test_mimic_file_missing_or_doubled(tmp_path, part):
+    make_mimic(tmp_path, images=False)
+    file = tmp_path / f"mimic-cxr-2.0.0-{part}.csv"
+    newer = file.with_name(f"mimic-cxr-2.1.0-{part}.csv")
+    newer.write_bytes(file.read_bytes())
+    refused(tmp_path, file.name, newer.name)
+    file.unlink()
+    newer.unlink()
+    refused(tmp_path, f"mimic-cxr-2.*-{part}.csv")
+
+
+def test_mimic_unknown_split_and_doubled_rows(tmp_path):
+    make_mimic(tmp_path, images=False)
+    refused(tmp_path / "mimic-cxr-2.0.0-split.csv", "folder")
+    set_cell(tmp_path / "mimic-cxr-2.0.0-split.csv", line=3, column="split", value="holdout")
+    refused(tmp_path, "split.csv, line 3", "'holdout'", "train, val, test")
+    make_mimic(tmp_path, images=False)
+    set_cell(tmp_path / "mimic-cxr-2.0.0-chexpert.csv", line=3, column="study_id", value="50000002")
+    refused(tmp_path, "chexpert.csv", "s50000002", "lines 2 and 3")
+
+
+def test_mimic_ignores_other_releases_files(tmp_path):
+    make_mimic(tmp_path, images=False)
+    for name in ("mimic-cxr-2.0.0-negbio.csv", "mimic-cxr-2.1.0-test-set-labeled.csv"):
+        (tmp_path / name).write_text("study_id,Edema\n1,1\n")
+    assert len(read_dataset(tmp_path).files) == 3
+
+
+# --- NIH ChestX-ray14
+
+
+def test_nih(tmp_path):
+    make_nih(tmp_path)
+    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=3, column="Finding Labels", value="Effusion|Mass")
+    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=2, column="Finding Labels", value="No Finding")
+    source = read_dataset(tmp_path)
+    check_form(source)
+    assert (source.name, source.classes, source.image_root) == ("nih", NIH_CLASSES, tmp_path)
+    assert source.split_note == "train_val_list.txt and test_list.txt" and source.problems == source.warnings == ()
+    assert source.table.groupby("split")["patient_id"].nunique().to_dict() == {"test": 2, "train": 4}
+    image = row(source, "images/00000001_001.png")
+    assert (image.patient_id, image.study_id, image.split) == ("00000001", "00000001_001", "train")
+    assert (image["view"], image.sex, image.age, image.study_order) == ("frontal", "M", 51.0, 1)
+    assert [name for name in NIH_CLASSES if image[name] == 1] == ["Effusion", "Mass"]
+    assert (source.table[list(NIH_CLASSES)].iloc[0] == 0).all()
+
+
+def test_nih_classes_in_the_order_asked_for(tmp_path):
+    table = read_dataset(make_nih(tmp_path, images=False)).table
+    chosen = read_dataset(tmp_path, classes=("Nodule", "Edema"))
+    pd.testing.assert_frame_equal(chosen.table[["Nodule", "Edema"]], table[["Nodule", "Edema"]])
+    refused(tmp_path, "'Pleural Effusion'", "Effusion, Emphysema", classes=("Pleural Effusion",))
+
+
+@pytest.mark.parametrize("folders", [("images_001/images", "images_002/images"), ("images_001", "images_012")])
+def test_nih_images_in_several_folders(tmp_path, folders):
+    source = read_dataset(make_nih(tmp_path, folders=folders))
+    assert all((tmp_path / name).is_file() for name in source.table["image_id"])
+    assert source.table["image_id"][1] == f"{folders[1]}/00000001_001.png"
+
+
+def test_nih_images_elsewhere_missing_or_doubled(tmp_path):
+    labels = make_nih(tmp_path / "labels", folders=("../flat",))
+    assert read_dataset(labels).table["image_id"][0] == "images/00000001_000.png"
+    flat = read_dataset(labels, image_root=tmp_path / "flat")
+    assert flat.table["image_id"][0] == "00000001_000.png" and flat.image_root == tmp_path / "flat"
+    (labels / "images").mkdir()
+    (labels / "images_001").mkdir()
+    for folder in ("images", "images_001"):
+        (labels / folder / "00000002_000.png").write_bytes(b"")
+    doubled = read_dataset(labels)
+    assert doubled.table["image_id"][2] == "images/00000002_000.png"
+    assert len(doubled.warnings) == 1 and doubled.warnings[0].endswith(": 1 (00000002_000.png)")
+
+
+def test_nih_without_lists_has_no_published_split(tmp_path):
+    source = read_dataset(make_nih(tmp_path, lists=False))
+    check_form(source)
+    assert source.table["split"].isna().all() and source.split_note == "" and len(source.files) == 1
+    (tmp_path / "test_list.txt").write_text("00000001_000.png\n")
+    refused(tmp_path, "train_val_list.txt is missing")
+
+
+def test_nih_faults_of_the_lists_are_problems(tmp_path):
+    make_nih(tmp_path, images=False)
+    lists = {name: (tmp_path / f"{name}_list.txt").read_text().split() for name in ("train_val", "test")}
+    lists["test"] += [lists["train_val"][0], "00009999_000.png"]
+    del lists["train_val"][1]
+    for name, names in lists.items():
+        (tmp_path / f"{name}_list.txt").write_text("\r\n".join(names) + "\r\n\r\n")
+    source = read_dataset(tmp_path)
+    check_form(source)
+    assert len(source.table) == 11 and row(source, "images/00000001_000.png").split == "test"
+    left_out, unknown, both = source.problems
+    assert left_out.endswith("left out that neither list names: 1 (00000001_001.png)")
+    assert unknown.endswith("does not know: 1 (00009999_000.png)")
+    assert both == "images in both lists, taken as test: 1 (00000001_000.png)"
+
+
+def test_nih_older_release(tmp_path):
+    """Ages with their unit, an age that cannot be, and a header that ends in a comma."""
+    file = make_nih(tmp_path, images=False) / "Data_Entry_2017_v2020.csv"
+    for line, age in enumerate(("058Y", "018M", "414Y"), start=2):
+        set_cell(file, line=line, column="Patient Age", value=age)
+    lines = file.read_text().splitlines()
+    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([lines[0] + ",", *[line + "," for line in lines[1:]]]))
+    file.unlink()
+    source = read_dataset(tmp_path)
+    assert source.context["age"][:2].tolist() == [58.0, 1.5] and np.isnan(source.context["age"][2])
+    assert "414Y" in source.warnings[0]
+
+
+@pytest.mark.parametrize("value", ["Effusion|Cough", "", "No Finding|Edema"])
+def test_nih_unknown_finding(tmp_path, value):
+    make_nih(tmp_path, images=False)
+    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=5, column="Finding Labels", value=value)
+    refused(tmp_path, "line 5", repr(value), "Pleural_Thickening")
+
+
+def test_nih_two_label_files(tmp_path):
+    file = make_nih(tmp_path, images=False) / "Data_Entry_2017_v2020.csv"
+    (tmp_path / "Data_Entry_2017.csv").write_bytes(file.read_bytes())
+    refused(tmp_path, "Data_Entry_2017.csv, Data_Entry_2017_v2020.csv")
+    assert read_dataset(file).name == "nih" and len(read_dataset(file).table) == 12
+
+
+# --- a CSV of one's own
+
+
+def test_csv(tmp_path):
+    """Every role by its usual name, classes are what remains, in the file's order."""
+    splits = ["train", "TRAIN", "val", "valid", "validate", "validation", "test", "test"]
+    more = {"Study ID": list("abcdefgh"), "view": ["PA", "lateral", "oblique", "", *["AP"] * 4], "split": splits}
+    more |= {"Gender": ["female", "m", "X", "", *["F"] * 4], "age": ["40", "40.5", "", *["7"] * 5]}
+    file = make_csv(tmp_path, patients=4, **more)
+    source = read_dataset(file)
+    check_form(source)
+    assert (source.name, source.classes, source.image_root) == ("csv", ("Nodule", "Hernia"), tmp_path)
+    table, context = source.table, source.context
+    assert table["image_id"][0] == "png/0_0.png" and table["patient_id"].tolist()[:3] == ["P0", "P0", "P1"]
+    assert table["study_id"].tolist() == list("abcdefgh") and context["study_order"].tolist() == [0, 1] * 4
+    assert table["view"].tolist() == ["frontal", "lateral", "", "", *["frontal"] * 4]
+    assert table["split"].tolist() == ["train"] * 2 + ["val"] * 4 + ["test"] * 2
+    assert context["sex"].tolist() == ["F", "M", "", "", *["F"] * 4] and context["age"].tolist()[:2] == [40, 40.5]
+    assert source.split_note == "column 'split' of labels.csv" and source.warnings == ()
+    for name in source.classes:
+        np.testing.assert_array_equal(table[name], pd.read_csv(file)[name])
+
+
+def test_csv_alone_in_a_folder(tmp_path):
+    make_csv(tmp_path, images=False)
+    assert read_dataset(tmp_path).files == (tmp_path / "labels.csv",)
+    make_csv(tmp_path, images=False, name="more.csv")
+    refused(tmp_path, "labels.csv, more.csv")
+
+
+@pytest.mark.parametrize(
+    "name", ["Path", "image_path", "IMAGE", "image_id", "filename", "file", "file_name", "filepath", "Image Index"]
+)
+def test_csv_path_column_by_its_usual_names(tmp_path, name):
+    write_csv(tmp_path / "a.csv", [{name: "x.png", "Subject ID": "7", "Mass": "1"}])
+    source = read_dataset(tmp_path / "a.csv")
+    assert source.classes == ("Mass",) and source.table.iloc[0].tolist()[:2] == ["x.png", "7"]
+
+
+def test_csv_of_two_usual_names_the_more_telling_is_used_and_neither_is_a_class(tmp_path):
+    cells = {"image_id": "i1", "path": "x.png", "subject_id": "S", "patient_id": "P", "Mass": "1"}
+    source = read_dataset(write_csv(tmp_path / "a.csv", [cells]))
+    assert source.classes == ("Mass",) and source.table.iloc[0].tolist()[:2] == ["x.png", "P"]
+
+
+def test_csv_columns_by_the_callers_names(tmp_path):
+    cells = {"img": "x.png", "who": "7", "exam": "e", "side": "LL", "part": "test", "Mass": "1", "path": "unused"}
+    file = write_csv(tmp_path / "a.csv", [cells])
+    columns = {"path_column": "img", "patient_column": "who", "study_column": "exam"}
+    source = read_dataset(file, **columns, view_column="side", split_column="part")
+    assert source.table.iloc[0].tolist() == ["x.png", "7", "e", "lateral", "test", 1.0]
+    refused(file, "'exams'", "img, who, exam", study_column="exams")
+    refused(write_csv(tmp_path / "b.csv", [{"img": "x.png", "Mass": "1"}]), "--path-column", "img, Mass")
+
+
+def test_csv_image_root(tmp_path):
+    file = make_csv(tmp_path, images=False)
+    (tmp_path / "elsewhere").mkdir()
+    assert read_dataset(file, image_root=tmp_path / "elsewhere").image_root == tmp_path / "elsewhere"
+    refused(file, "nowhere", image_root=tmp_path / "nowhere")
+
+
+def test_csv_without_patients(tmp_path):
+    rows = [{"path": f"patient{n // 2}/{n}.png", "Mass": "1"} for n in range(4)]
+    known = read_dataset(write_csv(tmp_path / "a.csv", rows))
+    assert known.table["patient_id"].tolist() == ["patient0", "patient0", "patient1", "patient1"]
+    assert known.warnings == ()
+    alone = read_dataset(write_csv(tmp_path / "b.csv", [*rows, {"path": "x.png", "Mass": "0"}]))
+    assert alone.table["patient_id"].tolist()[-1] == "x.png" == alone.table["study_id"].tolist()[-1]
+    assert len(alone.warnings) == 1 and "1 of 5 images" in alone.warnings[0] and "--patient-column" in alone.warnings[0]
+
+
+@pytest.mark.parametrize("studies", [["1", "2", "1", "1"], ["study1", "study2", "study1", "study1"]])
+def test_csv_studies_that_count_within_a_patient_are_told_apart(tmp_path, studies):
+    source = read_dataset(make_csv(tmp_path, patients=2, images=False, study=studies))
+    assert source.table["study_id"].tolist() == [f"P{n // 2}/{study}" for n, study in enumerate(studies)]
+    assert source.context["study_order"].tolist() == [0, 1, 0, 0]
+
+
+def test_csv_study_ids_of_their_own_stay_so_that_a_shared_one_shows(tmp_path):
+    source = read_dataset(make_csv(tmp_path, patients=2, images=False, study=["s501", "s502", "s502", "s503"]))
+    assert source.table["study_id"].tolist() == ["s501", "s502", "s502", "s503"]
+    assert source.context["study_order"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "image_id"), [("./png//a.png", "png/a.png"), ("png\\a.png", "png/a.png"), (" a..b.png ", "a..b.png")]
+)
+def test_csv_paths_are_normalized(tmp_path, value, image_id):
+    assert read_dataset(write_csv(tmp_path / "a.csv", [{"path": value, "Mass": "1"}])).table["image_id"][0] == image_id
+
+
+@pytest.mark.parametrize("value", ["/data/a.png", "C:\\a.png", "../a.png", "png/../../a.png", "~/a.png", " "])
+def test_csv_paths_that_leave_the_image_folder(tmp_path, value):
+    file = make_csv(tmp_path, images=False)
+    set_cell(file, line=4, column="path", value=value)
+    refused(file, "labels.csv, line 4", "path")
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "0.5", "-2", "inf"])
+@pytest.mark.parametrize("kind", ["csv", "chexpert"])
+def test_label_that_is_none(tmp_path, kind, value):
+    file = make_csv(tmp_path, images=False)
+    if kind == "chexpert":
+        file = make_chexpert(tmp_path, images=False) / "train.csv"
+    column = {"csv": "Hernia", "chexpert": "Edema"}[kind]
+    set_cell(file, line=9, column=column, value=value)
+    message = refused(file, f"{file.name}, line 9, column '{column}'", repr(value), "1, 0, -1 or blank")
+    assert ("--classes" in message) == (kind == "csv")
+
+
+def test_blank_and_nan_and_spaces_are_read_as_meant(tmp_path):
+    values = ["1", " 1.0 ", "-0.0", "", "nan", "-1"]
+    file = write_csv(tmp_path / "a.csv", [{"path": f"{n}.png", "Mass": value} for n, value in enumerate(values)])
+    np.testing.assert_array_equal(read_dataset(file).table["Mass"], [1, 1, 0, np.nan, np.nan, -1])
+
+
+def test_csv_blank_patient_and_unknown_split(tmp_path):
+    file = make_csv(tmp_path, images=False, split=["train"] * 12)
+    set_cell(file, line=4, column="split", value="")
+    refused(file, "line 4, column 'split'", "''", "train, val, test")
+    set_cell(file, line=5, column="patient_id", value=" ")
+    refused(file, "line 5", "'patient_id' is blank")
+
+
+def test_csv_doubled_image(tmp_path):
+    file = make_csv(tmp_path, images=False)
+    set_cell(file, line=6, column="path", value="./png/0_1.png")
+    refused(file, "'png/0_1.png'", "lines 3 and 6")
+
+
+def test_csv_classes(tmp_path):
+    file = make_csv(tmp_path, images=False, note=["text"] * 12)
+    refused(file, "line 2, column 'note'", "'text'", "--classes")
+    assert read_dataset(file, classes=("Hernia", "Nodule")).classes == ("Hernia", "Nodule")
+    refused(file, "'Edema'", "note, Nodule, Hernia", classes=("Nodule", "Edema"))
+    refused(file, "'Nodule'", "twice", classes=("Nodule", "Nodule"))
+    refused(file, "class", classes=())
+    refused(write_csv(tmp_path / "b.csv", [{"path": "x.png", "patient": "1"}]), "no class column")
+    refused(write_csv(tmp_path / "c.csv", [{"path": "x.png", "view": "1", "side": "PA"}]), "'view'", "rename",
+            classes=("view",), view_column="side")  # fmt: skip
+
+
+# --- whichever data set
+
+
+def test_class_column_missing(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    drop_column(tmp_path / "valid.csv", "Edema")
+    refused(tmp_path, "valid.csv", "'Edema'", "Enlarged Cardiomediastinum, Cardiomegaly, Lung Opacity")
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "column"),
+    [
+        (make_chexpert, "train.csv", "Age"),
+        (make_mimic, "mimic-cxr-2.0.0-metadata.csv", "StudyTime"),
+        (make_nih, "Data_Entry_2017_v2020.csv", "Patient ID"),
+    ],
+)
+def test_column_missing(tmp_path, make, file, column):
+    make(tmp_path, images=False)
+    drop_column(tmp_path / file, column)
+    refused(tmp_path, file, repr(column))
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "column", "value"),
+    [
+        (make_chexpert, "train.csv", "Age", "old"),
+        (make_mimic, "mimic-cxr-2.0.0-metadata.csv", "StudyDate", "May"),
+        (make_mimic, "mimic-cxr-2.0.0-split.csv", "dicom_id", ""),
+        (make_nih, "Data_Entry_2017_v2020.csv", "Follow-up #", "first"),
+        (make_nih, "Data_Entry_2017_v2020.csv", "Patient ID", " "),
+    ],
+)
+def test_cell_that_cannot_be_read(tmp_path, make, file, column, value):
+    make(tmp_path, images=False)
+    set_cell(tmp_path / file, line=5, column=column, value=value)
+    refused(tmp_path, f"{file}, line 5", repr(column))
+
+
+def test_auto_says_what_it_looked_for(tmp_path):
+    refused(tmp_path / "nowhere", "nowhere", "does not exist")
+    refused(tmp_path, "train.csv", "mimic-cxr-2.*-chexpert.csv", "Data_Entry_2017*.csv")
+    refused(tmp_path, "no CSV file", dataset="csv")
+    for dataset, looked_for in (("chexpert", "train.csv"), ("mimic", "mimic-cxr"), ("nih", "Data_Entry_2017")):
+        refused(tmp_path, looked_for, dataset=dataset)
+    refused(tmp_path, "'padchest'", "chexpert, mimic, nih, csv", dataset="padchest")
+
+
+def test_auto_says_that_a_train_file_is_unreadable_and_not_that_it_is_unknown(tmp_path):
+    make_chexpert(tmp_path, images=False, gz=True)
+    (tmp_path / "train.csv.gz").write_bytes(b"not gzip")
+    refused(tmp_path, "train.csv.gz", "cannot be read")
+
+
+def test_auto_refuses_to_choose_between_two(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    make_nih(tmp_path, images=False)
+    refused(tmp_path, "chexpert and nih", "--dataset")
+    assert read_dataset(tmp_path, dataset="nih").name == "nih"
+
+
+def test_column_options_are_for_csv_only(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    refused(tmp_path, "chexpert", "--patient-column Sex", patient_column="Sex")
+    source = read_dataset(tmp_path / "train.csv", dataset="csv", classes=("Edema",), patient_column="Sex")
+    assert source.name == "csv" and set(source.table["patient_id"]) == {"Male", "Female"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("a.csv", b"", "no rows"),
+        ("a.csv", b"path,Mass\n\n", "no rows"),
+        ("a.csv", b"path,Mass\nx.png,1\ny.p", "line 3: 1 cells"),
+        ("a.csv", b"path,Mass\nx.png,1,1\n", "line 2: 3 cells"),
+        ("a.csv", b'path,Mass\n"x.png,1\n', "cannot be read"),
+        ("a.csv", b"path,Mass\n\xff\xfe,1\n", "cannot be read"),
+        ("a.csv", b"path,Mass,Mass\nx.png,1,0\n", "two columns 'Mass'"),
+        ("a.csv.gz", b"path,Mass\nx.png,1\n", "cannot be read"),
+        ("a.csv.gz", gzip.compress(b"path,Mass\n" + b"x.png,1\n" * 99)[:-9], "cannot be read"),
+    ],
+)
+def test_file_that_cannot_be_read(tmp_path, name, content, word):
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, name, word)
+
+
+def test_blank_lines_byte_order_mark_and_index_column(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf,path, Mass \r\n\r\n0,x.png,1\r\n1,y.png,0\r\n,,\r\n")
+    source = read_dataset(tmp_path / "a.csv")
+    assert source.classes == ("Mass",) and source.table["image_id"].tolist() == ["x.png", "y.png"]
+    (tmp_path / "a.csv").write_bytes(b"path,Mass,,\nx.png,1\ny.png,0,\n")
+    assert read_dataset(tmp_path / "a.csv").table["Mass"].tolist() == [1, 0]
+    (tmp_path / "a.csv").write_bytes(b"path,Mass\n\nx.png,1\n\ny.png,2\n")
+    refused(tmp_path / "a.csv", "line 5")
+
+
+def test_patient_of():
+    ids = ["CheXpert-v1.0/test/patient64741/study1", "outpatient12/a.png", "b.png"]
+    assert patient_of(ids).tolist() == ["patient64741", "outpatient12/a.png", "b.png"]
+    assert patient_of(ids, ["a", " a ", 3]).tolist() == ["a", "a", "3"]
+    for blank in ("", " ", None, np.nan):
+        with pytest.raises(ValueError, match="outpatient12"):
+            patient_of(ids, ["a", blank, "b"])
+
+
+def test_study_order():
+    patients = ["A", "A", "A", "B", "A", "B", "A"]
+    studies = ["z", "y", "x", "x", "x", "w", "v"]
+    assert study_order(patients, studies, [np.nan, 5, 9, 1, 3, 1, 4]).tolist() == [3, 2, 0, 0, 0, 1, 1]

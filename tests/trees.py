@@ -1,0 +1,163 @@
+"""Small data set folders in the layout of each data set, with tiny real images, for the tests to read."""
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from src.datasets_public import CHEXPERT_CLASSES, NIH_CLASSES
+
+# CheXpert's own column order, which is not alphabetical.
+CHEXPERT_COLUMNS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+STATES = ("1.0", "0.0", "-1.0", "")  # as the label files write them
+
+
+def write_image(path: Path, *, size: int = 16, seed: int = 0) -> None:
+    """A gray image of noise, its own for every seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    """Rows as a CSV file, gzipped where the name ends in .gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def set_cell(path: Path, *, line: int, column: str, value: str) -> None:
+    """Change one cell of a CSV file; line 1 is the header."""
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    cells.loc[line - 2, column] = value
+    cells.to_csv(path, index=False)
+
+
+def drop_rows(path: Path, *lines: int) -> None:
+    """Remove lines of a CSV file; line 1 is the header."""
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    cells.drop(index=[line - 2 for line in lines]).to_csv(path, index=False)
+
+
+def drop_column(path: Path, column: str) -> None:
+    pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=column).to_csv(path, index=False)
+
+
+def make_chexpert(
+    root: Path, *, patients=6, valid_patients=4, studies=2, prefix="CheXpert-v1.0-small/", gz=False, images=True, seed=0
+) -> Path:
+    """CheXpert: a frontal and a lateral image per study; valid.csv (none for 0 patients) has 1 and 0 only."""
+    rng = np.random.default_rng(seed)
+    first = 1
+    for part, count, states in (("train", patients, STATES), ("valid", valid_patients, STATES[:2])):
+        rows = []
+        for patient in range(first, first + count):
+            for study in range(1, studies + 1):
+                findings = dict(zip(CHEXPERT_COLUMNS, rng.choice(states, len(CHEXPERT_COLUMNS)), strict=True))
+                for view, name in ((1, "Frontal"), (2, "Lateral")):
+                    image = f"{part}/patient{patient:05d}/study{study}/view{view}_{name.lower()}.jpg"
+                    if images:
+                        write_image(root / image, seed=seed + len(rows) + 1000 * first)
+                    about = {
+                        "Path": prefix + image,
+                        "Sex": ("Male", "Female")[patient % 2],
+                        "Age": str(40 + patient),
+                        "Frontal/Lateral": name,
+                        "AP/PA": "AP" if name == "Frontal" else "",
+                    }
+                    rows.append(about | findings)
+        if rows:
+            write_csv(root / (f"{part}.csv.gz" if gz else f"{part}.csv"), rows)
+        first += count
+    return root
+
+
+def make_mimic(root: Path, *, patients=6, studies=2, gz=False, images=True, seed=0) -> Path:
+    """MIMIC-CXR-JPG 2.x: a PA and a LATERAL image per study; a patient's last study has the lowest id."""
+    rng = np.random.default_rng(seed)
+    labels, splits, metadata = [], [], []
+    for patient in range(patients):
+        subject = 10000032 + 1000000 * patient
+        split = ("train", "validate", "test")[max(0, patient - (patients - 3))]
+        for study in range(studies):
+            ids = {"subject_id": str(subject), "study_id": str(50000000 + 100 * patient + studies - study)}
+            findings = rng.choice(STATES, len(CHEXPERT_CLASSES) + 1)
+            labels.append(ids | dict(zip((*CHEXPERT_CLASSES, "No Finding"), findings, strict=True)))
+            for number, view in enumerate(("PA", "LATERAL")):
+                dicom = f"{patient:08x}-{study:08x}-{number:08x}"
+                image = f"files/p{str(subject)[:2]}/p{subject}/s{ids['study_id']}/{dicom}.jpg"
+                if images:
+                    write_image(root / image, seed=seed + len(splits))
+                splits.append({"dicom_id": dicom, **ids, "split": split})
+                time = {"StudyDate": "21800506", "StudyTime": f"{90000 + 10000 * study}.5"}
+                metadata.append({"dicom_id": dicom, **ids, "ViewPosition": view, **time})
+    for part, rows in (("chexpert", labels), ("split", splits), ("metadata", metadata)):
+        write_csv(root / f"mimic-cxr-2.0.0-{part}.csv{'.gz' if gz else ''}", rows)
+    return root
+
+
+def make_nih(root: Path, *, patients=6, studies=2, folders=("images",), lists=True, images=True, seed=0) -> Path:
+    """NIH ChestX-ray14: one image per study, spread in turn over `folders`; the last two patients are the test list."""
+    rng = np.random.default_rng(seed)
+    rows, train, test = [], [], []
+    for patient in range(1, patients + 1):
+        for study in range(studies):
+            name = f"{patient:08d}_{study:03d}.png"
+            if images:
+                write_image(root / folders[len(rows) % len(folders)] / name, seed=seed + len(rows))
+            findings = [name for name in NIH_CLASSES if rng.random() < 0.3]
+            row = {"Image Index": name, "Finding Labels": "|".join(findings) or "No Finding", "Follow-up #": study}
+            row |= {"Patient ID": patient, "Patient Age": 50 + study, "Patient Gender": "FM"[patient % 2]}
+            rows.append(row | {"View Position": ("PA", "AP")[study % 2]})
+            (test if patient > patients - 2 else train).append(name)
+    write_csv(root / "Data_Entry_2017_v2020.csv", rows)
+    if lists:
+        (root / "train_val_list.txt").write_text("\n".join(train))
+        (root / "test_list.txt").write_text("\n".join(test) + "\n")
+    return root
+
+
+def make_csv(
+    root: Path,
+    *,
+    patients=6,
+    images_each=2,
+    classes=("Nodule", "Hernia"),
+    name="labels.csv",
+    images=True,
+    seed=0,
+    **more,
+) -> Path:
+    """A CSV of one's own; `more` are further columns, each with a value per row. Returns the path of the CSV."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        for number in range(images_each):
+            image = f"png/{patient}_{number}.png"
+            if images:
+                write_image(root / image, seed=seed + len(rows))
+            findings = dict(zip(classes, rng.choice(STATES, len(classes)), strict=True))
+            others = {column: values[len(rows)] for column, values in more.items()}
+            rows.append({"path": image, "patient_id": f"P{patient}", **others, **findings})
+    return write_csv(root / name, rows)
