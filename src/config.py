@@ -136,30 +136,59 @@ class EfficientNetConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
-class ScoreConfig(StageConfig):
+class EvaluationConfig(StageConfig):
+    """What every stage takes that computes metrics."""
+
+    uncertain: tuple[str, ...] = option(
+        ("mask",), "what -1 counts as in the metrics: mask, 0 or 1, for all classes or as CLASS=value"
+    )
+    missing: tuple[str, ...] = option(
+        ("mask",), "what a blank counts as in the metrics: mask, 0 or 1, for all classes or as CLASS=value"
+    )
+    resamples: int = option(1000, "patient-bootstrap resamples behind each interval; 0 leaves them out", low=0)
+    seed: int = option(0, "seed of the resamples", low=0)
+
+
+@dataclass(frozen=True)
+class ScoreConfig(EvaluationConfig):
     """test_resnet.py and test_efficientnet.py"""
 
     arch: str = option("resnet50", hidden=True)
-    uncertain: tuple[str, ...] = option(("mask",), f"what -1 counts as in the metrics: {POLICY_HELP}")
-    missing: tuple[str, ...] = option(("mask",), f"what a blank counts as in the metrics: {POLICY_HELP}")
+    prior_correction: bool = option(True, "undo pos_weight: logit - log(pos_weight); --no-... keeps the raw sigmoid")
     batch_size: int = option(64, "images per step", low=1)
     workers: int = option(2, "processes that read images", low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
 
 
 @dataclass(frozen=True)
-class AlphaConfig(StageConfig):
+class AlphaConfig(EvaluationConfig):
     """ensemble_alpha_search.py"""
 
     step: float = option(0.1, "step of the alpha grid", low=0.001, high=1)
+    select: Literal["one-se", "best"] = option(
+        "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
+    )
+    members: tuple[Path, ...] = option((), "probability files made elsewhere (2 or more CSVs), with --labels")
+    labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
 
 
 @dataclass(frozen=True)
-class ThresholdConfig(StageConfig):
+class ThresholdConfig(EvaluationConfig):
     """ensemble_threshold_search.py"""
 
     recall: tuple[float, ...] = option((0.85, 0.90), "recall targets", low=0.01, high=1)
+    confidence: float = option(
+        0.95, "confidence with which recall on new patients reaches the target; 0 is the plain rule", low=0, high=0.9999
+    )
+    family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
+    prevalence: tuple[str, ...] = option(
+        (), "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence"
+    )
+    val_probs: Path | None = option(None, "probabilities made elsewhere to choose on, with --val-labels")
+    val_labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
+    test_probs: Path | None = option(None, "probabilities made elsewhere to test on, with --test-labels")
+    test_labels: Path | None = option(None, "their truth")
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
-def per_class_rows(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Headers and rows of the per-class table of `evaluate.masked_metrics`."""
-    headers = ("Class", "Positives", "Negatives", "Prevalence", "AUROC", "AUPRC", "Accuracy")
-    keys = tuple(header.lower() for header in headers[1:])
-    return headers, [(name, *(values[key] for key in keys)) for name, values in metrics["per_class"].items()]
+def with_interval(values: Mapping[str, Any], key: str) -> str:
+    """`0.812 [0.790, 0.834]`, or without the interval where `values` has no `<key>_ci`."""
+    text = _cell(values[key], 3)[0]
+    low, high = values.get(f"{key}_ci", (None, None))
+    return text if low is None else f"{text} [{_cell(low, 3)[0]}, {_cell(high, 3)[0]}]"

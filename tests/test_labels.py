@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.labels import parse_policy, targets_and_mask
+from src.labels import apply_policy, parse_policy
 
 CLASSES = ("Edema", "Lung Lesion")
 LABELS = np.array([[1, 0], [-1, -1], [np.nan, np.nan]])
@@ -34,10 +34,11 @@ def test_an_unknown_class_is_refused_and_the_known_ones_named():
 @pytest.mark.parametrize("uncertain", [("mask", "mask"), ("0", "0"), ("1", "1"), ("0.6", "mask"), ("mask", "0.3")])
 @pytest.mark.parametrize("missing", [("mask", "mask"), ("0", "0"), ("1", "mask")])
 def test_targets_and_mask_for_every_policy(uncertain, missing):
-    targets, mask = targets_and_mask(
+    targets, mask = apply_policy(
         LABELS,
-        uncertain=policy(*(f"{c}={v}" for c, v in zip(CLASSES, uncertain, strict=True))),
-        missing=policy(*(f"{c}={v}" for c, v in zip(CLASSES, missing, strict=True))),
+        uncertain=[f"{c}={v}" for c, v in zip(CLASSES, uncertain, strict=True)],
+        missing=[f"{c}={v}" for c, v in zip(CLASSES, missing, strict=True)],
+        classes=CLASSES,
     )
     expected = [("1", "0"), uncertain, missing]
     for row, values in enumerate(expected):
@@ -45,3 +46,10 @@ def test_targets_and_mask_for_every_policy(uncertain, missing):
             assert mask[row, column] == (value != "mask")
             assert targets[row, column] == (np.float32(0) if value == "mask" else np.float32(value))
     assert targets.dtype == np.float32 and mask.dtype == bool
+
+
+def test_a_metric_refuses_a_soft_target_and_takes_a_hard_one():
+    with pytest.raises(ValueError, match="--missing: the target 0.3 is soft; a metric needs a hard view"):
+        apply_policy(LABELS, missing=["0", "Edema=0.3"], classes=CLASSES, hard=True)
+    targets, mask = apply_policy(LABELS, uncertain=["1"], missing=["0"], classes=CLASSES, hard=True)
+    assert mask.all() and targets.tolist() == [[1, 0], [1, 1], [0, 0]]

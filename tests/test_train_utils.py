@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from src.early_stopping import EarlyStopping
-from src.labels import parse_policy, targets_and_mask
+from src.labels import apply_policy
 from src.train_utils import (
     build_optimizer,
     class_pos_weight,
@@ -33,11 +33,7 @@ def softplus(x):
 @pytest.mark.parametrize("uncertain", ["mask", "0", "1", "0.6"])
 @pytest.mark.parametrize("missing", ["mask", "0", "0.25"])
 def test_loss_by_hand_for_every_policy(uncertain, missing):
-    policies = {
-        "uncertain": parse_policy([uncertain], classes=CLASSES, flag="--uncertain"),
-        "missing": parse_policy([missing], classes=CLASSES, flag="--missing"),
-    }
-    targets, mask = targets_and_mask(LABELS, **policies)
+    targets, mask = apply_policy(LABELS, uncertain=[uncertain], missing=[missing], classes=CLASSES)
     weight = [3.0, 0.5]
     loss = masked_bce(
         LOGITS,

@@ -1,0 +1,156 @@
+"""Probabilities and the truth they are held against, from the stages or from elsewhere, joined by id and class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts import Manifest, read_json, read_table, write_table
+from src.label_source import patient_of
+from src.labels import apply_policy
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Raw labels [N, C] float64 (1, 0, -1, NaN) of `ids` [N] and `classes` [C]; patient and study of each id [N]."""
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    patients: np.ndarray
+    studies: np.ndarray
+
+    @classmethod
+    def of_split(cls, manifest: Manifest, split: str) -> "Truth":
+        """The rows of one split of a manifest."""
+        part = manifest.part(split)
+        ids, patients, studies = (part.table[key].to_numpy() for key in ("image_id", "patient_id", "study_id"))
+        return cls(tuple(ids), part.classes, part.labels(), patients, studies)
+
+
+def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
+    """Truth of `classes` from a CSV whose first column is the id, and the names of its other columns, not used.
+
+    Patients come from a `patient_id` column, else from `patientNNN` in the id, else each id is its own patient;
+    studies from a `study_id` column, else each id is its own study.
+    Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
+    """
+    table = read_table(path, dtype=str, keep_default_na=False)
+    if table.empty:
+        raise ValueError(f"{path} has no rows; expected one per image or study")
+    ids = tuple(table.iloc[:, 0])
+    _unique(ids, f"{path}: id")
+    missing = [name for name in classes if name not in table.columns[1:]]
+    if missing:
+        raise ValueError(f"{path}: class {missing[0]!r} is missing; it has {', '.join(table.columns[1:])}")
+    texts = table[list(classes)].apply(lambda column: column.str.strip())
+    labels = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    bad = np.argwhere(~np.isin(labels, (1, 0, -1)) & (texts != "").to_numpy())
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"{path}: {classes[column]} of {ids[row]} is {texts.iloc[row, column]!r}; expected 1, 0, -1 or blank"
+        )
+    unused = [name for name in table.columns[1:] if name not in (*classes, "patient_id", "study_id")]
+    patients, studies = patient_of(ids, table.get("patient_id")), table.get("study_id", table.iloc[:, 0]).to_numpy()
+    return Truth(ids, tuple(classes), labels, patients, studies), unused
+
+
+@dataclass(frozen=True)
+class View:
+    """The hard view of a truth that metrics need: `targets` [N, C] float32 and `mask` [N, C] bool."""
+
+    truth: Truth
+    targets: np.ndarray
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, truth: Truth, *, uncertain: Sequence[str] = ("mask",), missing: Sequence[str] = ("mask",)) -> "View":
+        """The truth under an evaluation policy; a soft target raises ValueError."""
+        targets, mask = apply_policy(
+            truth.labels, uncertain=uncertain, missing=missing, classes=truth.classes, hard=True
+        )
+        return cls(truth, targets, mask)
+
+    def arrays(self) -> dict[str, object]:
+        """Targets, mask and classes, as the metrics take them."""
+        return {"targets": self.targets, "mask": self.mask, "classes": self.truth.classes}
+
+
+@dataclass(frozen=True)
+class Probs:
+    """Probabilities of one file: `values` [N, C] float64 for `ids` and `classes`."""
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    values: np.ndarray
+    path: Path
+
+    def aligned(self, ids: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+        """Values [len(ids), len(classes)] in the order asked for.
+
+        Raises ValueError naming the first id or class that is missing here or extra.
+        """
+        _same_names(self.ids, ids, f"{self.path}: image id")
+        _same_names(self.classes, classes, f"{self.path}: class")
+        rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
+        columns = pd.Index(self.classes).get_indexer(pd.Index(classes))
+        return self.values[np.ix_(rows, columns)]
+
+
+def write_probs(path: Path, *, ids: Sequence[str], classes: Sequence[str], values: np.ndarray) -> None:
+    """Write `image_id` and one column of probabilities per class."""
+    table = pd.DataFrame(values, columns=list(classes))
+    table.insert(0, "image_id", list(ids))
+    write_table(path, table)
+
+
+def read_probs(path: Path) -> Probs:
+    """Read probabilities: the first column is the id, each other one a class.
+
+    Raises ValueError naming file, class, id and value where one is blank, no number or outside [0, 1], and for
+    doubled ids or classes and a file without rows.
+    """
+    path = Path(path)
+    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
+    _unique(header, f"{path}: column")
+    table = read_table(path, dtype={header[0]: str}, keep_default_na=False)
+    if table.empty or len(header) < 2:
+        raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
+    ids, classes = tuple(table.iloc[:, 0]), tuple(header[1:])
+    _unique(ids, f"{path}: id")
+    values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    bad = np.argwhere(~((values >= 0) & (values <= 1)))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"{path}: {classes[column]} of {ids[row]} is {table.iloc[row, column + 1]!s}; expected a probability "
+            f"from 0 to 1 (values like this in the file: {len(bad)})"
+        )
+    return Probs(ids, classes, values, path)
+
+
+def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
+    """Probabilities a stage of this run left; raises ValueError where they come from another manifest."""
+    path = Path(folder) / f"probs_{split}.csv"
+    origin = read_json(path.with_name("probs.json"))
+    if origin.get("manifest_sha256") != manifest.sha256:
+        raise ValueError(f"{path} was made from another manifest than the run's; run the stage that writes it again")
+    return read_probs(path)
+
+
+def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
+    missing = sorted(set(want) - set(have))
+    extra = sorted(set(have) - set(want))
+    if missing:
+        raise ValueError(f"{what} {missing[0]!r} is missing ({len(missing)} of {len(want)} are)")
+    if extra:
+        raise ValueError(f"{what} {extra[0]!r} is not expected here ({len(extra)} such)")
+
+
+def _unique(names: Sequence[str], what: str) -> None:
+    index = pd.Index(names)
+    if index.has_duplicates:
+        raise ValueError(f"{what} {index[index.duplicated()][0]!r} stands there twice; expected each once")
