@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from src.dataset import epoch_generator
+from src.dataset import batches, epoch_generator
 from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
 from src.train_utils import masked_bce
@@ -68,7 +68,7 @@ def train_one_epoch(
     loader.batch_sampler.epoch = epoch
     run.model.train()
     total, valid = 0.0, 0
-    for images, rows in tqdm(loader, desc=f"epoch {epoch}", unit="batch", leave=False):
+    for images, rows in tqdm(batches(loader), desc=f"epoch {epoch}", total=len(loader), unit="batch", leave=False):
         images = images.to(device, non_blocking=True).float().div_(255)
         images = normalize(augment(images, generator=generator) if augmented else images)
         rows = rows.to(device)
@@ -90,7 +90,7 @@ def predict(model: nn.Module, loader: DataLoader, *, device: torch.device, title
     """Logits [N, C] float32 on the CPU, in row order."""
     model.eval()
     logits = []
-    for images, _ in tqdm(loader, desc=title, unit="batch", leave=False):
+    for images, _ in tqdm(batches(loader), desc=title, total=len(loader), unit="batch", leave=False):
         images = normalize(images.to(device, non_blocking=True).float().div_(255))
         logits.append(model(images).float().cpu())
     return torch.cat(logits)

@@ -61,8 +61,8 @@ def build_model(arch: str, *, num_classes: int, unfreeze: str | int = "all", wei
     """A network with a fresh classifier of `num_classes` logits.
 
     `unfreeze`: `all`; for resnet50 else the first stage that trains (`layer1` .. `layer4`, `fc`), for
-    efficientnet_b1 how many of its 9 feature blocks train, from the end. `weights`: `imagenet`, `none` (random), or a file with a
-    torchvision state dict. Raises ValueError for weights that cannot be had or do not fit.
+    efficientnet_b1 how many of its 9 feature blocks train, from the end. `weights`: `imagenet`, `none` (random), or
+    a file with a torchvision state dict. Raises ValueError for weights that cannot be had or do not fit.
     """
     build, imagenet = ARCHITECTURES[arch]
     net = build(weights=None)

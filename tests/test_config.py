@@ -24,7 +24,11 @@ class Toy:
 
 def test_defaults_pass_through_and_flags_have_the_types_of_their_fields():
     assert parse(Toy(), "doc", []) == Toy()
-    given = parse(Toy(), "doc", "--path b --number 0.25 --limit 3 --words u v=1 --mode y --no-on".split())
+    given = parse(
+        Toy(),
+        "doc",
+        ["--path", "b", "--number", "0.25", "--limit", "3", "--words", "u", "v=1", "--mode", "y", "--no-on"],
+    )
     assert given == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", False, "kept")
 
 

@@ -152,3 +152,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(images):
         run.model.net[5].bias[0] = float("nan")
     with pytest.raises(ValueError, match=r"the loss is nan in epoch 1; lower --lr.*\d\d.png, .*\d\d.png"):
         train_one_epoch(run, split, pos_weight=torch.ones(2), epoch=1, seed=0, augmented=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_plain_line_from_whatever_process(images, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_text("text")
+    loader = eval_loader(ImageDataset([images[0][0], broken], size=SIZE), batch_size=2, workers=workers, pin=False)
+    with pytest.raises(ValueError, match="broken.png is not an image") as error:
+        predict(make_run().model, loader, device=torch.device("cpu"), title="")
+    assert "\n" not in str(error.value)

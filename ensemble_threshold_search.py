@@ -1,0 +1,23 @@
+"""Stage 6: per finding, the threshold that keeps recall on new patients above a target, and what it costs.
+
+Reads manifest.csv and ensemble/probs_val.csv and probs_test.csv, or files made elsewhere (--val-probs, --val-labels).
+Writes ensemble/ in the run folder: a table and two pictures per recall target, and thresholds.json.
+
+Example: python ensemble_threshold_search.py --run-dir runs/default --recall 0.85 0.90
+"""
+
+from src.config import ThresholdConfig, parse, run
+
+DEFAULTS = ThresholdConfig()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Choose thresholds as the arguments say."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.threshold_stage import search_thresholds
+
+    search_thresholds(config)
+
+
+if __name__ == "__main__":
+    run(main)

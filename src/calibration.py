@@ -1,0 +1,95 @@
+"""Probabilities that mean something: undoing pos_weight, and measuring how far off they are."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from src.evaluate import check_masked, ratio
+
+
+class Reliability(NamedTuple):
+    """Groups of similar probabilities, from the lowest up; B is at most the number of bins asked for."""
+
+    prob: np.ndarray  # [B] mean probability
+    rate: np.ndarray  # [B] share of positives
+    count: np.ndarray  # [B] int64 entries
+
+
+def correct_logits(logits: np.ndarray, *, pos_weight: float | np.ndarray) -> np.ndarray:
+    """`logits - log(pos_weight)`: what the model would say had positives not counted `pos_weight` times.
+
+    logits: [..., C] float; pos_weight: a number or [C], above 0. Weighting the positives of the cross-entropy
+    by w multiplies the odds at its minimum by w, exactly and at every input (Elkan 2001, theorem 2; King &
+    Zeng 2001, prior correction). Ranks within a class stay. Raises ValueError for a weight that is not
+    a finite number above 0.
+    """
+    return np.asarray(logits) - np.log(_check_weight(pos_weight))
+
+
+def correct_probs(probs: np.ndarray, *, pos_weight: float | np.ndarray) -> np.ndarray:
+    """The same on probabilities, without logits: p / (p + w (1 - p)), float64; safe at 0 and 1."""
+    probs = np.asarray(probs, dtype=np.float64)
+    return probs / (probs + _check_weight(pos_weight) * (1 - probs))
+
+
+def _check_weight(pos_weight: float | np.ndarray) -> np.ndarray:
+    weight = np.asarray(pos_weight, dtype=np.float64)
+    if not (np.isfinite(weight) & (weight > 0)).all():
+        raise ValueError(f"pos_weight is {pos_weight}, expected finite numbers above 0")
+    return weight
+
+
+def brier_score(probs: np.ndarray, *, targets: np.ndarray) -> float:
+    """Mean squared difference of probability and outcome (Brier 1950); probs, targets: [n]; NaN if empty."""
+    return ratio(np.sum(np.square(np.subtract(probs, targets, dtype=np.float64))), len(probs))
+
+
+def reliability(probs: np.ndarray, *, targets: np.ndarray, bins: int = 10) -> Reliability:
+    """Mean probability against share of positives, in `bins` groups of about equal size.
+
+    probs: [n] float in [0, 1]; targets: [n] 0 or 1. Equal probabilities share a group, so the order of the
+    entries does not matter, and groups that stay empty are dropped.
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected at least 1")
+    probs, targets = np.asarray(probs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    ascending = np.sort(probs)
+    first, last = (np.searchsorted(ascending, probs, side=side) for side in ("left", "right"))
+    group = (first + last - 1) * bins // (2 * max(len(probs), 1))  # by the middle rank of equal probabilities
+    count = np.bincount(group, minlength=bins)
+    sums = [np.bincount(group, weights=values, minlength=bins) for values in (probs, targets)]
+    kept = count > 0
+    return Reliability(sums[0][kept] / count[kept], sums[1][kept] / count[kept], count[kept])
+
+
+def calibration_error(groups: Reliability) -> float:
+    """Expected calibration error: mean of |share of positives - mean probability| over the entries.
+
+    groups: `reliability`'s. Naeini et al. (2015), with groups of equal size instead of equal width (Nixon et
+    al. 2019), since findings are rare and most probabilities small. NaN without entries. Chance alone
+    keeps it above 0: compare values on the same data only.
+    """
+    return ratio(np.sum(groups.count * np.abs(groups.rate - groups.prob)), groups.count.sum())
+
+
+def masked_calibration(
+    probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, classes: Sequence[str], bins: int = 10
+) -> dict:
+    """Brier score and calibration error over the valid entries, per class and as means over the classes.
+
+    probs, targets, mask: [N, C] as in `evaluate.check_masked`; classes: C names. Returns {"macro": {"brier",
+    "calibration_error"}, "per_class": {name: {"brier", "calibration_error"}}}; NaN for a class without a
+    valid entry, which the macro leaves out.
+    """
+    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
+    per_class = {}
+    for c, name in enumerate(classes):
+        entries, outcomes = probs[mask[:, c], c], positive[mask[:, c], c]
+        per_class[name] = {
+            "brier": brier_score(entries, targets=outcomes),
+            "calibration_error": calibration_error(reliability(entries, targets=outcomes, bins=bins)),
+        }
+    defined = [per_class[name] for name, valid in zip(classes, mask.T, strict=True) if valid.any()]
+    macro = {key: ratio(sum(values[key] for values in defined), len(defined)) for key in ("brier", "calibration_error")}
+    return {"macro": macro, "per_class": per_class}

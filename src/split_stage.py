@@ -1,0 +1,117 @@
+"""The story of stage 1: a data set's label files become a manifest, and the split is checked."""
+
+import numpy as np
+import pandas as pd
+
+from src import audit
+from src.artifacts import SPLITS, claim, sha256, write_manifest
+from src.config import SplitConfig
+from src.data import read_dataset
+from src.label_source import LabelSource
+from src.split import patient_split
+from src.tables import format_table, plural
+
+SHOWN = 10  # faulty images printed; the rest is counted
+
+
+def check_split(config: SplitConfig) -> int:
+    """Write the manifest, describe it and check it; 0 where every check passes, else 1."""
+    claim([config.run_dir / "manifest.csv"], overwrite=config.overwrite)
+    source = read_dataset(
+        config.data,
+        dataset=config.dataset,
+        classes=config.classes or None,
+        image_root=config.image_root,
+        path_column=config.path_column,
+        patient_column=config.patient_column,
+        study_column=config.study_column,
+        view_column=config.view_column,
+        split_column=config.split_column,
+    )
+    split, origin = _assign(config, source)
+    table = source.table.assign(split=split)
+    _describe(source, table, origin)
+    failed = [*source.problems] if "published" in origin else []
+    failed += audit.leaks(table) + audit.one_sided(table, source.classes) + _look_at_images(config, source, table)
+    warned = [*source.warnings, *audit.too_few(table, source.classes)]
+    meta = {
+        "dataset": source.name,
+        "image_root": source.image_root.resolve(),
+        "classes": source.classes,
+        "split": origin,
+        "seed": config.seed,
+        "images": config.images,
+        "failed": failed,
+        "sources": {str(path): sha256(path) for path in source.files},
+    }
+    write_manifest(config.run_dir, table, meta, source.context)
+    for line in warned:
+        print("warning:", line)
+    for line in failed:
+        print("FAILED:", line)
+    verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
+    print(f"{verdict}; wrote {config.run_dir}/manifest.csv")
+    return 1 if failed else 0
+
+
+def _assign(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
+    """Split of each row, and where it comes from."""
+    table, labels = source.table, source.table[list(source.classes)].to_numpy(np.float64)
+    published = source.table["split"].notna().all()
+    if config.split == "published" and not published:
+        raise ValueError(f"{config.data} has no published split; use --split patient")
+    if config.split == "patient" or not published:
+        fractions = {"val": config.val_fraction, "test": config.test_fraction}
+        split = patient_split(labels, table["patient_id"], fractions=fractions, seed=config.seed)
+        return split, f"by patient, val {config.val_fraction:g}, test {config.test_fraction:g}, seed {config.seed}"
+    split = table["split"].to_numpy(object, copy=True)
+    for name in ("train", "test"):
+        if not (split == name).any():
+            raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
+    if (split == "val").any():
+        return split, f"published: {source.split_note}"
+    train = split == "train"
+    carved = {"val": config.val_fraction}
+    split[train] = patient_split(labels[train], table["patient_id"][train], fractions=carved, seed=config.seed)
+    return split, (
+        f"published: {source.split_note}; val carved from train by patient, {config.val_fraction:g}, seed {config.seed}"
+    )
+
+
+def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
+    """Print sizes, patients, and per class and split the counts of each label."""
+    print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
+    sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
+                                       patients=("patient_id", "nunique")).reindex(SPLITS)  # fmt: skip
+    print(format_table(("Split", "Images", "Studies", "Patients"), [tuple(row) for row in sizes.itertuples()]))
+    print()
+    headers = ["Class", *(f"{split} {state}" for split in SPLITS for state in ("1", "0", "-1", "blank"))]
+    print(format_table(headers, [_counts(table, name) for name in source.classes]))
+    print()
+
+
+def _counts(table: pd.DataFrame, name: str) -> tuple:
+    cells = []
+    for split in SPLITS:
+        labels = table.loc[table["split"] == split, name]
+        cells += [int((labels == value).sum()) for value in (1, 0, -1)] + [int(labels.isna().sum())]
+    return (name, *cells)
+
+
+def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> list[str]:
+    """Failed checks of the image files, as far as --images asks; faulty images are printed one by one."""
+    ids = table["image_id"].tolist()
+    failed = []
+    if config.images == "skip":
+        return failed
+    if config.images == "exist":
+        found = audit.missing_images(source.image_root, ids)
+    else:
+        opened = audit.open_images(source.image_root, ids, workers=config.workers)
+        found = audit.faults(ids, opened)
+        failed += audit.duplicates(table, opened)
+    for fault in found if config.images == "open" else found[:SHOWN]:
+        print(f"image {source.image_root / fault.image_id} {fault.reason}")
+    if found:
+        failed.insert(0, f"{len(found):,} of {len(ids):,} images cannot be used; first: {found[0].image_id}")
+    return failed

@@ -1,0 +1,284 @@
+"""The story of stage 6: a threshold per class under a recall constraint, and what it costs."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src import plots
+from src.artifacts import claim, read_manifest, sha256, write_json, write_table
+from src.bootstrap import bootstrap_metrics, interval
+from src.config import ThresholdConfig
+from src.evaluate import masked_metrics, ratio
+from src.probs import Truth, View, read_probs, read_stage_probs, read_truth
+from src.report import two_views
+from src.tables import format_table, with_interval
+from src.thresholds import (
+    OperatingPoint,
+    apply_threshold,
+    bonferroni,
+    build_curve,
+    holding_rule,
+    plain_rule,
+)
+from src.workload import parse_prevalence, per_thousand, precision_at
+
+# How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
+HIGH_AUPRC, SOME_WAY = 0.95, 0.25
+
+
+@dataclass(frozen=True)
+class Split:
+    """Probabilities [N, C] of one split, and the labels they are judged by."""
+
+    name: str
+    probs: np.ndarray
+    view: View
+
+    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probabilities, targets and patients of the valid entries of class `c`, [n] each."""
+        valid = self.view.mask[:, c]
+        return self.probs[valid, c], self.view.targets[valid, c], self.view.truth.patients[valid]
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule chose for every class, and what it does on the split it is judged on."""
+
+    kind: str  # "holds" or "plain", a key of plots.RULES
+    points: list[OperatingPoint]
+    judged: dict[str, Any]  # per class: precision and recall, with intervals where resampled
+    accuracy: float
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[C] float64."""
+        return np.array([point.threshold for point in self.points])
+
+    def reached(self, recall: float) -> str:
+        """In how many of the classes with a recall the target was reached."""
+        recalls = [values["recall"] for values in self.judged.values() if not np.isnan(values["recall"])]
+        return f"{sum(value >= recall for value in recalls)} of {len(recalls)} classes"
+
+
+def search_thresholds(config: ThresholdConfig) -> None:
+    """Choose thresholds on validation for each recall target, judge them on test, write and print both."""
+    folder = config.run_dir / "ensemble"
+    tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
+    claim([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
+    val, test, origin = _outside(config) if config.val_probs else _of_run(config)
+    classes = val.view.truth.classes
+    stated = parse_prevalence(config.prevalence, classes=classes)
+    judged = test or val
+    metrics = masked_metrics(judged.probs, **judged.view.arrays())["per_class"]
+    auprc = [metrics[name]["auprc"] for name in classes]
+    for split in filter(None, (val, test)):
+        _print_split(split)
+    curves = []
+    for c in range(len(classes)):
+        probs, targets, patients = val.entries(c)
+        curves.append(build_curve(probs, targets=targets, patients=patients, grid=config.grid or None))
+    confidence = config.confidence
+    if config.family_wise and confidence:
+        confidence = bonferroni(confidence, classes=len(classes))
+    chosen = {}
+    for recall, path in zip(config.recall, tables, strict=True):
+        holding = [holding_rule(curve, recall=recall, confidence=confidence) for curve in curves]
+        plain = [plain_rule(curve, recall=recall) for curve in curves]
+        rules = [_judge(config, "holds", holding, judged), _judge(config, "plain", plain, judged)]
+        write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
+        _print_target(recall, confidence, rules, judged, auprc)
+        _print_workload(rules[0], judged, stated)
+        _draw(folder, recall, rules, judged)
+        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, holding, strict=True)}
+    settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
+    write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
+    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables), "and pictures")
+
+
+def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
+    """The blend of stage 5, or where there is no manifest in the run, its validation part beside --val-labels."""
+    folder, manifest = config.run_dir / "ensemble", read_manifest(config.run_dir)
+    splits = []
+    for name in ("val", "test"):
+        truth = Truth.of_split(manifest, name)
+        probs = read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes)
+        splits.append(_split(config, name, probs, truth))
+    return *splits, {"manifest_sha256": manifest.sha256}
+
+
+def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
+    """Probabilities made elsewhere, for validation and perhaps for test, beside their truth."""
+    if config.val_labels is None or (config.test_probs is None) != (config.test_labels is None):
+        raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
+    classes = read_probs(config.val_probs).classes
+    splits, sources = [], {}
+    for name, path, labels in (
+        ("val", config.val_probs, config.val_labels),
+        ("test", config.test_probs, config.test_labels),
+    ):
+        if path is None:
+            splits.append(None)
+            continue
+        truth, unused = read_truth(labels, classes)
+        if unused:
+            print(f"columns of {labels} that {path} does not have, ignored: {', '.join(unused)}")
+        splits.append(_split(config, name, read_probs(path).aligned(truth.ids, classes), truth))
+        sources |= {str(path): sha256(path), str(labels): sha256(labels)}
+    return *splits, {"sources": sources}
+
+
+def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> Split:
+    return Split(name, probs, View.of(truth, uncertain=config.uncertain, missing=config.missing))
+
+
+def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: Split) -> RuleResult:
+    """Precision and recall of a rule's thresholds on a split, with patient-bootstrap intervals, and the accuracy."""
+    classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
+    judged = {}
+    for c, name in enumerate(classes):
+        probs, targets, _ = split.entries(c)
+        outcome = apply_threshold(probs, targets=targets, threshold=thresholds[c])
+        judged[name] = {"precision": outcome.precision, "recall": outcome.recall}
+    accuracy = masked_metrics(split.probs, **split.view.arrays(), thresholds=thresholds)["macro"]["accuracy"]
+    if config.resamples:
+        replicates = bootstrap_metrics(
+            split.probs,
+            **split.view.arrays(),
+            patients=split.view.truth.patients,
+            thresholds=thresholds,
+            resamples=config.resamples,
+            seed=config.seed,
+        )["per_class"]
+        for name, values in judged.items():
+            values |= {f"{key}_ci": interval(replicates[name][key]) for key in ("precision", "recall")}
+    return RuleResult(kind, points, judged, accuracy)
+
+
+def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float], *, tested: bool) -> pd.DataFrame:
+    """The rows of thresholds_recall_<r>.csv; test columns are blank where nothing was tested."""
+    holds, plain = rules
+    rows = []
+    for c, name in enumerate(classes):
+        point, test, plain_test = holds.points[c], holds.judged[name], plain.judged[name]
+        if not tested:
+            test = plain_test = {"precision": np.nan, "recall": np.nan}
+        rows.append(
+            {
+                "class": name,
+                "threshold": point.threshold,
+                "val_precision": point.precision,
+                "val_recall": point.recall,
+                "val_recall_lower": point.recall_lower,
+                "val_positives": point.positives,
+                "test_precision": test["precision"],
+                "test_recall": test["recall"],
+                "auprc": auprc[c],
+                "status": point.status,
+                "plain_threshold": plain.points[c].threshold,
+                "plain_test_precision": plain_test["precision"],
+                "plain_test_recall": plain_test["recall"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _print_split(split: Split) -> None:
+    """Macro AUROC and AUPRC under the policy, and with each blank as a negative."""
+    metrics = two_views(split.probs, split.view, resamples=0, seed=0)
+    for text, macro in (("as the policy has them", metrics["macro"]),
+                        ("each blank a negative", metrics["blank_as_negative"]["macro"])):  # fmt: skip
+        print(
+            f"{split.name}, labels {text}: macro AUROC {macro['auroc']:.3f}, macro AUPRC {macro['auprc']:.3f} "
+            f"over {macro['classes']} classes"
+        )
+
+
+def _print_target(recall: float, confidence: float, rules: list[RuleResult], judged: Split, auprc: list[float]) -> None:
+    """Both rules per class, whether they kept the promise, and the classes grouped by how they held."""
+    print(f"\n== recall >= {recall:g} ==  holds: at {100 * confidence:g}% confidence on new patients; plain: on val")
+    headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{judged.name} Precision"]
+    headers += [f"{judged.name} Recall", "AUPRC", "Status"]
+    rows = []
+    for c, name in enumerate(judged.view.truth.classes):
+        for rule in rules:
+            point, values = rule.points[c], rule.judged[name]
+            rows.append(
+                (name if rule is rules[0] else "", rule.kind, point.threshold, point.precision, point.recall)
+                + (point.recall_lower, with_interval(values, "precision"), with_interval(values, "recall"))
+                + (auprc[c], _status(point))
+            )
+    print(format_table(headers, rows))
+    for rule in rules:
+        print(f"{rule.kind}: {judged.name} recall >= {recall:g} in {rule.reached(recall)}")
+    for rule in rules:
+        title = f"{judged.name.capitalize()} Accuracy (Recall >= {recall:g})"
+        print(f"{title}, {rule.kind}: {rule.accuracy:.3f}")
+    _print_groups(rules[0], judged, auprc)
+
+
+def _status(point: OperatingPoint) -> str:
+    if point.status == "ok":
+        return "ok"
+    return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
+
+
+def _print_groups(rule: RuleResult, judged: Split, auprc: list[float]) -> None:
+    """Classes by how they held at the chosen thresholds."""
+    groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": []}
+    high, some, collapse = groups.values()
+    for c, name in enumerate(judged.view.truth.classes):
+        _, targets, _ = judged.entries(c)
+        if np.isnan(auprc[c]):
+            continue
+        kept = (rule.judged[name]["precision"] - targets.mean()) / (1 - targets.mean())
+        (high if auprc[c] >= HIGH_AUPRC else some if kept >= SOME_WAY else collapse).append(name)
+    for title, names in groups.items():
+        print(f"{title}: {', '.join(names) or 'none'}")
+
+
+def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -> None:
+    """Per 1,000 studies at the thresholds that hold; precision at stated prevalences."""
+    classes, view = judged.view.truth.classes, judged.view
+    flags = judged.probs >= rule.thresholds
+    table = per_thousand(flags, targets=view.targets, mask=view.mask, studies=view.truth.studies, classes=classes)
+    print(f"\nper 1,000 labeled {judged.name} studies, at the thresholds that hold:")
+    headers = ("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged")
+    print(format_table(headers, table.itertuples(index=False), digits=0))
+    if stated:
+        rows = []
+        for name, prevalence in stated.items():
+            c = classes.index(name)
+            probs, targets, _ = judged.entries(c)
+            specificity = ratio(int(((probs < rule.thresholds[c]) & (targets == 0)).sum()), int((targets == 0).sum()))
+            recall, precision = rule.judged[name]["recall"], rule.judged[name]["precision"]
+            there = precision_at(recall, specificity, prevalence=prevalence)
+            rows.append((name, recall, specificity, float(targets.mean()), precision, prevalence, there))
+        headers = ("Class", "Recall", "Specificity", f"Prevalence in {judged.name}", "Precision", "Stated", "There")
+        print("\nprecision at the stated prevalence:")
+        print(format_table(headers, rows))
+
+
+def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: Split) -> None:
+    """Precision-recall curves with both operating points, and recall with its interval against the target."""
+    labels = {"holds": "recall that holds", "plain": "plain rule"}
+    curves, rows = [], []
+    for c, name in enumerate(judged.view.truth.classes):
+        probs, targets, _ = judged.entries(c)
+        curve = build_curve(probs, targets=targets)
+        note = "infeasible: flags all" if rules[0].points[c].status != "ok" else ""
+        points = []
+        for rule in rules:
+            values = rule.judged[name]
+            low, high = values.get("recall_ci", (np.nan, np.nan))
+            point = {"label": labels[rule.kind], "kind": rule.kind, "precision": values["precision"]}
+            points.append(point | {"recall": values["recall"], "lower": low, "upper": high})
+        prevalence = ratio(curve.positives, curve.positives + curve.negatives)
+        common = {"name": name, "points": points, "note": note}
+        curves.append({**common, "recall": curve.recall, "precision": curve.precision, "prevalence": prevalence})
+        rows.append({**common, "positives": curve.positives})
+    name = f"recall_{recall:g}.png"
+    plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=judged.name)
+    plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=judged.name)

@@ -1,0 +1,275 @@
+"""Operating points: the threshold of a class under a recall constraint. Chosen on validation data only.
+
+A finding is flagged where `prob >= threshold`. The plain rule asks for the recall on the validation data; the
+rule that holds asks for a lower confidence bound on the recall of new patients.
+"""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betaincinv, stdtrit
+
+from src.evaluate import Ranking, ratio, tally
+
+FLAG_ALL = 0.0  # no probability is below it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every candidate threshold of one class, from the highest down, with its counts on validation data."""
+
+    thresholds: np.ndarray  # [K] float64
+    tp: np.ndarray  # [K] int64 positives flagged
+    fp: np.ndarray  # [K] int64 negatives flagged
+    effective: np.ndarray  # [K] float64 independent positives that carry as much information on recall
+    positives: int
+    negatives: int
+    images: int  # distinct images among the positives
+    patients: int  # patients among the positives
+
+    @property
+    def recall(self) -> np.ndarray:
+        """[K] float64, NaN without positives."""
+        return self.tp / self.positives if self.positives else np.full(len(self.tp), np.nan)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """[K] float64, 0 where nothing is flagged (such a threshold is never chosen)."""
+        return self.tp / np.maximum(self.tp + self.fp, 1)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A chosen threshold and what it does on the data it was chosen on."""
+
+    threshold: float
+    precision: float
+    recall: float
+    recall_lower: float  # lower confidence bound on recall; NaN where none was asked for
+    positives: int
+    status: str  # "ok" or "infeasible"; an infeasible class flags all
+    positives_needed: int  # more positives, each from another patient, until it is feasible; 0 when it is
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fixed threshold does on other data."""
+
+    flagged: int
+    missed: int  # positives not flagged
+    false: int  # negatives flagged
+    positives: int
+    negatives: int
+    precision: float  # NaN where nothing is flagged
+    recall: float  # NaN without positives
+
+
+def build_curve(
+    probs: np.ndarray, *, targets: np.ndarray, patients: np.ndarray | None = None, grid: float | None = None
+) -> Curve:
+    """All candidate thresholds of one class, from one sort; both rules and every recall target can share it.
+
+    probs: [n] float in [0, 1], the valid entries only; targets: [n] 0 or 1; patients: [n] labels of any kind
+    (integers sort fastest), None where every entry is its own patient. Candidates are the distinct observed
+    probabilities, or with `grid` (a step such as 0.01) the multiples of it from 0 to 1.
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    order = np.argsort(probs)[::-1]
+    positive = (np.asarray(targets) == 1)[order]
+    ranking = tally(probs[order], positive=positive)
+    if grid is not None:
+        ranking = _on_grid(ranking, grid)
+    members = order[positive]
+    owners = members if patients is None else np.asarray(patients)[members]
+    effective, images, people = _effective_positives(probs[members], owners)
+    return Curve(
+        *ranking,
+        effective=effective[ranking.tp],
+        positives=len(members),
+        negatives=len(probs) - len(members),
+        images=images,
+        patients=people,
+    )
+
+
+def _on_grid(ranking: Ranking, step: float) -> Ranking:
+    steps = round(1 / step) if step > 0 else 0
+    if steps < 1 or abs(steps * step - 1) > 1e-9:
+        raise ValueError(f"grid step is {step}, expected a step that divides 1, such as 0.01")
+    grid = np.arange(steps, -1, -1) / steps
+    flagged = np.searchsorted(-ranking.thresholds, -grid, side="right")  # distinct scores >= each grid point
+    return Ranking(grid, np.append(0, ranking.tp)[flagged], np.append(0, ranking.fp)[flagged])
+
+
+def _effective_positives(scores: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """How many independent positives tell as much about recall as these, for each number of hits.
+
+    scores, patients: [P], of the positives, from the highest score down. Returns ([P + 1] float64, distinct
+    images, patients); entry k is for the cut that flags k positives. The method: `recall_lower_bound`.
+    """
+    total = len(scores)
+    codes = np.unique(patients, return_inverse=True)[1]
+    patients, place = np.divmod(np.sort(codes * total + np.arange(total)), max(total, 1))
+    same = np.diff(patients) == 0  # by patient from here on, each from the highest score down
+    images, people = total - int(np.sum(same & (np.diff(scores[place]) == 0))), total - int(same.sum())
+    cuts = np.flatnonzero(np.diff(scores))  # the last of each group of equal scores, recall 1 left out
+    if people < 2 or not len(cuts):
+        return np.full(total + 1, float(people)), images, people
+
+    first = np.append(0, np.flatnonzero(~same) + 1)
+    sizes = np.diff(first, append=total)
+    hits_before, size = np.empty((2, total), dtype=np.int64)  # of the same patient
+    hits_before[place] = np.arange(total) - np.repeat(first, sizes)
+    size[place] = np.repeat(sizes, sizes)
+    recall = np.arange(1, total + 1) / total
+    squares = np.cumsum(2 * hits_before + 1) - 2 * recall * np.cumsum(size)
+    squares += recall**2 * np.sum(sizes**2)  # sum over patients of (hits - recall * size) ** 2
+    variance = squares[cuts] / total**2 * people / (people - 1)
+    binomial = recall[cuts] * (1 - recall[cuts]) / (images - 1)
+    effect = np.maximum.accumulate((variance / binomial)[::-1])[::-1]
+    floor = max(1.0, variance.sum() / binomial.sum())
+    effective = np.full(total + 1, images / floor)
+    effective[cuts + 1] = images / np.maximum(effect, floor)
+    return effective, images, people
+
+
+def recall_lower_bound(curve: Curve, *, confidence: float) -> np.ndarray:
+    """One-sided lower confidence bound on the recall at every candidate: [K] float64, NaN without positives.
+
+    Clopper & Pearson (1934) on an effective number of positives (Korn & Graubard 1998, Survey Methodology
+    24): n = images / effect * (t_images-1 / t_patients-1) ** 2, hits = recall * n. The design effect is the
+    linearized variance of the ratio "hits / positives", clustered by patient, over the binomial variance.
+    With one image per patient this is the plain Clopper-Pearson bound.
+
+    The textbook effect, estimated at the candidate itself, falls short where few positives are missed: a
+    single miss always looks independent, and at recall 1 the effect is 0/0. Hence
+    - the effect is at least 1, and at least its pooled value: sum of the variances over sum of the binomial
+      variances, at all cuts of the class;
+    - it is at least its value at every lower threshold. The bound then only falls as the threshold rises, so
+      that choosing among certified thresholds costs no confidence: the choice can only fail if the one
+      threshold at which true recall equals the target was certified;
+    - copies (same patient, same score) are one image, so that doubling them does not pass for information;
+    - at recall 1, n is at least the number of patients G: where none of them has a miss, recall is at least
+      (1 - confidence) ** (1 / G) whatever the correlation within patients (how many images a patient has
+      saying nothing of their scores).
+    """
+    _check_confidence(confidence)
+    return _lower_bound(curve, np.arange(len(curve.tp)), confidence)
+
+
+def _lower_bound(curve: Curve, at: int | np.ndarray, confidence: float) -> np.ndarray:
+    if not curve.positives:
+        return np.full(np.shape(at), np.nan)
+    spread = [stdtrit(max(count - 1, 1), confidence) for count in (curve.images, curve.patients)]
+    size = curve.effective[at] * (spread[0] / spread[1]) ** 2
+    size = np.where(curve.tp[at] == curve.positives, np.maximum(size, curve.patients), size)
+    hits = curve.tp[at] / curve.positives * size
+    return np.where(hits > 0, betaincinv(hits, size - hits + 1, 1 - confidence), 0.0)
+
+
+def patients_needed(recall: float, *, confidence: float) -> int:
+    """From how many patients a class needs positives for `recall` to hold: at 95%, 19 for 0.85, 29 for 0.9.
+
+    The smallest n with recall ** n <= 1 - confidence: fewer patients without a single miss are no proof.
+    """
+    _check_recall(recall)
+    _check_confidence(confidence)
+    if recall == 1:
+        raise ValueError("recall target 1 cannot be promised: aim below 1, or pass confidence 0")
+    return max(1, math.ceil(math.log1p(-confidence) / math.log(recall)))
+
+
+def bonferroni(confidence: float, *, classes: int) -> float:
+    """The confidence that each of `classes` classes needs for all to hold at `confidence` (Dunn 1961)."""
+    return 1 - (1 - confidence) / classes
+
+
+def plain_rule(curve: Curve, *, recall: float) -> OperatingPoint:
+    """The candidate with the highest precision among those with validation recall >= `recall`.
+
+    Ties in precision go to the higher threshold. Without positives no recall exists: "infeasible", flag all.
+    """
+    _check_recall(recall)
+    if not curve.positives:
+        return _flag_all(curve, recall_lower=np.nan, needed=1)
+    first = bisect_left(range(len(curve.tp) - 1), True, key=lambda at: curve.tp[at] / curve.positives >= recall)
+    return _most_precise(curve, first)
+
+
+def holding_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> OperatingPoint:
+    """The candidate with the highest precision among those whose lower bound on recall is >= `recall`.
+
+    `confidence` is that of the bound (`recall_lower_bound`); 0 is the plain rule. Ties in precision go to the
+    higher threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
+    even certifying the lowest positive would rest on a correlation estimated from those few, and classes
+    would pass where that estimate is low by chance. Otherwise the point is "infeasible", flags all, and says
+    how many positives from further patients are missing.
+    """
+    _check_recall(recall)
+    _check_confidence(confidence)
+    if confidence == 0:
+        return plain_rule(curve, recall=recall)
+    missing = patients_needed(recall, confidence=confidence) - curve.patients
+    last = len(curve.tp) - 1  # flags every positive, so enough patients certify it
+    if missing > 0:
+        bound = float(_lower_bound(curve, last, confidence)) if curve.positives else np.nan
+        return _flag_all(curve, recall_lower=bound, needed=missing)
+    first = bisect_left(range(last), True, key=lambda at: _lower_bound(curve, at, confidence) >= recall)
+    return _most_precise(curve, first, confidence=confidence)
+
+
+def _check_recall(recall: float) -> None:
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall target is {recall}, expected a number above 0 and at most 1, such as 0.85")
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a number from 0 to below 1, such as 0.95")
+
+
+def _flag_all(curve: Curve, *, recall_lower: float, needed: int) -> OperatingPoint:
+    return OperatingPoint(
+        threshold=FLAG_ALL,
+        precision=ratio(curve.positives, curve.positives + curve.negatives),
+        recall=ratio(curve.positives, curve.positives),
+        recall_lower=recall_lower,
+        positives=curve.positives,
+        status="infeasible",
+        positives_needed=needed,
+    )
+
+
+def _most_precise(curve: Curve, first: int, *, confidence: float | None = None) -> OperatingPoint:
+    """The best candidate from index `first` on; recall only grows from there."""
+    precision = curve.tp[first:] / (curve.tp[first:] + curve.fp[first:])
+    best = first + int(np.argmax(precision))  # the first maximum: the highest threshold
+    return OperatingPoint(
+        threshold=float(curve.thresholds[best]),
+        precision=float(precision[best - first]),
+        recall=float(curve.tp[best] / curve.positives),
+        recall_lower=np.nan if confidence is None else float(_lower_bound(curve, best, confidence)),
+        positives=curve.positives,
+        status="ok",
+        positives_needed=0,
+    )
+
+
+def apply_threshold(probs: np.ndarray, *, targets: np.ndarray, threshold: float) -> Outcome:
+    """Counts, precision and recall of flagging `probs >= threshold`.
+
+    probs: [n] float; targets: [n] 0 or 1; the valid entries only.
+    """
+    flags, positive = np.asarray(probs, dtype=np.float64) >= threshold, np.asarray(targets) == 1
+    flagged, hits, positives = int(flags.sum()), int((flags & positive).sum()), int(positive.sum())
+    return Outcome(
+        flagged=flagged,
+        missed=positives - hits,
+        false=flagged - hits,
+        positives=positives,
+        negatives=len(positive) - positives,
+        precision=ratio(hits, flagged),
+        recall=ratio(hits, positives),
+    )

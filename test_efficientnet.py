@@ -1,0 +1,23 @@
+"""Stage 4: the probabilities and metrics of the best EfficientNet-B1 on val and test.
+
+Reads manifest.csv, the images it names, and efficientnet_b1/best.pt.
+Writes efficientnet_b1/probs_val.csv, probs_test.csv, metrics_val.json and metrics_test.json in the run folder.
+
+Example: python test_efficientnet.py --run-dir runs/default
+"""
+
+from src.config import ScoreConfig, parse, run
+
+DEFAULTS = ScoreConfig(arch="efficientnet_b1")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Test as the arguments say."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.stages import score
+
+    score(config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,23 @@
+"""Stage 3: fine-tune EfficientNet-B1 on the training split, by masked BCE with pos_weight.
+
+Reads manifest.csv and the images it names.
+Writes efficientnet_b1/ in the run folder: config.json, best.pt, last.pt, history.csv and four learning curves.
+
+Example: python train_efficientnet.py --run-dir runs/default --unfreeze-last-n-blocks 2
+"""
+
+from src.config import EfficientNetConfig, parse, run
+
+DEFAULTS = EfficientNetConfig()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the arguments say."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.stages import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,23 @@
+"""Stage 3: fine-tune ResNet50 on the training split, by masked BCE with pos_weight.
+
+Reads manifest.csv and the images it names.
+Writes resnet50/ in the run folder: config.json, best.pt, last.pt, history.csv and four learning curves.
+
+Example: python train_resnet.py --run-dir runs/default --unfreeze-from layer4
+"""
+
+from src.config import ResNetConfig, parse, run
+
+DEFAULTS = ResNetConfig()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the arguments say."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.stages import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    run(main)
