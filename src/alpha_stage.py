@@ -115,7 +115,8 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
         table["standard_error"] = errors
     folder = config.run_dir / "ensemble"
     write_table(folder / "alpha_search.csv", table)
-    plots.alpha_curve(table, chosen=alphas[chosen], path=folder / "alpha_search.png", members=names)
+    path = folder / "alpha_search.png"
+    plots.alpha_curve(table, chosen=alphas[chosen], path=path, standard_error=errors, members=names)
     print(f"p = alpha * {names[0]} + (1 - alpha) * {names[1]}")
     headers = ("alpha", "Val Accuracy", "Val Macro AUROC", "Val Macro AUPRC")
     print(format_table(headers, table[["alpha", *keys]].itertuples(index=False), digits=4))

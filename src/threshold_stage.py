@@ -99,14 +99,14 @@ def search_thresholds(config: ThresholdConfig) -> None:
 
 
 def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
-    """The blend of stage 5, or where there is no manifest in the run, its validation part beside --val-labels."""
+    """The blend that stage 5 left, on val and on test."""
     folder, manifest = config.run_dir / "ensemble", read_manifest(config.run_dir)
     splits = []
     for name in ("val", "test"):
         truth = Truth.of_split(manifest, name)
         probs = read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes)
         splits.append(_split(config, name, probs, truth))
-    return *splits, {"manifest_sha256": manifest.sha256}
+    return *splits, {"manifest_sha256": manifest.sha256, "probs_val_sha256": sha256(folder / "probs_val.csv")}
 
 
 def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
