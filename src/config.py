@@ -185,6 +185,7 @@ class ThresholdConfig(EvaluationConfig):
     prevalence: tuple[str, ...] = option(
         (), "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence"
     )
+    pictures: bool = option(True, "draw precision-recall curves and recall intervals")
     val_probs: Path | None = option(None, "probabilities made elsewhere to choose on, with --val-labels")
     val_labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
     test_probs: Path | None = option(None, "probabilities made elsewhere to test on, with --test-labels")

@@ -31,16 +31,17 @@ HIGH_AUPRC, SOME_WAY = 0.95, 0.25
 
 @dataclass(frozen=True)
 class Split:
-    """Probabilities [N, C] of one split, and the labels they are judged by."""
+    """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
 
     name: str
     probs: np.ndarray
     view: View
+    patients: np.ndarray
 
     def entries(self, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Probabilities, targets and patients of the valid entries of class `c`, [n] each."""
         valid = self.view.mask[:, c]
-        return self.probs[valid, c], self.view.targets[valid, c], self.view.truth.patients[valid]
+        return self.probs[valid, c], self.view.targets[valid, c], self.patients[valid]
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def search_thresholds(config: ThresholdConfig) -> None:
         write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
         _print_target(recall, confidence, rules, judged, auprc)
         _print_workload(rules[0], judged, stated)
-        _draw(folder, recall, rules, judged)
+        if config.pictures:
+            _draw(folder, recall, rules, judged)
         chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, holding, strict=True)}
     settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
     write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
-    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables), "and pictures")
+    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
 
 
 def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
@@ -131,7 +133,8 @@ def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, An
 
 
 def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> Split:
-    return Split(name, probs, View.of(truth, uncertain=config.uncertain, missing=config.missing))
+    view = View.of(truth, uncertain=config.uncertain, missing=config.missing)
+    return Split(name, probs, view, np.unique(truth.patients, return_inverse=True)[1])
 
 
 def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: Split) -> RuleResult:
@@ -147,7 +150,7 @@ def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], spl
         replicates = bootstrap_metrics(
             split.probs,
             **split.view.arrays(),
-            patients=split.view.truth.patients,
+            patients=split.patients,
             thresholds=thresholds,
             resamples=config.resamples,
             seed=config.seed,

@@ -162,7 +162,8 @@ def recall_lower_bound(curve: Curve, *, confidence: float) -> np.ndarray:
 def _lower_bound(curve: Curve, at: int | np.ndarray, confidence: float) -> np.ndarray:
     if not curve.positives:
         return np.full(np.shape(at), np.nan)
-    spread = [stdtrit(max(count - 1, 1), confidence) for count in (curve.images, curve.patients)]
+    level = max(confidence, 0.75)  # at 0.5 both quantiles are 0
+    spread = [stdtrit(max(count - 1, 1), level) for count in (curve.images, curve.patients)]
     size = curve.effective[at] * (spread[0] / spread[1]) ** 2
     size = np.where(curve.tp[at] == curve.positives, np.maximum(size, curve.patients), size)
     hits = curve.tp[at] / curve.positives * size

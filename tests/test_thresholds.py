@@ -232,6 +232,13 @@ def test_correlated_images_loosen_the_bound():
     assert np.all(bounds[1][100:] < bounds[0][100:])
 
 
+def test_bound_is_looser_the_more_confidence_is_asked():
+    probs, targets, patients = clustered(2)
+    curve = build_curve(probs, targets=targets, patients=patients)
+    bounds = [recall_lower_bound(curve, confidence=level) for level in (0.3, 0.5, 0.8, 0.95, 0.999)]
+    assert np.all(np.diff(np.array(bounds)[:, curve.tp > 0], axis=0) < 0)
+
+
 def test_bonferroni():
     assert bonferroni(0.95, classes=1) == pytest.approx(0.95)
     assert bonferroni(0.95, classes=10) == pytest.approx(0.995)
