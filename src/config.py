@@ -39,7 +39,7 @@ class DemoConfig:
     """make_demo_data.py"""
 
     out: Path = option(Path("data/demo"), "folder to write")
-    patients: int = option(1550, "patients in train.csv and valid.csv together", low=10)
+    patients: int = option(1500, "patients in train.csv and valid.csv together", low=10)
     seed: int = option(0, "seed of everything drawn", low=0)
     overwrite: bool = option(False, "replace an earlier demo data set")
 
@@ -228,6 +228,9 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
     script = Path(sys.argv[0]).name
     try:
         sys.exit(main())
+    except BrokenPipeError:  # the reader of stdout has gone, as `| head` does
+        sys.stdout = None
+        sys.exit(141)
     except (ValueError, OSError) as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,28 @@
+"""Stage 0: draw a synthetic data set of chest radiographs in CheXpert's layout.
+
+Reads nothing.
+Writes data/demo/: train.csv (what reports say), valid.csv (the truth), and the images.
+
+Example: python make_demo_data.py --patients 500 --seed 1
+"""
+
+from src.config import DemoConfig, parse, run
+
+DEFAULTS = DemoConfig()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw the data set the arguments describe."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.phantom import count_labels, write_demo
+    from src.tables import format_table
+
+    tables = write_demo(config.out, patients=config.patients, seed=config.seed, overwrite=config.overwrite)
+    for split, table in tables.items():
+        patients = table["Path"].str.split("/").str[2].nunique()
+        print(f"{config.out / split}.csv: {len(table):,} images of {patients:,} patients")
+    print(format_table(["Finding", "train 1", "0", "-1", "blank", "valid 1", "0"], count_labels(tables)))
+
+
+if __name__ == "__main__":
+    run(main)
