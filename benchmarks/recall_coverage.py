@@ -90,9 +90,7 @@ def summarize(chosen, recall):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=100, help="classes in one pair of files (100)")
     parser.add_argument("--repeats", type=int, default=10, help="pairs of files for each cell (10)")
     parser.add_argument("--confidence", type=float, default=0.95, help="what the rule promises (0.95)")

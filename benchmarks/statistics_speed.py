@@ -59,9 +59,7 @@ def peer_areas(columns):
 def point_metrics(probs, targets, mask, classes):
     columns = valid_columns(probs, targets, mask)
     peer, expected = seconds(lambda: peer_areas(columns), repeats=5)
-    ours, found = seconds(
-        lambda: masked_metrics(probs, targets=targets, mask=mask, classes=classes), repeats=5
-    )
+    ours, found = seconds(lambda: masked_metrics(probs, targets=targets, mask=mask, classes=classes), repeats=5)
     values = np.array([(row["auroc"], row["auprc"]) for row in found["per_class"].values()])
     return peer, ours, f"largest difference {np.abs(values - expected).max():.0e}"
 
@@ -112,9 +110,7 @@ def bootstrap(probs, targets, mask, classes, patients):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", required=True, help="CheXpert's train.csv, or train.csv.gz")
     probs, targets, mask, classes, patients = read_case(parser.parse_args().labels)
     people = len(set(patients))
