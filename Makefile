@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 RUN = runs/demo
 
 # From random weights on 64 px images, so that the demo needs no download and no GPU.
-SMALL = --run-dir $(RUN) --weights none --image-size 64 --lr 1e-3 --overwrite
+SMALL = --run-dir $(RUN) --weights none --image-size 64 --batch-size 16 --workers 0 --overwrite
 
 .PHONY: demo env test lint format clean
 
@@ -21,8 +21,8 @@ demo: env
 	$(BIN)/python make_demo_data.py --overwrite
 	$(BIN)/python check_split.py --run-dir $(RUN) --val-fraction 0.2 --overwrite
 	$(BIN)/python eda_labels.py --run-dir $(RUN) --overwrite
-	$(BIN)/python train_resnet.py $(SMALL) --unfreeze-from all --epochs 6
-	$(BIN)/python train_efficientnet.py $(SMALL) --unfreeze-last-n-blocks 9 --epochs 6
+	$(BIN)/python train_resnet.py $(SMALL) --unfreeze-from all --lr 5e-4 --epochs 7
+	$(BIN)/python train_efficientnet.py $(SMALL) --unfreeze-last-n-blocks 9 --lr 3e-4 --epochs 6
 	$(BIN)/python test_resnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python test_efficientnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python ensemble_alpha_search.py --run-dir $(RUN) --overwrite

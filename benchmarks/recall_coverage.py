@@ -61,13 +61,10 @@ def choose(probs, labels, patients, *, confidence):
         truth.to_csv(files["labels"], float_format="%g")
         command = [sys.executable, ROOT / "ensemble_threshold_search.py", "--run-dir", folder]
         command += ["--val-probs", files["probs"], "--val-labels", files["labels"]]
-        command += ["--confidence", confidence, "--recall", *RECALLS, "--resamples", 0]
+        command += ["--confidence", confidence, "--recall", *RECALLS, "--resamples", 0, "--no-pictures"]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
         tables = Path(folder) / "ensemble"
-        return {
-            recall: pd.read_csv(tables / f"thresholds_recall_{recall:g}.csv", float_precision="round_trip")
-            for recall in RECALLS
-        }
+        return {recall: pd.read_csv(tables / f"thresholds_recall_{recall:g}.csv") for recall in RECALLS}
 
 
 def true_rates(thresholds):

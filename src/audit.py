@@ -15,8 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from src.tables import plural
+from src.thresholds import patients_needed
 
 EXPECTED_MODES = {"L", "LA", "RGB", "RGBA", "P", "PA", "1", "I", "I;16", "I;16B", "I;16L"}
+CONFIDENCE = 0.95  # stage 6's default
 # Fewer negatives than this leave the AUROC's standard error above about 0.03 even at AUROC 0.9 (Hanley & McNeil 1982)
 # and let one false alarm move the precision visibly.
 FEW_NEGATIVES = 50
@@ -68,25 +70,17 @@ def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     return failed
 
 
-def positives_to_certify(recall: float, *, confidence: float = 0.95) -> int:
-    """Positives (of different patients) with which flagging all certifies `recall`: smallest n with recall^n <= 1 - c.
-
-    The lower Clopper-Pearson bound of n hits out of n is (1 - confidence)^(1 / n).
-    """
-    return int(np.ceil(np.log(1 - confidence) / np.log(recall)))
-
-
 def too_few(table: pd.DataFrame, classes: Sequence[str], *, recalls: Sequence[float] = (0.85, 0.90)) -> list[str]:
     """Classes with too few val positives (patients) to certify a recall, or too few val or test negatives."""
     warned = []
     val = table[table["split"] == "val"]
     patients = {c: val.loc[val[c] == 1, "patient_id"].nunique() for c in classes}
     for recall in recalls:
-        need = positives_to_certify(recall)
+        need = patients_needed(recall, confidence=CONFIDENCE)
         short = [f"{c} ({n})" for c, n in patients.items() if n < need]
         if short:
             warned.append(
-                f"recall {recall:g} cannot be certified at 95% confidence with fewer than {need} positive patients in "
+                f"recall {recall:g} cannot be certified at {100 * CONFIDENCE:g}% confidence with fewer than {need} positive patients in "
                 f"val: {', '.join(short)}"
             )
     for split in ("val", "test"):

@@ -149,7 +149,7 @@ def _print_scores(arch: str, results: dict[str, dict[str, Any]]) -> None:
     print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
     for split, metrics in results.items():
         print_two_views(metrics, title=split)
-    print_calibration(results["test"]["calibration"], title="test")
+        print_calibration(metrics["calibration"], title=split)
 
 
 def _plain_dict(config: TrainConfig) -> dict[str, Any]:

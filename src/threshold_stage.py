@@ -214,6 +214,8 @@ def _print_target(recall: float, confidence: float, rules: list[RuleResult], jud
                 + (auprc[c], _status(point))
             )
     print(format_table(headers, rows))
+    if judged.name == "val":
+        print("no test data was given: these are figures of the data the thresholds were chosen on")
     for rule in rules:
         print(f"{rule.kind}: {judged.name} recall >= {recall:g} in {rule.reached(recall)}")
     for rule in rules:
