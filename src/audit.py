@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
@@ -80,8 +79,8 @@ def too_few(table: pd.DataFrame, classes: Sequence[str], *, recalls: Sequence[fl
         short = [f"{c} ({n})" for c, n in patients.items() if n < need]
         if short:
             warned.append(
-                f"recall {recall:g} cannot be certified at {100 * CONFIDENCE:g}% confidence with fewer than {need} positive patients in "
-                f"val: {', '.join(short)}"
+                f"recall {recall:g} cannot be certified at {100 * CONFIDENCE:g}% confidence with fewer than {need} "
+                f"positive patients in val: {', '.join(short)}"
             )
     for split in ("val", "test"):
         labels = table.loc[table["split"] == split, list(classes)]

@@ -59,9 +59,14 @@ class RuleResult:
         return np.array([point.threshold for point in self.points])
 
     def reached(self, recall: float) -> str:
-        """In how many of the classes with a recall the target was reached."""
-        recalls = [values["recall"] for values in self.judged.values() if not np.isnan(values["recall"])]
-        return f"{sum(value >= recall for value in recalls)} of {len(recalls)} classes"
+        """In how many classes the target was reached; those that flag all are no success, and counted apart."""
+        chosen = [
+            p.status == "ok" and not np.isnan(v["recall"])
+            for p, v in zip(self.points, self.judged.values(), strict=True)
+        ]
+        kept = sum(ok and v["recall"] >= recall for ok, v in zip(chosen, self.judged.values(), strict=True))
+        infeasible = sum(point.status != "ok" for point in self.points)
+        return f"{kept} of {sum(chosen)} classes" + (f"; {infeasible} infeasible, flag all" if infeasible else "")
 
 
 def search_thresholds(config: ThresholdConfig) -> None:
@@ -283,7 +288,11 @@ def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: Split) -
         prevalence = ratio(curve.positives, curve.positives + curve.negatives)
         common = {"name": name, "points": points, "note": note}
         curves.append({**common, "recall": curve.recall, "precision": curve.precision, "prevalence": prevalence})
-        rows.append({**common, "positives": curve.positives})
+        shown = [
+            p | {"recall": np.nan, "lower": np.nan, "upper": np.nan} if r.points[c].status != "ok" else p
+            for p, r in zip(points, rules, strict=True)
+        ]
+        rows.append({**common, "points": shown, "positives": curve.positives})
     name = f"recall_{recall:g}.png"
     plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=judged.name)
     plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=judged.name)
