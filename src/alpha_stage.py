@@ -7,17 +7,18 @@ import numpy as np
 import pandas as pd
 
 from src import plots
-from src.artifacts import claim, read_json, read_manifest, sha256, write_json, write_table
+from src.artifacts import claim, clear, read_json, read_manifest, sha256, write_json, write_table
 from src.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.calibration import correct_probs
 from src.config import AlphaConfig
 from src.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
 from src.evaluate import masked_metrics
 from src.probs import Truth, View, read_probs, read_stage_probs, read_truth, write_probs
-from src.tables import format_table, with_interval
+from src.report import two_views
+from src.tables import format_table, undefined_note, with_interval
 
 MODELS = ("resnet50", "efficientnet_b1")
-MEAN = "plain mean"
+BLENDS = ENSEMBLE, RAW, MEAN = ("ensemble", "ensemble of raw sigmoids", "plain mean")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ def search_alpha(config: AlphaConfig) -> None:
     """Choose the weights on validation, write the blend, and print how it does on test."""
     folder = config.run_dir / "ensemble"
     claim([folder / "alpha.json", folder / "probs_val.csv"], overwrite=config.overwrite)
-    members = _outside(config) if config.members else _of_run(config.run_dir)
+    members = _outside(config) if config.members or config.labels else _of_run(config.run_dir)
     views = {
         split: View.of(truth, uncertain=config.uncertain, missing=config.missing)
         for split, truth in members.truths.items()
     }
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
     choose = _choose_alpha if len(members.names) == 2 else _choose_weights
     weights = choose(config, members.names, members.stacks["val"], views["val"])
     choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
@@ -47,10 +49,13 @@ def search_alpha(config: AlphaConfig) -> None:
     for split, stack in members.stacks.items():
         truth = members.truths[split]
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=blend(stack, weights))
-    write_json(folder / "probs.json", members.origin)
+    digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
+    write_json(folder / "probs.json", members.origin | {"probs_sha256": digests})
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
-    metrics = _compare(config, members, weights, views[split], split)
+    _compare(config, members, weights, views, split)
+    judged = blend(members.stacks[split], weights)
+    metrics = two_views(judged, views[split], resamples=config.resamples, seed=config.seed)
     write_json(folder / f"metrics_{split}.json", metrics)
     print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
 
@@ -76,6 +81,7 @@ def _of_run(run_dir: Path) -> Members:
     origin = {
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": [story["checkpoint_sha256"] for story in stories],
+        "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
         "prior_correction": corrected[0],
     }
     return Members(MODELS, stacks, truths, origin, raw)
@@ -85,13 +91,16 @@ def _outside(config: AlphaConfig) -> Members:
     """Probability files made elsewhere, beside their truth."""
     if len(config.members) < 2 or config.labels is None:
         raise ValueError("--members takes at least two files, and --labels the truth they are judged by")
+    if len(set(config.members)) < len(config.members):
+        raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     files = [read_probs(path) for path in config.members]
     truth, unused = read_truth(config.labels, files[0].classes)
     if unused:
         print(f"columns of {config.labels} that no member has, ignored: {', '.join(unused)}")
     stack = np.stack([probs.aligned(truth.ids, truth.classes) for probs in files])
     names = [path.stem for path in config.members]
-    names = names if len(set(names)) == len(names) else [str(path) for path in config.members]
+    if len({*names, *BLENDS}) < len(names) + len(BLENDS):
+        names = [str(path) for path in config.members]
     origin = {"members": {str(path): sha256(path) for path in config.members}, "labels": sha256(config.labels)}
     return Members(tuple(names), {"val": stack}, {"val": truth}, origin)
 
@@ -126,9 +135,18 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
 
 
 def _standard_errors(config: AlphaConfig, view: View, blends: list[np.ndarray], best: int) -> np.ndarray:
-    """Standard error of (best AUPRC - AUPRC) per alpha, by paired patient bootstrap: [A] float64."""
-    macro = np.stack([_replicates(config, probs, view)["macro"]["auprc"] for probs in blends])
-    return np.nanstd(macro[best] - macro, axis=1, ddof=1)
+    """Standard error of (best AUPRC - AUPRC) per alpha, by paired patient bootstrap: [A] float64.
+
+    A resample that lacks one label of a class still tells of the other classes: it averages over those.
+    """
+    per_class = [_replicates(config, probs, view)["per_class"] for probs in blends]
+    auprc = np.array([[values["auprc"] for values in one.values()] for one in per_class])  # [A, C, R]
+    defined = ~np.isnan(auprc[best])  # [C, R], the same for every alpha
+    usable = defined.any(axis=0)
+    if usable.sum() < 2:
+        raise ValueError("too few resamples have both labels of a class; raise --resamples or pass --select best")
+    gaps = np.where(defined, auprc[best] - auprc, 0).sum(axis=1)[:, usable] / defined.sum(axis=0)[usable]
+    return gaps.std(axis=1, ddof=1)
 
 
 def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: View) -> list[float]:
@@ -145,12 +163,12 @@ def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarr
     return weights
 
 
-def _compare(config: AlphaConfig, members: Members, weights: list[float], view: View, split: str) -> dict:
-    """Print members and ensemble side by side, and paired differences; returns the ensemble's metrics."""
-    stack = members.stacks[split]
-    candidates = dict(zip(members.names, stack, strict=True)) | {"ensemble": blend(stack, weights)}
+def _compare(config: AlphaConfig, members: Members, weights: list[float], views: dict[str, View], split: str) -> None:
+    """Print members and ensemble side by side, and paired differences."""
+    stack, view = members.stacks[split], views[split]
+    candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: blend(stack, weights)}
     if members.raw_test is not None and split == "test":
-        candidates["ensemble of raw sigmoids"] = blend(members.raw_test, weights)
+        candidates[RAW] = blend(members.raw_test, weights)
     candidates[MEAN] = stack.mean(axis=0)
     metrics = {name: masked_metrics(probs, **view.arrays()) for name, probs in candidates.items()}
     replicates = {}
@@ -162,17 +180,20 @@ def _compare(config: AlphaConfig, members: Members, weights: list[float], view: 
             for name, m in metrics.items()]  # fmt: skip
     print(format_table(("Model", *headers), rows))
     if replicates:
-        _print_differences(members, metrics, replicates, split)
-    return metrics["ensemble"]
+        print(undefined_note(metrics[ENSEMBLE]["macro"], config.resamples), end="")
+        single = [masked_metrics(p, **views["val"].arrays())["macro"]["auprc"] for p in members.stacks["val"]]
+        better = members.names[int(np.argmax(single))]
+        _print_differences(better, metrics, replicates, split)
 
 
-def _print_differences(members: Members, metrics: dict, replicates: dict, split: str) -> None:
-    """Paired intervals of what the choice and the ensemble gain in macro AUPRC."""
-    better = max(members.names, key=lambda name: metrics[name]["macro"]["auprc"])
-    half = "alpha 0.5" if len(members.names) == 2 else f"the {MEAN}"
-    for text, name in ((f"chosen minus {half}", MEAN), (f"ensemble minus the better single model, {better}", better)):
-        gain = metrics["ensemble"]["macro"]["auprc"] - metrics[name]["macro"]["auprc"]
-        low, high = interval(replicates["ensemble"]["macro"]["auprc"] - replicates[name]["macro"]["auprc"])
+def _print_differences(better: str, metrics: dict, replicates: dict, split: str) -> None:
+    """Paired intervals of what the choice and the ensemble gain in macro AUPRC; `better` was so on validation."""
+    for text, name in (
+        (f"chosen minus the {MEAN} (alpha 0.5 of two)", MEAN),
+        (f"ensemble minus the better single model on val, {better}", better),
+    ):
+        gain = metrics[ENSEMBLE]["macro"]["auprc"] - metrics[name]["macro"]["auprc"]
+        low, high = interval(replicates[ENSEMBLE]["macro"]["auprc"] - replicates[name]["macro"]["auprc"])
         print(f"{text}: {split} macro AUPRC {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 

@@ -42,6 +42,13 @@ def claim(paths: Iterable[Path], *, overwrite: bool) -> None:
         raise ValueError(f"{there[0]} is already there; pass --overwrite to replace it, or another --run-dir")
 
 
+def clear(folder: Path, *patterns: str) -> None:
+    """Remove what an earlier run of the stage left, so that nothing of it stands among the new files."""
+    for pattern in patterns:
+        for path in Path(folder).glob(pattern):
+            path.unlink()
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hex."""
     with open(path, "rb") as handle:

@@ -4,6 +4,7 @@ A failed check is a sentence that says what is wrong; a warning one that says wh
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from tqdm import tqdm
 from src.tables import plural
 from src.thresholds import patients_needed
 
+SHOWN = 10  # groups of duplicates named; the rest is counted
 EXPECTED_MODES = {"L", "LA", "RGB", "RGBA", "P", "PA", "1", "I", "I;16", "I;16B", "I;16L"}
-CONFIDENCE = 0.95  # stage 6's default
 # Fewer negatives than this leave the AUROC's standard error above about 0.03 even at AUROC 0.9 (Hanley & McNeil 1982)
 # and let one false alarm move the precision visibly.
 FEW_NEGATIVES = 50
@@ -69,17 +70,17 @@ def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     return failed
 
 
-def too_few(table: pd.DataFrame, classes: Sequence[str], *, recalls: Sequence[float] = (0.85, 0.90)) -> list[str]:
+def too_few(table: pd.DataFrame, classes: Sequence[str], *, recalls: Sequence[float], confidence: float) -> list[str]:
     """Classes with too few val positives (patients) to certify a recall, or too few val or test negatives."""
     warned = []
     val = table[table["split"] == "val"]
     patients = {c: val.loc[val[c] == 1, "patient_id"].nunique() for c in classes}
     for recall in recalls:
-        need = patients_needed(recall, confidence=CONFIDENCE)
+        need = patients_needed(recall, confidence=confidence)
         short = [f"{c} ({n})" for c, n in patients.items() if n < need]
         if short:
             warned.append(
-                f"recall {recall:g} cannot be certified at {100 * CONFIDENCE:g}% confidence with fewer than {need} "
+                f"recall {recall:g} cannot be certified at {100 * confidence:g}% confidence with fewer than {need} "
                 f"positive patients in val: {', '.join(short)}"
             )
     for split in ("val", "test"):
@@ -122,7 +123,8 @@ def duplicates(table: pd.DataFrame, opened: Sequence[OpenedImage]) -> list[str]:
             kind = "the same file" if group["file"].nunique() == 1 else "the same pixels"
             names = ", ".join(f"{row.image_id} ({row.split})" for row in group.itertuples())
             failed.append(f"{kind} under {len(group)} names in different splits: {names}")
-    return failed
+    more = len(failed) - SHOWN
+    return failed if more <= 0 else [*failed[:SHOWN], f"{more:,} more groups of duplicates like these"]
 
 
 def _open(path: Path) -> OpenedImage:
@@ -131,7 +133,7 @@ def _open(path: Path) -> OpenedImage:
         data = path.read_bytes()
         if not data:
             return OpenedImage(fault="is empty")
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
             if image.mode not in EXPECTED_MODES:
                 return OpenedImage(fault=f"has mode {image.mode}; expected gray or RGB")

@@ -69,7 +69,7 @@ def bootstrap_metrics(
         return [_figures(one, weights) for one in ranked]
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        figures = np.array(list(pool.map(replicate, range(resamples))))  # [R, C, 7]
+        figures = np.array(list(pool.map(replicate, range(resamples))))  # [R, C, 6]
     return _collect(figures, classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
 
 

@@ -16,19 +16,14 @@ class Reliability(NamedTuple):
     count: np.ndarray  # [B] int64 entries
 
 
-def correct_logits(logits: np.ndarray, *, pos_weight: float | np.ndarray) -> np.ndarray:
-    """`logits - log(pos_weight)`: what the model would say had positives not counted `pos_weight` times.
+def correct_probs(probs, *, pos_weight):
+    """What the model would say had positives not counted `pos_weight` times: sigmoid(logit - log(pos_weight)).
 
-    logits: [..., C] float; pos_weight: a number or [C], above 0. Weighting the positives of the cross-entropy
-    by w multiplies the odds at its minimum by w, exactly and at every input (Elkan 2001, theorem 2; King &
-    Zeng 2001, prior correction). Ranks within a class stay. Raises ValueError for a weight that is not
-    a finite number above 0.
+    probs: [..., C] float in [0, 1]; pos_weight: a number or [C], above 0. Returns p / (p + w (1 - p)), float64, which
+    is the same and safe at 0 and 1. Weighting the positives of the cross-entropy by w multiplies the odds at its
+    minimum by w, exactly and at every input (Elkan 2001, theorem 2; King & Zeng 2001, prior correction). Ranks within
+    a class stay. Raises ValueError for a weight that is not a finite number above 0.
     """
-    return np.asarray(logits) - np.log(_check_weight(pos_weight))
-
-
-def correct_probs(probs: np.ndarray, *, pos_weight: float | np.ndarray) -> np.ndarray:
-    """The same on probabilities, without logits: p / (p + w (1 - p)), float64; safe at 0 and 1."""
     probs = np.asarray(probs, dtype=np.float64)
     return probs / (probs + _check_weight(pos_weight) * (1 - probs))
 

@@ -10,6 +10,7 @@ import math
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -226,6 +227,7 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
 def run(main: Callable[[], int | None]) -> typing.NoReturn:
     """Run a stage script: ValueError and OSError become one line on stderr and exit status 2."""
     script = Path(sys.argv[0]).name
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         sys.exit(main())
     except BrokenPipeError:  # the reader of stdout has gone, as `| head` does
@@ -233,6 +235,11 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.exit(141)
     except (ValueError, OSError) as error:
         print(f"{script}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        print(f"{script}: error: out of memory; lower --batch-size or --image-size", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
@@ -271,4 +278,5 @@ def _check_range(f: dataclasses.Field, value: Any) -> None:
     low, high = f.metadata["low"], f.metadata["high"]
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not low <= item <= high:
-            raise ValueError(f"--{f.name.replace('_', '-')} is {item}; expected a number from {low} to {high}")
+            allowed = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ValueError(f"--{f.name.replace('_', '-')} is {item}; expected a number {allowed}")

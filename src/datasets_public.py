@@ -158,8 +158,8 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
 def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | None) -> LabelSource:
     """MIMIC-CXR-JPG 2.x: the folder with its chexpert, split and metadata files.
 
-    The labels are those of the study. Images whose study has none are left out, with a warning; images that only one
-    of the split and the metadata file names are left out too, and are a problem. Sex and age are not in this data
+    The labels are those of the study. Images whose study has none are left out, with a warning; images that the split
+    file does not list have no published split, which is a problem of that split. Sex and age are not in this data
     set. Raises ValueError where a file is missing or a cell is not as expected.
     """
     if path.is_file():
@@ -181,11 +181,11 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     unknown = published.index[~published.index.isin(rows["image_id"])]
     unlisted, unlabeled = rows["split"].isna(), ~rows["study_path"].isin(labels.index)
     problems = [
-        *named(rows["image_id"][unlisted], f"images left out that {split_file.name} does not list"),
-        *named(unknown, f"images left out that {split_file.name} lists and {image_file.name} does not know"),
+        *named(rows["image_id"][unlisted], f"images that {split_file.name} does not list"),
+        *named(unknown, f"images that {split_file.name} lists and {image_file.name} does not know"),
     ]
     warnings = named(rows["image_id"][unlabeled], f"images left out whose study has no row in {label_file.name}")
-    rows = rows[~unlisted & ~unlabeled]
+    rows = rows[~unlabeled]
     if rows.empty:
         raise ValueError(f"no image is named by all of {label_file}, {split_file.name} and {image_file.name}")
     return LabelSource.from_rows(
@@ -219,7 +219,7 @@ def _mimic_cells(folder: Path, part: str, *columns: str) -> tuple[Path, pd.DataF
 def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | None) -> LabelSource:
     """NIH ChestX-ray14: `path` is its folder, or the label file Data_Entry_2017*.csv in it.
 
-    Without the two list files there is no published split. With them, images that neither list names are left out,
+    Without the two list files there is no published split. With them, images that neither list names have none,
     and images that both name stand in test; both are problems. Raises ValueError where a file or a cell is not as
     expected.
     """
@@ -248,11 +248,10 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         "age": ages,
         "study_order": study_order(patients, studies, follow_ups),
     }
-    kept = slice(None) if split is None else split.notna()
     return LabelSource.from_rows(
         "nih",
-        pd.DataFrame(rows)[kept],
-        _nih_labels(cells["Finding Labels"], classes, file)[kept],
+        pd.DataFrame(rows),
+        _nih_labels(cells["Finding Labels"], classes, file),
         image_root=root,
         files=(file, *list_files),
         split_note=" and ".join(list_file.name for list_file in list_files),
@@ -290,7 +289,7 @@ def _nih_split(names: pd.Series, label_file: Path) -> tuple[pd.Series | None, li
         raise ValueError(f"{files[0]} and {files[1].name} name no image of {label_file.name}")
     listed = pd.Index(train).union(pd.Index(test))
     problems = [
-        *named(names[split.isna()], f"images of {label_file.name} left out that neither list names"),
+        *named(names[split.isna()], f"images of {label_file.name} that neither list names"),
         *named(listed[~listed.isin(names)], f"images in the lists that {label_file.name} does not know"),
         *named(sorted(set(train) & set(test)), "images in both lists, taken as test"),
     ]

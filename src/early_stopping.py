@@ -7,7 +7,7 @@ class EarlyStopping:
     """Count the epochs since the best score; no I/O.
 
     `best` is the best score so far (higher is better, -inf before any), `waited` the epochs since. A NaN is never
-    better.
+    better than a score; while there is none, the latest epoch is the one to keep.
     """
 
     def __init__(self, patience: int):
@@ -16,12 +16,12 @@ class EarlyStopping:
         self.waited = 0
 
     def step(self, score: float) -> bool:
-        """Take in an epoch's score; True where it is the best so far."""
+        """Take in an epoch's score; True where it is the one to keep."""
         if score > self.best:
             self.best, self.waited = score, 0
             return True
         self.waited += 1
-        return False
+        return self.best == -math.inf
 
     @property
     def should_stop(self) -> bool:

@@ -20,15 +20,14 @@ from src.transforms import augment, normalize
 
 @dataclass(frozen=True)
 class Split:
-    """What the engine needs of one split: images by row, and what is said of them.
+    """What the engine needs of one split: images by row, and their targets [N, C] float32 and mask [N, C] bool.
 
-    `targets` [N, C] float32 and `mask` [N, C] bool are the loss's, on the device; `labels` [N, C] float64 are raw.
+    Targets and mask are those of the training policy, on the device.
     """
 
     loader: DataLoader
     targets: torch.Tensor
     mask: torch.Tensor
-    labels: np.ndarray
 
 
 @dataclass
@@ -97,12 +96,14 @@ def predict(model: nn.Module, loader: DataLoader, *, device: torch.device, title
 
 
 def validate(model: nn.Module, split: Split, *, pos_weight: torch.Tensor, classes: tuple[str, ...]) -> dict[str, float]:
-    """Masked loss, and macro AUROC and AUPRC over the labels that are 1 or 0."""
+    """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1."""
     device = pos_weight.device
     logits = predict(model, split.loader, device=device, title="validation")
     loss = masked_bce(logits.to(device), targets=split.targets, mask=split.mask, pos_weight=pos_weight)
     probs = logits.double().sigmoid().numpy()
-    macro = masked_metrics(probs, targets=split.labels, mask=split.labels >= 0, classes=classes)["macro"]
+    targets = split.targets.cpu().numpy()
+    hard = split.mask.cpu().numpy() & np.isin(targets, (0, 1))
+    macro = masked_metrics(probs, targets=targets, mask=hard, classes=classes)["macro"]
     return {"val_loss": loss.item(), "val_auroc": macro["auroc"], "val_auprc": macro["auprc"]}
 
 

@@ -30,7 +30,7 @@ class LabelSource:
 
     table: `image_id` (path relative to the image root, unique), `patient_id`, `study_id`, `view` (frontal, lateral,
         or "" where unknown), `split` (the published one: train, val or test; None in all rows where none is
-        published), then a float column per class: 1, 0, -1 or NaN.
+        published, and in rows that the published lists do not name), then a float column per class: 1, 0, -1 or NaN.
     context: the same rows in the same order: `image_id`, `sex` (F, M or ""), `age` (years or NaN), `study_order`
         (rank in time of the study among its patient's, from 0).
     files: every file that was read. split_note: where the published split comes from, "" without one.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts import Manifest, read_json, read_table, write_table
+from src.artifacts import Manifest, read_json, read_table, sha256, write_table
 from src.label_source import patient_of
 from src.labels import apply_policy
 
@@ -37,7 +37,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     studies from a `study_id` column, else each id is its own study.
     Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
     """
-    table = read_table(path, dtype=str, keep_default_na=False)
+    _header(path)
+    table = read_table(path, dtype=str, keep_default_na=False, index_col=False)
     if table.empty:
         raise ValueError(f"{path} has no rows; expected one per image or study")
     ids = tuple(table.iloc[:, 0])
@@ -45,7 +46,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     missing = [name for name in classes if name not in table.columns[1:]]
     if missing:
         raise ValueError(f"{path}: class {missing[0]!r} is missing; it has {', '.join(table.columns[1:])}")
-    texts = table[list(classes)].apply(lambda column: column.str.strip())
+    texts = table[list(classes)].apply(lambda column: column.str.strip().replace("nan", ""))
     labels = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~np.isin(labels, (1, 0, -1)) & (texts != "").to_numpy())
     if len(bad):
@@ -114,9 +115,8 @@ def read_probs(path: Path) -> Probs:
     doubled ids or classes and a file without rows.
     """
     path = Path(path)
-    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
-    _unique(header, f"{path}: column")
-    table = read_table(path, dtype={header[0]: str}, keep_default_na=False)
+    header = _header(path)
+    table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
     ids, classes = tuple(table.iloc[:, 0]), tuple(header[1:])
@@ -138,7 +138,16 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     origin = read_json(path.with_name("probs.json"))
     if origin.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{path} was made from another manifest than the run's; run the stage that writes it again")
+    if origin.get("probs_sha256", {}).get(split) != sha256(path):
+        raise ValueError(f"{path} is not the file that probs.json describes; run the stage that writes it again")
     return read_probs(path)
+
+
+def _header(path: Path) -> list[str]:
+    """Column names; pandas itself would rename a doubled one."""
+    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
+    _unique(header, f"{path}: column")
+    return header
 
 
 def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:

@@ -9,7 +9,7 @@ from src.bootstrap import bootstrap_metrics, with_intervals
 from src.calibration import masked_calibration, reliability
 from src.evaluate import masked_metrics
 from src.probs import View
-from src.tables import format_table, with_interval
+from src.tables import format_table, undefined_note, with_interval
 
 
 def metrics_with_intervals(probs: np.ndarray, view: View, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def two_views(probs: np.ndarray, view: View, *, resamples: int, seed: int) -> di
     return {**metrics, "blank_as_negative": metrics_with_intervals(probs, negative, resamples=resamples, seed=seed)}
 
 
-def print_two_views(metrics: Mapping[str, Any], *, title: str) -> None:
+def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:
     """Per class: both views side by side, AUPRC beside the prevalence, which is the AUPRC of a coin."""
     other = metrics["blank_as_negative"]
     headers = ("Class", "Pos", "Neg", "AUROC", "AUPRC", "Coin", "Accuracy", "| Neg", "AUROC", "AUPRC", "Coin")
@@ -51,6 +51,7 @@ def print_two_views(metrics: Mapping[str, Any], *, title: str) -> None:
             f"macro over {values['classes']} of {len(rows)} classes, {text}: AUROC {with_interval(values, 'auroc')}, "
             f"AUPRC {with_interval(values, 'auprc')}"
         )
+        print(undefined_note(values, resamples), end="")
 
 
 def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: View) -> dict[str, Any]:

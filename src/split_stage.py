@@ -5,7 +5,7 @@ import pandas as pd
 
 from src import audit
 from src.artifacts import SPLITS, claim, sha256, write_manifest
-from src.config import SplitConfig
+from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
 from src.label_source import LabelSource
 from src.split import patient_split
@@ -28,12 +28,17 @@ def check_split(config: SplitConfig) -> int:
         view_column=config.view_column,
         split_column=config.split_column,
     )
-    split, origin = _assign(config, source)
-    table = source.table.assign(split=split)
+    published = _use_published(config, source)
+    listed = source.table["split"].notna() if published else slice(None)
+    table, context = source.table[listed].reset_index(drop=True), source.context[listed].reset_index(drop=True)
+    assign = _take_published if published else _split_anew
+    split, origin = assign(config, source, table)
+    table = table.assign(split=split)
     _describe(source, table, origin)
-    failed = [*source.problems] if "published" in origin else []
+    failed = list(source.problems) if published else []
     failed += audit.leaks(table) + audit.one_sided(table, source.classes) + _look_at_images(config, source, table)
-    warned = [*source.warnings, *audit.too_few(table, source.classes)]
+    recalls, confidence = ThresholdConfig.recall, ThresholdConfig.confidence
+    warned = [*source.warnings, *audit.too_few(table, source.classes, recalls=recalls, confidence=confidence)]
     meta = {
         "dataset": source.name,
         "image_root": source.image_root.resolve(),
@@ -44,7 +49,7 @@ def check_split(config: SplitConfig) -> int:
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    write_manifest(config.run_dir, table, meta, source.context)
+    write_manifest(config.run_dir, table, meta, context)
     for line in warned:
         print("warning:", line)
     for line in failed:
@@ -54,16 +59,23 @@ def check_split(config: SplitConfig) -> int:
     return 1 if failed else 0
 
 
-def _assign(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
-    """Split of each row, and where it comes from."""
-    table, labels = source.table, source.table[list(source.classes)].to_numpy(np.float64)
-    published = source.table["split"].notna().all()
-    if config.split == "published" and not published:
+def _use_published(config: SplitConfig, source: LabelSource) -> bool:
+    """Whether the published split is asked for and there; ValueError where it is asked for and is not."""
+    there = bool(source.table["split"].notna().any())
+    if config.split == "published" and not there:
         raise ValueError(f"{config.data} has no published split; use --split patient")
-    if config.split == "patient" or not published:
-        fractions = {"val": config.val_fraction, "test": config.test_fraction}
-        split = patient_split(labels, table["patient_id"], fractions=fractions, seed=config.seed)
-        return split, f"by patient, val {config.val_fraction:g}, test {config.test_fraction:g}, seed {config.seed}"
+    return there and config.split != "patient"
+
+
+def _split_anew(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """A new split by patient, and where it comes from."""
+    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    split = patient_split(_labels(source, table), table["patient_id"], fractions=fractions, seed=config.seed)
+    return split, f"by patient, val {config.val_fraction:g}, test {config.test_fraction:g}, seed {config.seed}"
+
+
+def _take_published(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """The published split, with val carved from train where it has none, and where it comes from."""
     split = table["split"].to_numpy(object, copy=True)
     for name in ("train", "test"):
         if not (split == name).any():
@@ -71,11 +83,14 @@ def _assign(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
     if (split == "val").any():
         return split, f"published: {source.split_note}"
     train = split == "train"
-    carved = {"val": config.val_fraction}
-    split[train] = patient_split(labels[train], table["patient_id"][train], fractions=carved, seed=config.seed)
-    return split, (
-        f"published: {source.split_note}; val carved from train by patient, {config.val_fraction:g}, seed {config.seed}"
-    )
+    labels, patients = _labels(source, table)[train], table["patient_id"][train]
+    split[train] = patient_split(labels, patients, fractions={"val": config.val_fraction}, seed=config.seed)
+    carved = f"val carved from train by patient, {config.val_fraction:g}, seed {config.seed}"
+    return split, f"published: {source.split_note}; {carved}"
+
+
+def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
+    return table[list(source.classes)].to_numpy(np.float64)
 
 
 def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:

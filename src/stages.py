@@ -11,6 +11,7 @@ from src import plots
 from src.artifacts import (
     Manifest,
     claim,
+    clear,
     read_json,
     read_manifest,
     sha256,
@@ -43,6 +44,7 @@ from src.train_utils import (
     save_checkpoint,
 )
 
+OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
 # Flags that may differ between a run and its continuation.
 MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "workers", "device"}
 
@@ -65,6 +67,8 @@ def train(config: TrainConfig) -> None:
     )
     run = _build_run(config, len(manifest.classes), device, earlier)
     _print_plan(config, train_split, val_split, run.model, device)
+    if earlier is None:  # every argument has been checked by now
+        clear(folder, *OUTPUTS)
     write_json(folder / "config.json", recipe)
     identity = {
         "arch": config.arch,
@@ -105,6 +109,7 @@ def score(config: ScoreConfig) -> None:
     model = build_model(config.arch, num_classes=len(manifest.classes))
     model.net.load_state_dict(checkpoint["model"])
     model = model.to(device, memory_format=torch.channels_last)
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
     results = {}
     for split, view in views.items():
         loader = _eval_loader(manifest.part(split), config, device, size=checkpoint["image_size"])
@@ -115,9 +120,10 @@ def score(config: ScoreConfig) -> None:
         "checkpoint_sha256": sha256(folder / "best.pt"),
         "prior_correction": config.prior_correction,
         "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
+        "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},
     }
     write_json(folder / "probs.json", story)
-    _print_scores(config.arch, results)
+    _print_scores(config.arch, results, config.resamples)
     print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png")
 
 
@@ -139,7 +145,7 @@ def _evaluate(
     return metrics
 
 
-def _print_scores(arch: str, results: dict[str, dict[str, Any]]) -> None:
+def _print_scores(arch: str, results: dict[str, dict[str, Any]], resamples: int) -> None:
     """The table of both splits, then per class both views and the calibration."""
     keys = ("accuracy", "auroc", "auprc")
     rows = [
@@ -148,7 +154,7 @@ def _print_scores(arch: str, results: dict[str, dict[str, Any]]) -> None:
     ]
     print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
     for split, metrics in results.items():
-        print_two_views(metrics, title=split)
+        print_two_views(metrics, title=split, resamples=resamples)
         print_calibration(metrics["calibration"], title=split)
 
 
@@ -159,11 +165,10 @@ def _plain_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """What last.pt holds where --resume finds one, else None with the folder cleared of an earlier run.
+    """What last.pt holds where --resume finds one, else None.
 
     Raises ValueError where outputs are there and neither flag was given, or a flag that matters has changed.
     """
-    outputs = [folder / name for name in ("config.json", "best.pt", "last.pt", "history.csv")]
     if config.resume and (folder / "last.pt").exists():
         before = read_json(folder / "config.json")
         changed = [key for key in recipe if key not in MAY_CHANGE and before.get(key) != recipe[key]]
@@ -173,10 +178,8 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
                 f"--resume: {key} was {before.get(key)} and is {recipe[key]} now; give the old value, or --overwrite"
             )
         return load_checkpoint(folder / "last.pt")
-    if not config.resume:
-        claim(outputs, overwrite=config.overwrite)
-    for path in outputs:
-        path.unlink(missing_ok=True)
+    if not config.resume or (folder / "history.csv").exists():
+        claim([folder / name for name in OUTPUTS], overwrite=config.overwrite)
     return None
 
 
@@ -192,7 +195,7 @@ def _split(config: TrainConfig, part: Manifest, device: torch.device, *, shuffle
         loader = train_loader(dataset, batch_size=config.batch_size, seed=config.seed, workers=config.workers, pin=pin)
     else:
         loader = _eval_loader(part, config, device, size=config.image_size)
-    return Split(loader, torch.from_numpy(targets).to(device), torch.from_numpy(mask).to(device), labels)
+    return Split(loader, torch.from_numpy(targets).to(device), torch.from_numpy(mask).to(device))
 
 
 def _eval_loader(part: Manifest, config: TrainConfig | ScoreConfig, device: torch.device, *, size: int):
@@ -222,6 +225,7 @@ def _keep_epoch(folder: Path, run: Run, record: dict, *, improved: bool, identit
     """Write best.pt where the score is the best so far, then history and last.pt."""
     if improved:
         best = {"model": run.model.net.state_dict(), "epoch": record["epoch"], "score": record["val_auprc"]}
+        clear(folder, "probs.json")  # its probabilities are those of an older best.pt
         save_checkpoint(folder / "best.pt", identity | best)
     write_table(folder / "history.csv", pd.DataFrame(run.history))
     save_checkpoint(folder / "last.pt", run.state_dict())
@@ -230,7 +234,8 @@ def _keep_epoch(folder: Path, run: Run, record: dict, *, improved: bool, identit
 def _finish(folder: Path, run: Run, *, arch: str) -> None:
     """Draw the learning curves and say which epoch was kept."""
     history = pd.DataFrame(run.history)
-    best = history.loc[history["val_auprc"].idxmax()]
+    defined = history["val_auprc"].notna().any()
+    best = history.loc[history["val_auprc"].idxmax()] if defined else history.iloc[-1]
     paths = plots.learning_curves(history, folder=folder, title=arch)
     print(f"best: epoch {best['epoch']:.0f}, val AUPRC {best['val_auprc']:.4f}, val AUROC {best['val_auroc']:.4f}")
     print("wrote", folder / "best.pt", *paths)
@@ -241,7 +246,7 @@ def _print_plan(config: TrainConfig, train: Split, val: Split, model: torch.nn.M
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(
-        f"{config.arch} on {device}: {len(train.labels):,} training and {len(val.labels):,} validation images of "
+        f"{config.arch} on {device}: {len(train.targets):,} training and {len(val.targets):,} validation images of "
         f"{config.image_size} px, {trainable / 1e6:.1f} of {total / 1e6:.1f} million weights train"
     )
     if config.weights == "none" and trainable < total:

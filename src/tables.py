@@ -37,6 +37,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
+def undefined_note(values: Mapping[str, Any], resamples: int) -> str:
+    """A line that says on how many resamples an interval rests, where some lack a label; else nothing."""
+    lost = values.get("undefined_resamples", 0)
+    if not lost:
+        return ""
+    kept = f"{resamples - lost:,} of {resamples:,} resamples"
+    return f"macro AUROC and AUPRC intervals rest on {kept}; the others lack a label of some class\n"
+
+
 def with_interval(values: Mapping[str, Any], key: str) -> str:
     """`0.812 [0.790, 0.834]`, or without the interval where `values` has no `<key>_ci`."""
     text = _cell(values[key], 3)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from src import plots
-from src.artifacts import claim, read_manifest, sha256, write_json, write_table
+from src.artifacts import claim, clear, read_json, read_manifest, sha256, write_json, write_table
 from src.bootstrap import bootstrap_metrics, interval
 from src.config import ThresholdConfig
 from src.evaluate import masked_metrics, ratio
@@ -21,6 +21,7 @@ from src.thresholds import (
     bonferroni,
     build_curve,
     holding_rule,
+    patients_needed,
     plain_rule,
 )
 from src.workload import parse_prevalence, per_thousand, precision_at
@@ -74,7 +75,10 @@ def search_thresholds(config: ThresholdConfig) -> None:
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
     claim([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
-    val, test, origin = _outside(config) if config.val_probs else _of_run(config)
+    for recall in config.recall if config.confidence else ():
+        patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
+    outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
+    val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
     judged = test or val
@@ -89,6 +93,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
     confidence = config.confidence
     if config.family_wise and confidence:
         confidence = bonferroni(confidence, classes=len(classes))
+    clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png")
     chosen = {}
     for recall, path in zip(config.recall, tables, strict=True):
         holding = [holding_rule(curve, recall=recall, confidence=confidence) for curve in curves]
@@ -108,6 +113,10 @@ def search_thresholds(config: ThresholdConfig) -> None:
 def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
     """The blend that stage 5 left, on val and on test."""
     folder, manifest = config.run_dir / "ensemble", read_manifest(config.run_dir)
+    blended = read_json(folder / "probs.json").get("members_sha256", {})
+    for model, digests in blended.items():
+        if read_json(config.run_dir / model / "probs.json").get("probs_sha256") != digests:
+            raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     splits = []
     for name in ("val", "test"):
         truth = Truth.of_split(manifest, name)
@@ -118,7 +127,7 @@ def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any
 
 def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
     """Probabilities made elsewhere, for validation and perhaps for test, beside their truth."""
-    if config.val_labels is None or (config.test_probs is None) != (config.test_labels is None):
+    if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
     classes = read_probs(config.val_probs).classes
     splits, sources = [], {}
@@ -206,7 +215,10 @@ def _print_split(split: Split) -> None:
 
 def _print_target(recall: float, confidence: float, rules: list[RuleResult], judged: Split, auprc: list[float]) -> None:
     """Both rules per class, whether they kept the promise, and the classes grouped by how they held."""
-    print(f"\n== recall >= {recall:g} ==  holds: at {100 * confidence:g}% confidence on new patients; plain: on val")
+    promise = (
+        f"at {100 * confidence:g}% confidence on new patients" if confidence else "no confidence asked: the plain rule"
+    )
+    print(f"\n== recall >= {recall:g} ==  holds: {promise}; plain: on val")
     headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{judged.name} Precision"]
     headers += [f"{judged.name} Recall", "AUPRC", "Status"]
     rows = []
@@ -237,11 +249,12 @@ def _status(point: OperatingPoint) -> str:
 
 def _print_groups(rule: RuleResult, judged: Split, auprc: list[float]) -> None:
     """Classes by how they held at the chosen thresholds."""
-    groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": []}
-    high, some, collapse = groups.values()
+    groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": [], "not defined": []}
+    high, some, collapse, undefined = groups.values()
     for c, name in enumerate(judged.view.truth.classes):
         _, targets, _ = judged.entries(c)
         if np.isnan(auprc[c]):
+            undefined.append(name)
             continue
         kept = (rule.judged[name]["precision"] - targets.mean()) / (1 - targets.mean())
         (high if auprc[c] >= HIGH_AUPRC else some if kept >= SOME_WAY else collapse).append(name)
@@ -262,10 +275,11 @@ def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -
         for name, prevalence in stated.items():
             c = classes.index(name)
             probs, targets, _ = judged.entries(c)
-            specificity = ratio(int(((probs < rule.thresholds[c]) & (targets == 0)).sum()), int((targets == 0).sum()))
-            recall, precision = rule.judged[name]["recall"], rule.judged[name]["precision"]
-            there = precision_at(recall, specificity, prevalence=prevalence)
-            rows.append((name, recall, specificity, float(targets.mean()), precision, prevalence, there))
+            outcome = apply_threshold(probs, targets=targets, threshold=rule.thresholds[c])
+            specificity = 1 - ratio(outcome.false, outcome.negatives)
+            here = ratio(outcome.positives, outcome.positives + outcome.negatives)
+            there = precision_at(outcome.recall, specificity, prevalence=prevalence)
+            rows.append((name, outcome.recall, specificity, here, outcome.precision, prevalence, there))
         headers = ("Class", "Recall", "Specificity", f"Prevalence in {judged.name}", "Precision", "Stated", "There")
         print("\nprecision at the stated prevalence:")
         print(format_table(headers, rows))

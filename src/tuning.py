@@ -1,6 +1,5 @@
 """What changed from run to run, and what it brought."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ NOT_TUNED = {"run_dir", "overwrite", "resume", "workers", "device"}
 def tuning_log(runs: Sequence[Path]) -> str:
     """A table with one row per run and model: what changed against the run before, best val AUROC, best val AUPRC.
 
-    Both figures are of the kept epoch, the one with the best val AUPRC. Raises ValueError where a folder holds no
+    Each figure is the best over the epochs. Raises ValueError where a folder holds no
     trained model.
     """
     rows, before = [], {}
@@ -26,12 +25,10 @@ def tuning_log(runs: Sequence[Path]) -> str:
         for folder in folders:
             settings, history = read_json(folder / "config.json"), read_table(folder / "history.csv")
             change = _changes(before.get(folder.name), settings)
-            kept = history.loc[history["val_auprc"].idxmax()] if history["val_auprc"].notna().any() else {}
-            figures = (float(kept.get(key, math.nan)) for key in ("val_auroc", "val_auprc"))
-            epochs = f"{kept.get('epoch', math.nan):.0f}/{len(history)}"
-            rows.append((str(run), folder.name, change, epochs, *figures))
+            figures = (float(history[key].max()) for key in ("val_auroc", "val_auprc"))
+            rows.append((str(run), folder.name, change, len(history), *figures))
             before[folder.name] = settings
-    headers = ("Run", "Model", "What changed", "Epoch kept", "Best val AUROC", "Best val AUPRC")
+    headers = ("Run", "Model", "What changed", "Epochs", "Best val AUROC", "Best val AUPRC")
     return format_table(headers, rows, digits=4)
 
 

@@ -54,6 +54,8 @@ def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[st
         pairs = [tuple(word.rpartition("=")[::2]) for word in words]
     stated = {}
     for name, value in pairs:
+        if not name:
+            raise ValueError(f"--prevalence {value}: expected CLASS=share, such as Edema=0.05")
         if name not in classes:
             raise ValueError(f"--prevalence {name}={value}: no class {name!r}; the classes are {', '.join(classes)}")
         if name in stated:

@@ -7,7 +7,6 @@ from sklearn.metrics import brier_score_loss
 from src.calibration import (
     brier_score,
     calibration_error,
-    correct_logits,
     correct_probs,
     masked_calibration,
     reliability,
@@ -15,15 +14,14 @@ from src.calibration import (
 
 
 def test_correction_divides_the_odds():
-    assert correct_logits(np.array([0.0, 2.0]), pos_weight=4) == pytest.approx([-np.log(4), 2 - np.log(4)])
     assert correct_probs(0.5, pos_weight=4) == pytest.approx(0.2)  # odds 1 become 1/4
     assert correct_probs([[0.5, 0.5]], pos_weight=[1, 0.25]).tolist() == [[0.5, 0.8]]
 
 
-def test_both_forms_agree_and_are_safe_at_the_ends():
+def test_it_is_logit_minus_log_pos_weight_and_safe_at_the_ends():
     logits = np.array([-800, -20, -1, 0, 3, 20, 800.0])
     corrected = correct_probs(expit(logits), pos_weight=30)
-    np.testing.assert_allclose(corrected, expit(correct_logits(logits, pos_weight=30)), rtol=1e-7)
+    np.testing.assert_allclose(corrected, expit(logits - np.log(30)), rtol=1e-7)
     assert (corrected[0], corrected[-1]) == (0, 1)
 
 
@@ -37,8 +35,6 @@ def test_correction_keeps_the_ranks(weight):
 def test_bad_weight_is_refused(weight):
     with pytest.raises(ValueError, match="pos_weight is"):
         correct_probs([0.5, 0.5], pos_weight=weight)
-    with pytest.raises(ValueError, match="pos_weight is"):
-        correct_logits([0.5, 0.5], pos_weight=weight)
 
 
 def test_a_model_trained_with_pos_weight_is_calibrated_after_correction():

@@ -49,7 +49,7 @@ def check_form(source):
     assert set(table["view"]) <= {"frontal", "lateral", ""} and set(context["sex"]) <= {"F", "M", ""}
     labels = table[list(source.classes)]
     assert (labels.dtypes == np.float64).all() and (labels.isin([1, 0, -1]) | labels.isna()).all(axis=None)
-    assert table["split"].isna().all() or table["split"].isin(["train", "val", "test"]).all()
+    assert (table["split"].isna() | table["split"].isin(["train", "val", "test"])).all()
     assert context["study_order"].min() == 0 and context["study_order"].dtype == np.int64
     assert all(isinstance(file, Path) and file.is_file() for file in source.files)
 
@@ -185,7 +185,7 @@ def test_mimic_lists_that_do_not_agree_are_problems(tmp_path):
     drop_rows(tmp_path / "mimic-cxr-2.0.0-metadata.csv", 4, 5)
     source = read_dataset(tmp_path)
     check_form(source)
-    assert len(source.table) == 21
+    assert len(source.table) == 22 and source.table["split"].isna().sum() == 1
     unlisted, unknown = source.problems
     assert "mimic-cxr-2.0.0-split.csv does not list: 1 (files/p10" in unlisted
     assert "metadata.csv does not know: 2 (files/p10" in unknown
@@ -284,9 +284,10 @@ def test_nih_faults_of_the_lists_are_problems(tmp_path):
         (tmp_path / f"{name}_list.txt").write_text("\r\n".join(names) + "\r\n\r\n")
     source = read_dataset(tmp_path)
     check_form(source)
-    assert len(source.table) == 11 and row(source, "images/00000001_000.png").split == "test"
+    assert len(source.table) == 12 and row(source, "images/00000001_000.png").split == "test"
+    assert list(source.table["image_id"][source.table["split"].isna()]) == ["images/00000001_001.png"]
     left_out, unknown, both = source.problems
-    assert left_out.endswith("left out that neither list names: 1 (00000001_001.png)")
+    assert left_out.endswith("that neither list names: 1 (00000001_001.png)")
     assert unknown.endswith("does not know: 1 (00009999_000.png)")
     assert both == "images in both lists, taken as test: 1 (00000001_000.png)"
 

@@ -51,7 +51,7 @@ def make_split(images, *, shuffled, workers=0):
         loader = eval_loader(dataset, batch_size=8, workers=workers, pin=False)
     mask = torch.from_numpy(labels >= 0)
     targets = torch.from_numpy(np.where(labels == 1, 1.0, 0.0)).float()
-    return Split(loader, targets, mask, labels)
+    return Split(loader, targets, mask)
 
 
 def make_run(patience=100):

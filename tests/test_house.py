@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STORIES = {"stages", "split_stage", "eda_stage", "decision_stages"}
+STORIES = {"stages", "split_stage", "eda_stage", "alpha_stage", "threshold_stage"}
 FLOORS = {
     **dict.fromkeys(STORIES, 4),
     **dict.fromkeys(("engine", "dataset", "models", "train_utils"), 3),
@@ -44,6 +44,7 @@ def test_imports_run_downward(path):
     assert not tops & {script.stem for script in SCRIPTS}, f"{path.stem} imports a script"
     assert path.stem in WITH_TORCH or not tops & TORCH, f"{path.stem} imports torch"
     assert path.stem == "config" or "argparse" not in tops
+    assert path.stem in STORIES or "config" not in edges(path), f"{path.stem} imports config"
 
 
 def test_imports_have_no_cycle():

@@ -1,16 +1,20 @@
 """Stages 1 to 3 on small trees of the other data sets, and what a tired user would type."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import check_split
 import eda_labels
+import ensemble_alpha_search
 import ensemble_threshold_search
+import test_resnet
 import train_resnet
 from src.artifacts import read_manifest
 from tests.trees import make_csv, make_mimic, make_nih, set_cell
@@ -40,6 +44,36 @@ def test_stages_1_to_3(tmp_path, make, splits, capsys):
     train_resnet.main([*flags, *TINY])
     assert len(pd.read_csv(tmp_path / "run" / "resnet50" / "history.csv")) == 1
     assert (tmp_path / "run" / "resnet50" / "best.pt").exists()
+
+
+def test_a_list_that_leaves_images_out_fails_the_published_split_and_costs_a_new_one_nothing(tmp_path, capsys):
+    data = make_nih(tmp_path / "nih", patients=12)
+    names = (data / "train_val_list.txt").read_text().split()
+    (data / "train_val_list.txt").write_text("\n".join(names[2:] + ["99999999_000.png"]))
+    flags = ["--data", str(data), "--run-dir", str(tmp_path / "run"), "--val-fraction", "0.3", "--overwrite"]
+    assert check_split.main(flags) == 1
+    out = capsys.readouterr().out
+    assert (
+        f"that neither list names: 2 ({names[0]}, {names[1]})" in out and "does not know: 1 (99999999_000.png)" in out
+    )
+    assert len(read_manifest(tmp_path / "run").table) == 22
+    check_split.main([*flags, "--split", "patient"])
+    assert "neither list" not in capsys.readouterr().out
+    assert len(read_manifest(tmp_path / "run").table) == 24
+
+
+def test_a_class_whose_labels_are_all_positive_trains_and_is_undefined(tmp_path, capsys):
+    data, run = make_csv(tmp_path / "data", patients=30, classes=("Only",)), tmp_path / "run"
+    for line in range(2, 62):
+        set_cell(data, line=line, column="Only", value="1")
+    assert check_split.main(["--data", str(data), "--run-dir", str(run), "--val-fraction", "0.3"]) == 1
+    with pytest.warns(UserWarning, match="label for Only: pos_weight 1"):
+        train_resnet.main(["--run-dir", str(run), *TINY, "--epochs", "2"])
+    test_resnet.main(["--run-dir", str(run), "--workers", "0", "--resamples", "10"])
+    metrics = json.loads((run / "resnet50" / "metrics_test.json").read_text())
+    assert metrics["per_class"]["Only"]["auroc"] is None and metrics["macro"]["auprc"] is None
+    assert metrics["per_class"]["Only"]["positives"] > 0 and metrics["macro"]["classes"] == 0
+    assert "n/a" in capsys.readouterr().out
 
 
 def run_script(*argv):
@@ -102,6 +136,34 @@ def test_outside_probabilities_that_do_not_match_are_refused(tmp_path, probs, tr
     with pytest.raises(ValueError, match=says):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--val-labels", "t.csv"], ["--test-probs", "p.csv"], ["--val-probs", "p.csv", "--test-probs", "p.csv"]]
+)
+def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
+    with pytest.raises(ValueError, match="--val-probs goes with --val-labels"):
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path)])
+    with pytest.raises(ValueError, match="--members takes at least two files"):
+        ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
+
+
+def test_members_named_like_the_rows_of_the_table_keep_their_rows(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    for name in ("ensemble", "other"):
+        probs = (labels + rng.random(60)) / 2
+        (tmp_path / f"{name}.csv").write_text("id,A\n" + "".join(f"{i},{p}\n" for i, p in enumerate(probs)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{y}\n" for i, y in enumerate(labels)))
+    members = [str(tmp_path / "ensemble.csv"), str(tmp_path / "other.csv")]
+    flags = ["--labels", str(tmp_path / "t.csv"), "--run-dir", str(tmp_path / "r"), "--resamples", "20"]
+    ensemble_alpha_search.main(["--members", *members, *flags])
+    out = capsys.readouterr().out
+    assert all(f"\n{name} " in out for name in (*members, "ensemble", "plain mean"))
+    with pytest.raises(ValueError, match="names a file twice"):
+        ensemble_alpha_search.main(["--members", members[0], members[0], *flags, "--overwrite"])
+    with pytest.raises(ValueError, match="too few resamples"):
+        ensemble_alpha_search.main(["--members", *members, *flags, "--overwrite", "--resamples", "1"])
 
 
 def test_outside_probabilities_give_thresholds_and_a_precision_elsewhere(tmp_path, capsys):

@@ -189,6 +189,45 @@ def test_resume_goes_on_and_refuses_a_changed_flag_that_matters(copied, capsys):
     assert history["epoch"].tolist() == [1, 2, 3]
 
 
+def test_a_mistyped_flag_does_not_cost_the_trained_model(copied):
+    run, flags = copied
+    before = (run / "resnet50" / "best.pt").read_bytes()
+    for mistake in (["--uncertain", "Edma=1"], ["--device", "nonsense"], ["--weights", str(run / "gone.pth")]):
+        with pytest.raises(ValueError):
+            train_resnet.main([*flags, *SMALL, "--overwrite", *mistake])
+    (run / "resnet50" / "last.pt").unlink()
+    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+        train_resnet.main([*flags, *SMALL, "--resume"])
+    assert (run / "resnet50" / "best.pt").read_bytes() == before
+
+
+def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
+    run, flags = copied
+    test_resnet.main([*flags, *FAST, "--overwrite"])
+    ensemble_threshold_search.main([*flags, "--resamples", "0", "--overwrite"])  # the same probabilities: fine
+    train_resnet.main([*flags, *SMALL, "--unfreeze-from", "fc", "--overwrite"])
+    with pytest.raises(ValueError, match="probs.json is not there; run the stage"):
+        ensemble_alpha_search.main([*flags, "--overwrite"])
+    test_resnet.main([*flags, *FAST, "--overwrite"])
+    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+        ensemble_threshold_search.main([*flags, "--overwrite"])
+    ensemble_alpha_search.main([*flags, "--resamples", "20", "--overwrite"])
+    path = run / "ensemble" / "probs_test.csv"
+    path.write_text(path.read_text().replace("0.", "0.0", 1))
+    with pytest.raises(ValueError, match="probs_test.csv is not the file that probs.json describes"):
+        ensemble_threshold_search.main([*flags, "--overwrite"])
+
+
+def test_another_choice_leaves_nothing_of_the_one_before(copied):
+    run, flags = copied
+    with pytest.raises(ValueError, match="recall target 1 cannot be promised"):
+        ensemble_threshold_search.main([*flags, "--recall", "0.85", "1", "--overwrite"])
+    assert (run / "ensemble" / "thresholds_recall_0.9.csv").exists()
+    ensemble_threshold_search.main([*flags, "--recall", "0.8", "--resamples", "0", "--no-pictures", "--overwrite"])
+    left = sorted(path.name for path in (run / "ensemble").glob("*recall*"))
+    assert left == ["thresholds_recall_0.8.csv"]
+
+
 def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path):
     run, flags = copied
     meta = json.loads((run / "manifest.json").read_text())
@@ -212,8 +251,7 @@ def test_the_tuning_log_says_what_changed(run_dir, copied, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum("unfreeze_from=layer4 -> fc" in line for line in lines) == 1
     assert any("efficientnet_b1" in line and "nothing" in line for line in lines)
-    history = pd.read_csv(run_dir / "resnet50" / "history.csv")
-    best = history.loc[history["val_auprc"].idxmax()]
+    best = pd.read_csv(run_dir / "resnet50" / "history.csv").max()
     assert any(f"{best['val_auroc']:.4f} |         {best['val_auprc']:.4f}" in line for line in lines)
     with pytest.raises(ValueError, match="holds no trained model"):
         tuning_log.main([str(run / "eda")])

@@ -85,6 +85,7 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
         ("id,X\na,1\na,0\n", "id 'a' stands there twice"),
         ("id,Y\na,1\n", "class 'X' is missing; it has Y"),
         ("id,X\n", "no rows"),
+        ("id,X,X\na,1,0\n", "column 'X' stands there twice"),
     ],
 )
 def test_bad_truth_is_refused(tmp_path, text, message):

@@ -121,3 +121,8 @@ def test_early_stopping_counts_epochs_without_a_better_score():
     again = EarlyStopping(patience=2)
     again.load_state_dict(stopping.state_dict())
     assert not again.step(0.6) and again.should_stop
+
+
+def test_without_any_score_the_latest_epoch_is_the_one_to_keep():
+    stopping = EarlyStopping(patience=3)
+    assert [stopping.step(s) for s in (math.nan, math.nan, 0.1, math.nan)] == [True, True, True, False]
