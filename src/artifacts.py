@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ def write_manifest(run_dir: Path, table: pd.DataFrame, meta: Mapping[str, Any], 
 
 
 def read_manifest(run_dir: Path) -> Manifest:
-    """Read and check the manifest of a run; raises ValueError where it is missing or was changed by hand."""
+    """Read and check the manifest of a run; raises ValueError where it is missing or was changed by hand.
+
+    Warns of the checks that its split failed.
+    """
     path = Path(run_dir) / "manifest.csv"
     if not path.exists():
         raise ValueError(f"{path} is not there; run check_split.py --run-dir {run_dir} first")
@@ -140,6 +144,8 @@ def read_manifest(run_dir: Path) -> Manifest:
     digest = sha256(path)
     if digest != meta.get("manifest_sha256"):
         raise ValueError(f"{path} is not the file that manifest.json describes; run check_split.py --overwrite")
+    if meta["failed"]:
+        warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=2)
     texts = dict.fromkeys(MANIFEST_COLUMNS, str)
     table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
     return Manifest(table, meta, digest)

@@ -109,12 +109,15 @@ def score(config: ScoreConfig) -> None:
     model = build_model(config.arch, num_classes=len(manifest.classes))
     model.net.load_state_dict(checkpoint["model"])
     model = model.to(device, memory_format=torch.channels_last)
-    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
-    results = {}
-    for split, view in views.items():
+    logits = {}
+    for split in views:
         loader = _eval_loader(manifest.part(split), config, device, size=checkpoint["image_size"])
-        logits = predict(model, loader, device=device, title=f"{config.arch} {split}")
-        results[split] = _evaluate(config, logits, view, checkpoint["pos_weight"], folder, split)
+        logits[split] = predict(model, loader, device=device, title=f"{config.arch} {split}")
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
+    results = {
+        split: _evaluate(config, logits[split], view, checkpoint["pos_weight"], folder, split)
+        for split, view in views.items()
+    }
     story = {
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": sha256(folder / "best.pt"),

@@ -77,6 +77,8 @@ def test_a_planted_leak_is_found(tmp_path, capsys, edit, found):
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
     assert failed == [f"FAILED: {found}"]
     assert read_json(tmp_path / "r" / "manifest.json")["failed"] == [found]
+    with pytest.warns(UserWarning, match="failed a check: .* in different splits|failed a check: .*another split"):
+        read_manifest(tmp_path / "r")
 
 
 def test_duplicates_within_one_split_are_no_leak(tmp_path):

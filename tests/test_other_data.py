@@ -177,3 +177,27 @@ def test_outside_probabilities_give_thresholds_and_a_precision_elsewhere(tmp_pat
     table = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv")
     assert table["class"].tolist() == ["A"] and table["status"].tolist() == ["ok"]
     assert table["test_recall"].isna().all()
+
+
+def test_thresholds_do_not_depend_on_the_order_of_rows_and_columns_or_on_names(tmp_path):
+    rng = np.random.default_rng(1)
+    labels = pd.DataFrame(rng.integers(0, 2, (200, 2)), columns=["A", "B"])
+    probs = ((labels + 2 * rng.random((200, 2))) / 3).rename_axis("id")
+    labels.insert(0, "patient_id", rng.integers(0, 150, 200))
+
+    def chosen(name, probs, labels):
+        probs.to_csv(tmp_path / f"{name}_p.csv")
+        labels.rename_axis("id").to_csv(tmp_path / f"{name}_t.csv")
+        flags = ["--val-probs", str(tmp_path / f"{name}_p.csv"), "--val-labels", str(tmp_path / f"{name}_t.csv")]
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / name), "--resamples", "0", "--no-pictures"])
+        table = pd.read_csv(tmp_path / name / "ensemble" / "thresholds_recall_0.85.csv").set_index("class")
+        return table[["threshold", "val_precision", "val_recall", "val_recall_lower", "plain_threshold"]]
+
+    plain = chosen("plain", probs, labels)
+    shuffled = chosen(
+        "shuffled", probs.sample(frac=1, random_state=0)[["B", "A"]], labels.sample(frac=1, random_state=1)
+    )
+    names = {"A": "Z", "B": "Y"}
+    renamed = chosen("renamed", probs.rename(columns=names), labels.rename(columns=names))
+    pd.testing.assert_frame_equal(shuffled.loc[["A", "B"]], plain)
+    pd.testing.assert_frame_equal(renamed.rename(index={"Z": "A", "Y": "B"}), plain)

@@ -240,6 +240,7 @@ def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_p
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
     assert "Traceback" not in done.stderr and "is not there" in done.stderr
+    assert (run / "resnet50" / "probs_test.csv").exists() and (run / "resnet50" / "probs.json").exists()
     assert not list(run.rglob("*.tmp*"))
 
 
