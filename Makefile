@@ -22,7 +22,7 @@ demo: env
 	$(BIN)/python check_split.py --run-dir $(RUN) --val-fraction 0.2 --overwrite
 	$(BIN)/python eda_labels.py --run-dir $(RUN) --overwrite
 	$(BIN)/python train_resnet.py $(SMALL) --unfreeze-from all --lr 5e-4 --epochs 7
-	$(BIN)/python train_efficientnet.py $(SMALL) --unfreeze-last-n-blocks 9 --lr 3e-4 --epochs 6
+	$(BIN)/python train_efficientnet.py $(SMALL) --unfreeze-last-n-blocks 9 --lr 3e-4 --epochs 4
 	$(BIN)/python test_resnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python test_efficientnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python ensemble_alpha_search.py --run-dir $(RUN) --overwrite
