@@ -1,5 +1,6 @@
 """The command line built from the dataclasses."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,7 +72,9 @@ def test_every_stage_flag_has_a_help_text():
 @pytest.mark.parametrize(
     ("result", "status"), [(None, None), (1, 1), (ValueError("bad value"), 2), (OSError("disk full"), 2)]
 )
-def test_run_turns_results_and_errors_into_exit_status(result, status, capsys):
+def test_run_turns_results_and_errors_into_exit_status(result, status, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back what `run` replaces
+
     def main():
         if isinstance(result, Exception):
             raise result
@@ -84,7 +87,9 @@ def test_run_turns_results_and_errors_into_exit_status(result, status, capsys):
     assert err.endswith(f"error: {result}\n") if isinstance(result, Exception) else err == ""
 
 
-def test_run_lets_a_bug_show_its_traceback():
+def test_run_lets_a_bug_show_its_traceback(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
     def main():
         raise KeyError("a bug")
 
