@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.bootstrap import bootstrap_metrics, resample
 from src.evaluate import masked_metrics
-from src.thresholds import build_curve, holding_rule, plain_rule
+from src.thresholds import build_curves, holding_rule, plain_rule
 
 RECALLS, RESAMPLES, PEER_RESAMPLES, SEED = (0.85, 0.90), 1000, 10, 0
 
@@ -74,10 +74,8 @@ def threshold_search(probs, targets, mask, patients):
         return np.array(chosen)
 
     def our_search():
-        codes, chosen = pd.factorize(patients)[0], []
-        for c, valid in enumerate(mask.T):
-            rows = np.flatnonzero(valid)
-            curve = build_curve(probs[rows, c], targets=targets[rows, c], patients=codes[rows])
+        chosen = []
+        for curve in build_curves(probs, targets=targets, mask=mask, patients=pd.factorize(patients)[0]):
             for target in RECALLS:
                 holding_rule(curve, recall=target)
             chosen.append([plain_rule(curve, recall=target).precision for target in RECALLS])

@@ -20,6 +20,7 @@ from src.thresholds import (
     apply_threshold,
     bonferroni,
     build_curve,
+    build_curves,
     holding_rule,
     patients_needed,
     plain_rule,
@@ -39,10 +40,10 @@ class Split:
     view: View
     patients: np.ndarray
 
-    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities, targets and patients of the valid entries of class `c`, [n] each."""
+    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and targets of the valid entries of class `c`, [n] each."""
         valid = self.view.mask[:, c]
-        return self.probs[valid, c], self.view.targets[valid, c], self.patients[valid]
+        return self.probs[valid, c], self.view.targets[valid, c]
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,9 @@ def search_thresholds(config: ThresholdConfig) -> None:
     auprc = [metrics[name]["auprc"] for name in classes]
     for split in filter(None, (val, test)):
         _print_split(split)
-    curves = []
-    for c in range(len(classes)):
-        probs, targets, patients = val.entries(c)
-        curves.append(build_curve(probs, targets=targets, patients=patients, grid=config.grid or None))
+    curves = build_curves(
+        val.probs, targets=val.view.targets, mask=val.view.mask, patients=val.patients, grid=config.grid or None
+    )
     confidence = config.confidence
     if config.family_wise and confidence:
         confidence = bonferroni(confidence, classes=len(classes))
@@ -156,7 +156,7 @@ def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], spl
     classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
     judged = {}
     for c, name in enumerate(classes):
-        probs, targets, _ = split.entries(c)
+        probs, targets = split.entries(c)
         outcome = apply_threshold(probs, targets=targets, threshold=thresholds[c])
         judged[name] = {"precision": outcome.precision, "recall": outcome.recall}
     accuracy = masked_metrics(split.probs, **split.view.arrays(), thresholds=thresholds)["macro"]["accuracy"]
@@ -252,7 +252,7 @@ def _print_groups(rule: RuleResult, judged: Split, auprc: list[float]) -> None:
     groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": [], "not defined": []}
     high, some, collapse, undefined = groups.values()
     for c, name in enumerate(judged.view.truth.classes):
-        _, targets, _ = judged.entries(c)
+        _, targets = judged.entries(c)
         if np.isnan(auprc[c]):
             undefined.append(name)
             continue
@@ -274,7 +274,7 @@ def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -
         rows = []
         for name, prevalence in stated.items():
             c = classes.index(name)
-            probs, targets, _ = judged.entries(c)
+            probs, targets = judged.entries(c)
             outcome = apply_threshold(probs, targets=targets, threshold=rule.thresholds[c])
             specificity = 1 - ratio(outcome.false, outcome.negatives)
             here = ratio(outcome.positives, outcome.positives + outcome.negatives)
@@ -290,7 +290,7 @@ def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: Split) -
     labels = {"holds": "recall that holds", "plain": "plain rule"}
     curves, rows = [], []
     for c, name in enumerate(judged.view.truth.classes):
-        probs, targets, _ = judged.entries(c)
+        probs, targets = judged.entries(c)
         curve = build_curve(probs, targets=targets)
         note = "infeasible: flags all" if rules[0].points[c].status != "ok" else ""
         points = []

@@ -6,6 +6,7 @@ rule that holds asks for a lower confidence bound on the recall of new patients.
 
 import math
 from bisect import bisect_left
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,22 @@ def build_curve(
         images=images,
         patients=people,
     )
+
+
+def build_curves(
+    probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, patients: np.ndarray, grid: float | None = None
+) -> list[Curve]:
+    """`build_curve` of every class: probs, targets, mask [N, C], patients [N] integers; C curves.
+
+    Classes run in threads: sorting, which is most of it, does not hold the interpreter lock.
+    """
+
+    def of_class(c: int) -> Curve:
+        rows = np.flatnonzero(mask[:, c])
+        return build_curve(probs[rows, c], targets=targets[rows, c], patients=patients[rows], grid=grid)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(of_class, range(mask.shape[1])))
 
 
 def _on_grid(ranking: Ranking, step: float) -> Ranking:
