@@ -62,14 +62,19 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raise ValueError where there is none or it does not parse."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise ValueError where there is none or it does not parse."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; run the stage that writes it first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); run the stage that writes it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} holds a {type(value).__name__}; expected an object; run the stage that writes it again"
+        )
+    return value
 
 
 def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:
@@ -84,11 +89,17 @@ def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
     """Read a CSV with pandas; raise ValueError where it is missing, empty or not a table."""
     try:
-        return pd.read_csv(path, **kwargs)
+        table = pd.read_csv(path, **kwargs)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run the stage that writes it first") from None
+        raise ValueError(f"{path} is not there; expected a CSV table, of your own or of the stage before") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV table: {error}") from None
+    names = table.columns if kwargs.get("header", 0) is not None else table.iloc[0]
+    if len(names) == 1 and any(mark in str(names[0]) for mark in ";\t"):
+        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
+    return table
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,10 @@ def read_manifest(run_dir: Path) -> Manifest:
     meta = read_json(path.with_suffix(".json"))
     digest = sha256(path)
     if digest != meta.get("manifest_sha256"):
-        raise ValueError(f"{path} is not the file that manifest.json describes; run check_split.py --overwrite")
+        raise ValueError(
+            f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
+            f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
+        )
     if meta["failed"]:
         warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=2)
     texts = dict.fromkeys(MANIFEST_COLUMNS, str)

@@ -53,7 +53,7 @@ def leaks(table: pd.DataFrame) -> list[str]:
                 total = int((table["split"] == split).sum())
                 failed.append(
                     f"{plural(here[key].nunique(), name)} with {len(here):,} of the {total:,} {split} images also in "
-                    f"another split; first: {here[key].iloc[0]}"
+                    f"another split; first: {here[key].iloc[0]} (--split patient makes a sound one)"
                 )
     return failed
 

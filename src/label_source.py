@@ -79,6 +79,8 @@ def read_text_csv(path: Path) -> pd.DataFrame:
                 lines.append(reader.line_num)
     if not rows:
         raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
     named = [name for name in header if name]
     doubled = [name for name in named if named.count(name) > 1]
     if doubled:

@@ -112,10 +112,12 @@ def read_probs(path: Path) -> Probs:
     """Read probabilities: the first column is the id, each other one a class.
 
     Raises ValueError naming file, class, id and value where one is blank, no number or outside [0, 1], and for
-    doubled ids or classes and a file without rows.
+    doubled ids or classes, a file without rows, and one of nothing but 0 and 1, which is one of labels.
     """
     path = Path(path)
     header = _header(path)
+    if not header[0]:
+        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
     table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
@@ -125,10 +127,13 @@ def read_probs(path: Path) -> Probs:
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
     if len(bad):
         row, column = bad[0]
+        value = table.iloc[row, column + 1]
         raise ValueError(
-            f"{path}: {classes[column]} of {ids[row]} is {table.iloc[row, column + 1]!s}; expected a probability "
+            f"{path}: {classes[column]} of {ids[row]} is {'blank' if value == '' else value}; expected a probability "
             f"from 0 to 1 (values like this in the file: {len(bad)})"
         )
+    if np.isin(values, (0, 1)).all():
+        raise ValueError(f"{path} holds nothing but 0 and 1; expected probabilities: is it a file of labels?")
     return Probs(ids, classes, values, path)
 
 

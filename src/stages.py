@@ -99,6 +99,8 @@ def score(config: ScoreConfig) -> None:
     folder = config.run_dir / config.arch
     claim([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     checkpoint = load_checkpoint(folder / "best.pt")
+    if checkpoint["arch"] != config.arch:
+        raise ValueError(f"{folder / 'best.pt'} is a checkpoint of {checkpoint['arch']}; expected {config.arch}")
     if checkpoint["manifest_sha256"] != manifest.sha256:
         raise ValueError(f"{folder / 'best.pt'} was trained on another manifest than the run's; train again")
     views = {

@@ -112,7 +112,13 @@ def search_thresholds(config: ThresholdConfig) -> None:
 
 def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
     """The blend that stage 5 left, on val and on test."""
-    folder, manifest = config.run_dir / "ensemble", read_manifest(config.run_dir)
+    folder = config.run_dir / "ensemble"
+    if (folder / "probs_val.csv").exists() and not (config.run_dir / "manifest.csv").exists():
+        raise ValueError(
+            f"{config.run_dir} holds a blend of files made elsewhere and no manifest; pass "
+            f"--val-probs {folder}/probs_val.csv --val-labels TRUTH.csv"
+        )
+    manifest = read_manifest(config.run_dir)
     blended = read_json(folder / "probs.json").get("members_sha256", {})
     for model, digests in blended.items():
         if read_json(config.run_dir / model / "probs.json").get("probs_sha256") != digests:
@@ -143,6 +149,13 @@ def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, An
             print(f"columns of {labels} that {path} does not have, ignored: {', '.join(unused)}")
         splits.append(_split(config, name, read_probs(path).aligned(truth.ids, classes), truth))
         sources |= {str(path): sha256(path), str(labels): sha256(labels)}
+    if splits[1] is not None:
+        shared = set(splits[0].view.truth.patients) & set(splits[1].view.truth.patients)
+        if shared:
+            raise ValueError(
+                f"{len(shared):,} patients stand in both --val-labels and --test-labels, first {sorted(shared)[0]}; "
+                "a test needs patients of its own"
+            )
     return *splits, {"sources": sources}
 
 
@@ -267,7 +280,10 @@ def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -
     classes, view = judged.view.truth.classes, judged.view
     flags = judged.probs >= rule.thresholds
     table = per_thousand(flags, targets=view.targets, mask=view.mask, studies=view.truth.studies, classes=classes)
-    print(f"\nper 1,000 labeled {judged.name} studies, at the thresholds that hold:")
+    print(
+        f"\nper 1,000 labeled {judged.name} studies, at the thresholds that hold; the last row counts studies with "
+        "at least one flag, one finding missed, one false flag:"
+    )
     headers = ("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged")
     print(format_table(headers, table.itertuples(index=False), digits=0))
     if stated:

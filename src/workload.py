@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.artifacts import read_table
 
-ANY = "any finding"
+ANY = "at least one finding"
 
 
 def per_thousand(

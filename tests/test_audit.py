@@ -10,7 +10,8 @@ import check_split
 from src.artifacts import read_json, read_manifest
 from tests.trees import write_csv
 
-CLASSES = ("A", "B")
+TWICE = "under 2 names in different splits: img/01_1.png (train), img/29_1.png (test)"
+LEAKED, REMEDY = "of the 10 test images also in another split; first", "(--split patient makes a sound one)"
 
 
 def make_set(root, *, patients=30, edit=None):
@@ -66,10 +67,10 @@ def copy_within_a_split(rows, root):
 @pytest.mark.parametrize(
     ("edit", "found"),
     [
-        (leak_patient, "1 patient with 1 of the 10 test images also in another split; first: p03"),
-        (leak_study, "1 study with 1 of the 10 test images also in another split; first: s03"),
-        (copy_file, "the same file under 2 names in different splits: img/01_1.png (train), img/29_1.png (test)"),
-        (encode_again, "the same pixels under 2 names in different splits: img/01_1.png (train), img/29_1.png (test)"),
+        (leak_patient, f"1 patient with 1 {LEAKED}: p03 {REMEDY}"),
+        (leak_study, f"1 study with 1 {LEAKED}: s03 {REMEDY}"),
+        (copy_file, f"the same file {TWICE}"),
+        (encode_again, f"the same pixels {TWICE}"),
     ],
 )
 def test_a_planted_leak_is_found(tmp_path, capsys, edit, found):

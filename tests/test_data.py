@@ -572,3 +572,10 @@ def test_study_order():
     patients = ["A", "A", "A", "B", "A", "B", "A"]
     studies = ["z", "y", "x", "x", "x", "w", "v"]
     assert study_order(patients, studies, [np.nan, 5, 9, 1, 3, 1, 4]).tolist() == [3, 2, 0, 0, 0, 1, 1]
+
+
+def test_semicolons_are_named_as_such(tmp_path):
+    file = make_csv(tmp_path)
+    file.write_text(file.read_text().replace(",", ";"))
+    with pytest.raises(ValueError, match="separated by semicolons or tabs; expected commas"):
+        read_dataset(file)

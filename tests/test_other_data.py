@@ -148,6 +148,15 @@ def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
 
 
+def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
+    (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.{i}\n" for i in range(1, 9)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
+    p, t = str(tmp_path / "p.csv"), str(tmp_path / "t.csv")
+    flags = ["--val-probs", p, "--val-labels", t, "--test-probs", p, "--test-labels", t]
+    with pytest.raises(ValueError, match="8 patients stand in both --val-labels and --test-labels"):
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r")])
+
+
 def test_members_named_like_the_rows_of_the_table_keep_their_rows(tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 60)

@@ -201,6 +201,17 @@ def test_a_mistyped_flag_does_not_cost_the_trained_model(copied):
     assert (run / "resnet50" / "best.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", ["empty", "truncated", "the other model's"])
+def test_a_damaged_or_foreign_checkpoint_is_one_clear_line(copied, damage):
+    run, flags = copied
+    path = run / "resnet50" / "best.pt"
+    data = {"empty": b"", "truncated": path.read_bytes()[:5000]}
+    path.write_bytes(data.get(damage, (run / "efficientnet_b1" / "best.pt").read_bytes()))
+    with pytest.raises(ValueError, match=r"best.pt is (damaged|a checkpoint of efficientnet_b1; expected resnet50)"):
+        test_resnet.main([*flags, *FAST, "--overwrite"])
+    assert (run / "resnet50" / "probs_val.csv").exists()
+
+
 def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
     run, flags = copied
     test_resnet.main([*flags, *FAST, "--overwrite"])

@@ -32,6 +32,9 @@ def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
         ("id,X\n", r"0 rows"),
         ("id\na\n", r"0 classes"),
         ("", r"not a CSV table"),
+        ("id;X\na;0.5\n", r"separated by semicolons"),
+        (",id,X\n0,a,0.5\n", r"first column has no name"),
+        ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
     ],
 )
 def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):

@@ -17,7 +17,7 @@ def test_counts_are_per_labeled_study():
     table = per_thousand(flags, targets=targets, mask=mask, studies=studies, classes=CLASSES).set_index("class")
     assert table.loc["A"].tolist() == pytest.approx([3, 2000 / 3, 1000 / 3, 1000 / 3])
     assert table.loc["B C"].tolist() == pytest.approx([2, 1000, 0, 500])
-    assert table.loc["any finding"].tolist() == pytest.approx([3, 2000 / 3, 1000 / 3, 2000 / 3])
+    assert table.loc["at least one finding"].tolist() == pytest.approx([3, 2000 / 3, 1000 / 3, 2000 / 3])
 
 
 def test_a_class_without_labels_has_no_rate():
