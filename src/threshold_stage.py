@@ -241,7 +241,7 @@ def _print_target(recall: float, confidence: float, rules: list[RuleResult], jud
             rows.append(
                 (name if rule is rules[0] else "", rule.kind, point.threshold, point.precision, point.recall)
                 + (point.recall_lower, with_interval(values, "precision"), with_interval(values, "recall"))
-                + (auprc[c], _status(point))
+                + (auprc[c], _status(point, flags_all=bool((judged.entries(c)[0] >= point.threshold).all())))
             )
     print(format_table(headers, rows))
     if judged.name == "val":
@@ -254,9 +254,9 @@ def _print_target(recall: float, confidence: float, rules: list[RuleResult], jud
     _print_groups(rules[0], judged, auprc)
 
 
-def _status(point: OperatingPoint) -> str:
+def _status(point: OperatingPoint, *, flags_all: bool) -> str:
     if point.status == "ok":
-        return "ok"
+        return "ok, flags all" if flags_all else "ok"
     return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
 
 

@@ -148,6 +148,14 @@ def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
 
 
+def test_a_threshold_that_flags_everybody_is_said_to(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.5\n" for i in range(60)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    flags = ["--val-probs", str(tmp_path / "p.csv"), "--val-labels", str(tmp_path / "t.csv"), "--resamples", "0"]
+    ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r"), "--no-pictures"])
+    assert capsys.readouterr().out.count("ok, flags all") == 4  # two targets, two rules
+
+
 def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
     (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.{i}\n" for i in range(1, 9)))
     (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
