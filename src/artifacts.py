@@ -50,6 +50,11 @@ def clear(folder: Path, *patterns: str) -> None:
             path.unlink()
 
 
+def clear_temporary(folder: Path) -> None:
+    """Remove what a writer that was killed left half-written in a folder that nobody else writes to."""
+    clear(folder, ".*.tmp.*")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hex."""
     with open(path, "rb") as handle:
@@ -122,6 +127,10 @@ class Manifest:
     def image_root(self) -> Path:
         """Folder the image ids are relative to."""
         return Path(self.meta["image_root"])
+
+    def image_paths(self) -> list[Path]:
+        """Where the image of each row lies."""
+        return [self.image_root / name for name in self.table["image_id"]]
 
     def labels(self) -> np.ndarray:
         """Raw labels [N, C] float64: 1, 0, -1 or NaN."""

@@ -7,6 +7,7 @@ config; they take plain arguments.
 import argparse
 import dataclasses
 import math
+import os
 import sys
 import types
 import typing
@@ -80,6 +81,9 @@ class EdaConfig(StageConfig):
 POLICY_HELP = "mask, or a target in [0, 1], for all classes or as CLASS=value, e.g. mask Atelectasis=1 Edema=0.6"
 
 
+CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: read the files each time)"
+
+
 @dataclass(frozen=True)
 class TrainConfig(StageConfig):
     """What both training scripts take."""
@@ -87,7 +91,8 @@ class TrainConfig(StageConfig):
     arch: str = option("", hidden=True)
     weights: str = option("imagenet", "imagenet, none, or a file with a torchvision state dict")
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
-    batch_size: int = option(32, "images per step", low=1)
+    batch_size: int = option(32, "images per pass, of all processes together", low=1)
+    accumulate: int = option(1, "passes per optimizer step; more of smaller batches need less memory", low=1)
     epochs: int = option(20, "most epochs to train", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
     weight_decay: float = option(1e-2, "AdamW's decay, not applied to norms and biases", low=0, high=1)
@@ -100,9 +105,14 @@ class TrainConfig(StageConfig):
     )
     missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {POLICY_HELP}")
     augment: bool = option(True, "flip, rotate, scale, shift, vary brightness and contrast of the training images")
-    workers: int = option(2, "processes that read images", low=0)
+    freeze_batchnorm: bool = option(False, "keep every BatchNorm as it was pretrained, for small batches")
+    workers: int = option(2, "processes that read images, per training process", low=0)
+    cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+    bfloat16: bool = option(True, "compute in bfloat16 where the device is a CUDA GPU; weights stay float32")
+    compile: bool = option(False, "compile the training step first: minutes at the start, faster steps after")
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
+    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
     resume: bool = option(False, "go on from last.pt, from the beginning where there is none")
 
 
@@ -156,8 +166,9 @@ class ScoreConfig(EvaluationConfig):
 
     arch: str = option("resnet50", hidden=True)
     prior_correction: bool = option(True, "undo pos_weight: logit - log(pos_weight); --no-... keeps the raw sigmoid")
-    batch_size: int = option(64, "images per step", low=1)
+    batch_size: int = option(128, "images per pass, per process", low=1)
     workers: int = option(2, "processes that read images", low=0)
+    cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
 
 
@@ -194,6 +205,32 @@ class ThresholdConfig(EvaluationConfig):
 
 
 @dataclass(frozen=True)
+class PredictConfig(StageConfig):
+    """predict.py"""
+
+    images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
+    out: Path = option(Path("predictions.csv"), "table to write, one row per image")
+    append: bool = option(False, "go on with a table that --out holds: skip the images that it has results of")
+    recall: float | None = option(
+        None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
+    )
+    thresholds: Path | None = option(
+        None, "thresholds.json of stage 6 or saved from the report (default: the run's, of stage 6)"
+    )
+    heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
+    batch_size: int = option(32, "images per pass", low=1)
+    workers: int = option(2, "processes that read images", low=0)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+
+
+@dataclass(frozen=True)
+class ReportConfig(StageConfig):
+    """report.py"""
+
+    out: Path | None = option(None, "file to write (default: report.html in the run folder)")
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """tuning_log.py"""
 
@@ -224,9 +261,26 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
     return dataclasses.replace(defaults, **values)
 
 
+def as_flags(config: StageConfig, **changed: Any) -> list[str]:
+    """The arguments that make this config, with some fields `changed`, of its class's defaults."""
+    config = dataclasses.replace(config, **changed)
+    flags: list[str] = []
+    for f in fields(config):
+        value, flag = getattr(config, f.name), "--" + f.name.replace("_", "-")
+        if f.metadata.get("hidden") or value == f.default:
+            continue
+        if isinstance(value, bool):
+            flags.append(flag if value else "--no-" + flag[2:])
+        else:
+            flags += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return flags
+
+
 def run(main: Callable[[], int | None]) -> typing.NoReturn:
     """Run a stage script: ValueError and OSError become one line on stderr and exit status 2."""
     script = Path(sys.argv[0]).name
+    if os.environ.get("RANK", "0") != "0":
+        script += f" (process {os.environ['RANK']})"
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         sys.exit(main())

@@ -1,93 +1,183 @@
 """Images by row number, in batches whose order depends on seed and epoch alone."""
 
+import itertools
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from src.cache import CachedImages, open_cache
+from src.distributed import rank, world_size
 from src.transforms import read_image
 
 
+class Batch(NamedTuple):
+    """Images uint8 [B, 1, S, S], their rows int64 [B], and per image what is wrong with it, "" for nothing."""
+
+    images: torch.Tensor
+    rows: torch.Tensor
+    faults: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its images on their way to a device, while the CPU goes on."""
+        return self._replace(images=self.images.to(device, non_blocking=True))
+
+
 class ImageDataset(Dataset):
-    """Row -> (uint8 image [1, size, size], row), or what is wrong with the image.
+    """Rows -> Batch, from image files or from the cache of them.
 
     Labels stay outside, in arrays indexed by row. A fault is returned, not raised: an exception that crosses from a
-    loader's process arrives wrapped in that process's traceback.
+    loader's process arrives wrapped in that process's traceback. In place of an image that cannot be read stands
+    another of the batch, so that batches keep their size and BatchNorm sees radiographs only.
     """
 
-    def __init__(self, paths: Sequence[Path], *, size: int):
+    def __init__(self, paths: Sequence[Path], *, size: int, cache: CachedImages | None = None):
         self.paths = list(paths)
         self.size = size
+        self.cache = cache
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], *, size: int, cache: Path | None, workers: int) -> "ImageDataset":
+        """The data set of these files, by way of the cache in a folder where one is given, filled first."""
+        return cls(paths, size=size, cache=open_cache(cache, paths, size=size, workers=workers) if cache else None)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, int] | str:
-        try:
-            return read_image(self.paths[row], size=self.size), row
-        except ValueError as error:
-            return str(error)
+    def __getitem__(self, rows: list[int]) -> Batch:
+        if self.cache is not None:
+            pixels, faults = self.cache.read(rows)
+            images = torch.from_numpy(pixels)
+        else:
+            images, faults = self._read(rows)
+        readable = next((index for index, fault in enumerate(faults) if not fault), None)
+        for index, fault in enumerate(faults):
+            if fault and readable is not None:
+                images[index] = images[readable]
+        return Batch(images, torch.tensor(rows), faults)
+
+    def _read(self, rows: list[int]) -> tuple[torch.Tensor, list[str]]:
+        images = torch.zeros(len(rows), 1, self.size, self.size, dtype=torch.uint8)
+        faults = [""] * len(rows)
+        for index, row in enumerate(rows):
+            try:
+                images[index] = read_image(self.paths[row], size=self.size)
+            except ValueError as error:
+                faults[index] = str(error)
+        return images, faults
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Every row once per epoch, shuffled by (seed, epoch), in batches that differ by at most one in size.
+    """Every row once per epoch, shuffled by (seed, epoch), in `accumulate` batches per optimizer step.
 
-    Even batches leave no last batch of one image, which BatchNorm cannot train on.
+    Batches are those of all processes together and differ by at most one in size, so that no last batch of one image
+    is left, which BatchNorm cannot train on; a process gets its share of each. `epoch` and `start`, the first step,
+    are set before iterating. Raises ValueError where there are too few rows for every process to get one.
     """
 
-    def __init__(self, rows: int, *, batch_size: int, seed: int):
+    def __init__(self, rows: int, *, batch_size: int, seed: int, accumulate: int = 1):
         super().__init__()
         self.rows = rows
-        self.batches = math.ceil(rows / batch_size)
+        self.accumulate = accumulate
+        self.steps = math.ceil(rows / (batch_size * accumulate))
         self.seed = seed
         self.epoch = 0
+        self.start = 0
+        self._shuffled: tuple[int, tuple[torch.Tensor, ...]] | None = None
+        smallest = rows // (self.steps * accumulate)
+        if smallest < world_size():
+            raise ValueError(
+                f"{rows} training images at --batch-size {batch_size} --accumulate {accumulate} make batches of "
+                f"{smallest} images for {world_size()} processes; lower --accumulate or raise --batch-size"
+            )
 
     def __len__(self) -> int:
-        return self.batches
+        return (self.steps - self.start) * self.accumulate
+
+    def sizes(self, step: int) -> list[int]:
+        """Images in each batch of a step, of all processes together."""
+        return [len(rows) for rows in self._batches()[step * self.accumulate : (step + 1) * self.accumulate]]
+
+    def rows_of(self, step: int) -> list[int]:
+        """The rows of a step of the epoch, of all processes together."""
+        return torch.cat(self._batches()[step * self.accumulate : (step + 1) * self.accumulate]).tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(self.rows, generator=epoch_generator(self.seed, self.epoch))
-        return (batch.tolist() for batch in order.tensor_split(self.batches))
+        for batch in self._batches()[self.start * self.accumulate :]:
+            yield batch.tensor_split(world_size())[rank()].tolist()
+
+    def _batches(self) -> tuple[torch.Tensor, ...]:
+        """The rows [B] of each batch of the epoch."""
+        if self._shuffled is None or self._shuffled[0] != self.epoch:
+            order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
+            self._shuffled = self.epoch, order.tensor_split(self.steps * self.accumulate)
+        return self._shuffled[1]
 
 
-def collate(samples: list[tuple[torch.Tensor, int] | str]) -> tuple[torch.Tensor, torch.Tensor] | str:
-    """(uint8 [B, 1, S, S], rows [B]), or the first fault among the samples."""
-    for sample in samples:
-        if isinstance(sample, str):
-            return sample
-    images, rows = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(rows)
+def derived_seed(*keys: int) -> int:
+    """A seed that depends on all the keys, such as (seed, epoch, step), and differs where one of them does."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
 
 
-def batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of a loader; raises ValueError for one with an image that cannot be read."""
-    for batch in loader:
-        if isinstance(batch, str):
-            raise ValueError(batch)
-        yield batch
+def generator(*keys: int) -> torch.Generator:
+    """A generator whose stream depends on the keys alone, so that a resumed run draws the same numbers."""
+    return torch.Generator().manual_seed(derived_seed(*keys))
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A generator whose stream depends on seed and epoch alone, so that a resumed epoch draws the same numbers."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
-def train_loader(dataset: ImageDataset, *, batch_size: int, seed: int, workers: int, pin: bool) -> DataLoader:
-    """Batches (uint8 [B, 1, S, S], rows [B]) in a new order each epoch; set `loader.batch_sampler.epoch` first."""
-    batches = EpochBatches(len(dataset), batch_size=batch_size, seed=seed)
-    return DataLoader(dataset, batch_sampler=batches, **_options(workers, pin))
+def train_loader(
+    dataset: ImageDataset, *, batch_size: int, seed: int, workers: int, pin: bool, accumulate: int = 1
+) -> DataLoader:
+    """Batches in a new order each epoch; set `epoch` and `start` of `loader.sampler` first."""
+    sampler = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, accumulate=accumulate)
+    return _loader(dataset, sampler, workers=workers, pin=pin)
 
 
 def eval_loader(dataset: ImageDataset, *, batch_size: int, workers: int, pin: bool) -> DataLoader:
-    """Batches (uint8 [B, 1, S, S], rows [B]) in row order."""
-    return DataLoader(dataset, batch_size=batch_size, **_options(workers, pin))
+    """Batches in row order, of which a process gets its share whole, so that each is computed as if by one process."""
+    rows = range(len(dataset))
+    batches = [list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+    return _loader(dataset, batches[rank() :: world_size()], workers=workers, pin=pin)
 
 
-def _options(workers: int, pin: bool) -> dict[str, Any]:
-    """A generator of its own keeps the loader from drawing on the global one, whatever the number of workers."""
-    own = torch.Generator()
-    options = {"num_workers": workers, "pin_memory": pin, "persistent_workers": workers > 0}
-    return options | {"generator": own, "collate_fn": collate}
+def on_device(loader: DataLoader, device: torch.device) -> Iterator[Batch]:
+    """The batches of a loader on a device, the next one already on its way there."""
+    ahead: Batch | None = None
+    for batch in loader:
+        following = batch.to(device)
+        if ahead is not None:
+            yield ahead
+        ahead = following
+    if ahead is not None:
+        yield ahead
+
+
+def steps(loader: DataLoader, device: torch.device) -> Iterator[list[Batch]]:
+    """The batches of each optimizer step that a train loader has left."""
+    batches = on_device(loader, device)
+    while parts := list(itertools.islice(batches, loader.sampler.accumulate)):
+        yield parts
+
+
+def _loader(dataset: ImageDataset, batches: Sampler | list[list[int]], *, workers: int, pin: bool) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=None,  # the sampler makes the batches
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        generator=torch.Generator(),  # its own, else it draws on the global one, differently with 0 and more workers
+    )
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """SIGINT and SIGTERM reach the whole process group; the reader must live until the batch in hand is trained on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)

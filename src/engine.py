@@ -1,7 +1,15 @@
-"""The epoch loop: explicit objects in, plain dicts out."""
+"""The epoch loop: explicit objects in, plain dicts out.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+Whatever is drawn in a step (order, augmentation, dropout) depends on seed, epoch and step alone: a run's place in its
+epoch stands for the state of every random generator, and a resumed run draws what the first one would have.
+"""
+
+import contextlib
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -11,125 +19,262 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from src.dataset import batches, epoch_generator
+from src.dataset import Batch, derived_seed, generator, on_device, steps
+from src.distributed import combined, gathered, is_main, rank, share, total, without_exchange, world_size
 from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
+from src.models import ChestNet
 from src.train_utils import masked_bce
-from src.transforms import augment, normalize
+from src.transforms import draw_augmentation, prepare
+from src.watch import Watch
+
+MOST_UNREADABLE = 0.01  # share of the training images
+LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
 
 
 @dataclass(frozen=True)
 class Split:
     """What the engine needs of one split: images by row, and their targets [N, C] float32 and mask [N, C] bool.
 
-    Targets and mask are those of the training policy, on the device.
+    Targets and mask are those of the training policy, on the CPU.
     """
 
     loader: DataLoader
     targets: torch.Tensor
     mask: torch.Tensor
 
+    def labels(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets and mask [B, C] of a batch; nothing is valid of an image that cannot be read."""
+        readable = torch.tensor([not fault for fault in batch.faults])
+        return self.targets[batch.rows], self.mask[batch.rows] & readable[:, None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What does not change while a model trains; pos_weight [C] is on the device."""
+
+    train: Split
+    val: Split
+    pos_weight: torch.Tensor
+    classes: tuple[str, ...]
+    seed: int
+    augmented: bool = True
+    bfloat16: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model trains."""
+        return self.pos_weight.device
+
+
+@dataclass
+class Progress:
+    """Where in an epoch a run is: optimizer steps done, and what all processes met in them.
+
+    `loss` is the sum over the `valid` entries; `skipped` images could not be read.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    valid: int = 0
+    skipped: int = 0
+
 
 @dataclass
 class Run:
-    """All that changes while a model trains; `history` has one record per finished epoch."""
+    """All that changes while a model trains; `history` has one record per finished epoch.
 
-    model: nn.Module
+    `net` is what a training step calls: the model, or that model compiled or shared among processes.
+    """
+
+    model: ChestNet
     optimizer: Optimizer
     scheduler: ReduceLROnPlateau
     stopping: EarlyStopping
+    net: Callable[[torch.Tensor], torch.Tensor]
     history: list[dict[str, float]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    known_faults: set[str] = field(default_factory=set)
 
     def state_dict(self) -> dict:
         """Everything a resume needs."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "stopping")}
-        return {**parts, "history": self.history}
+        return {**parts, "history": self.history, "progress": asdict(self.progress)}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state`."""
         for name in ("model", "optimizer", "scheduler", "stopping"):
             getattr(self, name).load_state_dict(state[name])
         self.history = list(state["history"])
+        self.progress = Progress(**state["progress"])
 
 
-def train_one_epoch(
-    run: Run, split: Split, *, pos_weight: torch.Tensor, epoch: int, seed: int, augmented: bool
-) -> float:
-    """Train on every batch once; returns the loss, weighted by valid entries.
+def fit(run: Run, task: Task, *, epochs: int, watch: Watch) -> Iterator[tuple[dict[str, float], bool] | None]:
+    """Train until `epochs` are done or the validation macro AUPRC stops rising.
 
-    Order, augmentation and dropout depend on seed and epoch alone. Raises ValueError where the loss is not finite,
-    naming the images of the batch.
+    Yields (record, improved) after an epoch, whose record also stands at the end of `run.history`, and None where
+    `watch` says to save within one. Goes on where `run` is.
     """
-    device = pos_weight.device
-    generator = epoch_generator(seed + 1, epoch)
-    torch.manual_seed(seed * 1_000_003 + epoch)
-    loader = split.loader
-    loader.batch_sampler.epoch = epoch
-    run.model.train()
-    total, valid = 0.0, 0
-    for images, rows in tqdm(batches(loader), desc=f"epoch {epoch}", total=len(loader), unit="batch", leave=False):
-        images = images.to(device, non_blocking=True).float().div_(255)
-        images = normalize(augment(images, generator=generator) if augmented else images)
-        rows = rows.to(device)
-        mask = split.mask[rows]
-        loss = masked_bce(run.model(images), targets=split.targets[rows], mask=mask, pos_weight=pos_weight)
-        if not torch.isfinite(loss):
-            names = ", ".join(str(loader.dataset.paths[row]) for row in rows.tolist())
-            raise ValueError(f"the loss is {loss.item()} in epoch {epoch}; lower --lr. Images of the batch: {names}")
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-        count = int(mask.sum())
-        total, valid = total + loss.item() * count, valid + count
-    return total / max(valid, 1)
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, loader: DataLoader, *, device: torch.device, title: str) -> torch.Tensor:
-    """Logits [N, C] float32 on the CPU, in row order."""
-    model.eval()
-    logits = []
-    for images, _ in tqdm(batches(loader), desc=title, total=len(loader), unit="batch", leave=False):
-        images = normalize(images.to(device, non_blocking=True).float().div_(255))
-        logits.append(model(images).float().cpu())
-    return torch.cat(logits)
-
-
-def validate(model: nn.Module, split: Split, *, pos_weight: torch.Tensor, classes: tuple[str, ...]) -> dict[str, float]:
-    """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1."""
-    device = pos_weight.device
-    logits = predict(model, split.loader, device=device, title="validation")
-    loss = masked_bce(logits.to(device), targets=split.targets, mask=split.mask, pos_weight=pos_weight)
-    probs = logits.double().sigmoid().numpy()
-    targets = split.targets.cpu().numpy()
-    hard = split.mask.cpu().numpy() & np.isin(targets, (0, 1))
-    macro = masked_metrics(probs, targets=targets, mask=hard, classes=classes)["macro"]
-    return {"val_loss": loss.item(), "val_auroc": macro["auroc"], "val_auprc": macro["auprc"]}
-
-
-def fit(
-    run: Run,
-    *,
-    train: Split,
-    val: Split,
-    pos_weight: torch.Tensor,
-    classes: tuple[str, ...],
-    epochs: int,
-    seed: int,
-    augmented: bool,
-) -> Iterator[tuple[dict[str, float], bool]]:
-    """Train until `epochs` are done or the validation macro AUPRC stops rising; yields (record, improved) per epoch.
-
-    The record also stands at the end of `run.history`. Goes on after the last epoch there.
-    """
-    for epoch in range(len(run.history) + 1, epochs + 1):
-        if run.stopping.should_stop:
-            return
-        lr = run.optimizer.param_groups[0]["lr"]
-        loss = train_one_epoch(run, train, pos_weight=pos_weight, epoch=epoch, seed=seed, augmented=augmented)
-        scores = validate(run.model, val, pos_weight=pos_weight, classes=classes)
-        record = {"epoch": epoch, "train_loss": loss, **scores, "lr": lr}
+    while len(run.history) < epochs and not run.stopping.should_stop:
+        epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]
+        yield from train_one_epoch(run, task, epoch=epoch, watch=watch)
+        scores = validate(run.model.folded(), task, watch=watch)
+        if scores is None:  # asked to stop: the epoch's steps are done, its validation is not
+            yield None
+            continue
+        done, run.progress = run.progress, Progress()
+        skipped = done.skipped + scores.pop("val_skipped")
+        record = {"epoch": epoch, "train_loss": done.loss / max(done.valid, 1), **scores, "lr": lr, "skipped": skipped}
         run.history.append(record)
         improved = run.stopping.step(scores["val_auprc"])
         run.scheduler.step(scores["val_auprc"])
         yield record, improved
+
+
+def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterator[None]:
+    """Train on the batches of the epoch that are not done; yields where `watch` says to save.
+
+    Raises ValueError where the loss is not finite, naming the images of the step, and where more than 1% of the
+    training images cannot be read.
+    """
+    progress, loader = run.progress, task.train.loader
+    sampler = loader.sampler
+    sampler.epoch, sampler.start = epoch, progress.step
+    run.model.train()
+    look_every = LOOK_EVERY if task.device.type == "cuda" else 1
+    unseen: list[torch.Tensor] = []
+    bar = tqdm(total=sampler.steps, initial=progress.step, desc=f"epoch {epoch}", leave=False, disable=not is_main())
+    with bar:
+        for parts in steps(loader, task.device):
+            valid, skipped, due = _agree(parts, task.train, run, watch)
+            unseen.append(_optimize(run, task, parts, valid=valid, epoch=epoch))
+            progress.step += 1
+            progress.valid += valid
+            progress.skipped += skipped
+            bar.update()
+            if due or len(unseen) >= look_every or progress.step == sampler.steps:
+                _look_at(unseen, progress, task, epoch=epoch)
+            _check_skipped(run, len(task.train.targets))
+            if due:
+                yield None
+
+
+def _agree(parts: list[Batch], split: Split, run: Run, watch: Watch) -> tuple[int, int, bool]:
+    """Valid entries and unreadable images of a step over all processes, and whether one of them is to save."""
+    faults = [fault for part in parts for fault in part.faults if fault]
+    for fault in faults:
+        if fault not in run.known_faults:
+            run.known_faults.add(fault)
+            tqdm.write(f"warning: skipped: {fault}", file=sys.stderr)
+    valid = sum(int(split.labels(part)[1].sum()) for part in parts)
+    valid, skipped, due, stop = total([valid, len(faults), watch.due, watch.stop])
+    if stop:
+        watch.ask()
+    return int(valid), int(skipped), due > 0
+
+
+def _optimize(run: Run, task: Task, parts: list[Batch], *, valid: int, epoch: int) -> torch.Tensor:
+    """One optimizer step; returns the sum of this process's losses [] on the device, not waited for."""
+    step, sampler = run.progress.step, task.train.loader.sampler
+    _seed_all(derived_seed(task.seed, epoch, step, rank()))
+    run.optimizer.zero_grad(set_to_none=True)
+    count = max(valid, 1) / world_size()  # gradients are averaged over the processes; the loss is over all of them
+    losses = torch.zeros((), device=task.device)
+    for index, part in enumerate(parts):
+        images = prepare(part.images, draws=_draws(task, sampler.sizes(step), epoch, step, index))
+        targets, mask = (labels.to(task.device, non_blocking=True) for labels in task.train.labels(part))
+        last = index == len(parts) - 1
+        with contextlib.nullcontext() if last else without_exchange(run.net):
+            with torch.autocast(task.device.type, torch.bfloat16, enabled=task.bfloat16):
+                logits = run.net(images)
+            loss = masked_bce(logits.float(), targets=targets, mask=mask, pos_weight=task.pos_weight, count=count)
+            loss.backward()
+        losses += loss.detach() * count
+    run.optimizer.step()
+    return losses
+
+
+def _draws(task: Task, sizes: list[int], epoch: int, step: int, index: int) -> torch.Tensor | None:
+    """This process's draws for one batch of a step; an image gets the same in however many parts the step is made."""
+    if not task.augmented:
+        return None
+    draws = draw_augmentation(sum(sizes), generator=generator(task.seed, epoch, step))
+    return draws.split(sizes)[index][share(sizes[index])].to(task.device, non_blocking=True)
+
+
+def _look_at(unseen: list[torch.Tensor], progress: Progress, task: Task, *, epoch: int) -> None:
+    """Add the losses of the latest steps to the epoch's; raises ValueError where one is not finite."""
+    first = progress.step - len(unseen)
+    for step, loss in enumerate(total(torch.stack(unseen).tolist()), first):
+        if not math.isfinite(loss):
+            rows = task.train.loader.sampler.rows_of(step)
+            names = ", ".join(str(task.train.loader.dataset.paths[row]) for row in rows)
+            raise ValueError(f"the loss is {loss} in epoch {epoch}; lower --lr. Images of the step: {names}")
+        progress.loss += loss
+    unseen.clear()
+
+
+def _check_skipped(run: Run, images: int) -> None:
+    skipped = run.progress.skipped
+    if skipped > MOST_UNREADABLE * images:
+        example = f" ({next(iter(run.known_faults))})" if run.known_faults else ""  # another process may know them
+        raise ValueError(
+            f"{skipped} of {images} training images could not be read so far{example}, more than "
+            f"{MOST_UNREADABLE:.0%}; find them with check_split.py --images open, then go on with --resume"
+        )
+
+
+def _seed_all(seed: int) -> None:
+    """Seed every generator a layer may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    num_classes: int,
+    device: torch.device,
+    title: str,
+    watch: Watch | None = None,
+) -> tuple[torch.Tensor, dict[int, str]]:
+    """Logits [N, C] float32 on the CPU in row order, from all processes, and what is wrong with unreadable images.
+
+    Such images are by row number; their logits mean nothing. Ends early where `watch` is asked to stop.
+    """
+    model.eval()
+    logits, faults = torch.zeros(len(loader.dataset), num_classes), {}
+    bar = tqdm(total=len(loader), desc=title, leave=False, disable=not is_main())
+    with bar:
+        for batch in on_device(loader, device):
+            logits[batch.rows] = model(prepare(batch.images, draws=None)).float().cpu()
+            faults |= {row: fault for row, fault in zip(batch.rows.tolist(), batch.faults, strict=True) if fault}
+            bar.update()
+            if watch is not None and watch.stop:
+                break
+    return combined(logits), dict(gathered(list(faults.items())))
+
+
+def validate(model: nn.Module, task: Task, *, watch: Watch) -> dict[str, float] | None:
+    """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1.
+
+    None where somebody asked to stop meanwhile. Images that cannot be read are left out and counted.
+    """
+    split, classes = task.val, task.classes
+    logits, faults = predict(
+        model, split.loader, num_classes=len(classes), device=task.device, title="validation", watch=watch
+    )
+    if total([watch.stop])[0]:
+        watch.ask()
+        return None
+    mask = split.mask.clone()
+    mask[list(faults)] = False
+    loss = masked_bce(logits, targets=split.targets, mask=mask, pos_weight=task.pos_weight.cpu())
+    targets = split.targets.numpy()
+    hard = mask.numpy() & np.isin(targets, (0, 1))
+    macro = masked_metrics(logits.double().sigmoid().numpy(), targets=targets, mask=hard, classes=classes)["macro"]
+    scores = {"val_loss": loss.item(), "val_auroc": macro["auroc"], "val_auprc": macro["auprc"]}
+    return scores | {"val_skipped": len(faults)}

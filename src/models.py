@@ -1,11 +1,14 @@
 """The two architectures; nothing else knows what is inside them."""
 
+import copy
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 
 # Feature blocks of each architecture from input to output: (name, names of the torchvision modules in it).
@@ -20,44 +23,100 @@ ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
 }
+CPU_STEP = 4  # images that pass frozen stages together on a CPU, so that what one layer leaves is in its cache still
+
+
+class Folded(nn.Module):
+    """A copy of stages for inference: each BatchNorm folded into the convolution before it, no autograd.
+
+    Equal to the stages in eval mode but for rounding. Does not follow later changes of their weights.
+    """
+
+    def __init__(self, stages: list[list[nn.Module]]):
+        super().__init__()
+        modules = copy.deepcopy([module for stage in stages for module in stage])
+        with torch.inference_mode(False), torch.no_grad():  # made in inference mode, it could not serve training
+            self.layers = nn.Sequential(*modules)
+            self.eval().requires_grad_(False)
+            _fold_batchnorms(self.layers)
+            self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, S, S] -> what the last stage makes of them."""
+        if images.device.type != "cpu":
+            return self.layers(images)
+        return torch.cat([self.layers(part) for part in images.split(CPU_STEP)])
+
+    def compile_layers(self) -> None:
+        """Compile in place, once for each size of batch; on a CPU with the weights laid out for it beforehand."""
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        self.layers.compile(dynamic=False, options={"freezing": on_cpu})
 
 
 class ChestNet(nn.Module):
     """A torchvision network run stage by stage, its first `frozen` stages without autograd and in eval mode.
 
-    Eval mode keeps the frozen BatchNorm buffers bit-identical. `net` keeps torchvision's own names, so its state
-    dict is one torchvision reads.
+    `net` keeps torchvision's own names, so its state dict is one torchvision reads. Its frozen modules are only read: a
+    folded copy runs in their place, which is no part of the state dict and is made anew where their weights change.
+    With `freeze_batchnorm` the BatchNorms of the other stages stay in eval mode too, and their weights do not train.
     """
 
-    def __init__(self, net: nn.Module, stages: list[list[nn.Module]], frozen: int):
+    def __init__(self, net: nn.Module, stages: list[list[nn.Module]], frozen: int, *, freeze_batchnorm: bool = False):
         super().__init__()
         self.net = net
         self._stages = stages  # a plain list: the modules are registered in `net` already
         self._frozen = frozen
-        for module in self._frozen_modules():
+        self._freeze_batchnorm = freeze_batchnorm
+        self._folded: tuple[tuple, Folded] | None = None  # a tuple for the same reason
+        for module in self._untrained_modules():
             module.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, S, S] -> logits [B, C]."""
-        with torch.no_grad():
-            for stage in self._stages[: self._frozen]:
-                images = _apply(stage, images)
+        frozen = self.frozen_part()
+        return self.run_trained(frozen(images) if frozen else images)
+
+    def frozen_part(self) -> Folded | None:
+        """The frozen stages, folded: the same copy until their weights change or move; None where all stages train."""
+        if self._frozen == 0:
+            return None
+        # Buffers change with the weights only, and DistributedDataParallel rewrites them, as they are, in each step.
+        weights = [parameter for module in self._frozen_modules() for parameter in module.parameters()]
+        stamp = tuple((parameter.data_ptr(), parameter._version) for parameter in weights)
+        if self._folded is None or self._folded[0] != stamp:
+            self._folded = stamp, Folded(self._stages[: self._frozen])
+        return self._folded[1]
+
+    def run_trained(self, features: torch.Tensor) -> torch.Tensor:
+        """The other stages: what the frozen ones made of images (images where there are none) -> logits [B, C]."""
         for stage in self._stages[self._frozen :]:
-            images = _apply(stage, images)
-        return images
+            for module in stage:
+                features = module(features)
+        return features
+
+    def folded(self) -> Folded:
+        """The whole network as it is now, for inference: images [B, 3, S, S] -> logits [B, C]."""
+        return Folded(self._stages)
 
     def train(self, mode: bool = True) -> "ChestNet":
-        """Train or eval mode; frozen stages stay in eval mode."""
+        """Train or eval mode; what does not train stays in eval mode."""
         super().train(mode)
-        for module in self._frozen_modules():
+        for module in self._untrained_modules():
             module.eval()
         return self
 
     def _frozen_modules(self) -> list[nn.Module]:
         return [module for stage in self._stages[: self._frozen] for module in stage]
 
+    def _untrained_modules(self) -> list[nn.Module]:
+        norms = [module for module in self.net.modules() if isinstance(module, nn.BatchNorm2d)]
+        return self._frozen_modules() + (norms if self._freeze_batchnorm else [])
 
-def build_model(arch: str, *, num_classes: int, unfreeze: str | int = "all", weights: str = "none") -> ChestNet:
+
+def build_model(
+    arch: str, *, num_classes: int, unfreeze: str | int = "all", weights: str = "none", freeze_batchnorm: bool = False
+) -> ChestNet:
     """A network with a fresh classifier of `num_classes` logits.
 
     `unfreeze`: `all`; for resnet50 else the first stage that trains (`layer1` .. `layer4`, `fc`), for
@@ -73,17 +132,60 @@ def build_model(arch: str, *, num_classes: int, unfreeze: str | int = "all", wei
         net.fc = nn.Linear(net.fc.in_features, num_classes)
         names = [name for name, _ in RESNET_STAGES] + ["fc"]
         stages = [[getattr(net, module) for module in modules] for _, modules in RESNET_STAGES]
-        return ChestNet(net, [*stages, [net.avgpool, nn.Flatten(), net.fc]], names.index(unfreeze))
-    net.classifier[1] = nn.Linear(net.classifier[1].in_features, num_classes)
-    stages = [[block] for block in net.features]
-    head = [net.avgpool, nn.Flatten(), net.classifier]
-    return ChestNet(net, [*stages, head], 0 if unfreeze == "all" else len(stages) - unfreeze)
+        stages += [[net.avgpool, nn.Flatten(), net.fc]]
+        frozen = names.index(unfreeze)
+    else:
+        net.classifier[1] = nn.Linear(net.classifier[1].in_features, num_classes)
+        stages = [[block] for block in net.features]
+        frozen = 0 if unfreeze == "all" else len(stages) - unfreeze
+        stages += [[net.avgpool, nn.Flatten(), net.classifier]]
+    return ChestNet(net, stages, frozen, freeze_batchnorm=freeze_batchnorm)
 
 
-def _apply(stage: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
-    for module in stage:
-        images = module(images)
-    return images
+def compile_for_training(model: ChestNet) -> nn.Module:
+    """What a training step calls in place of `model`, compiled; weights and mode are those of `model`.
+
+    Compiling happens in the first step of each size of batch. Dropout draws as it does uncompiled. Raises ValueError
+    where nothing can be compiled for the device of the model.
+    """
+    device = next(model.parameters()).device
+    try:
+        torch.compile(torch.sin)(torch.ones(1, device=device))
+    except Exception as error:  # each layer of the compiler raises its own
+        reason = str(error).splitlines()[0].rstrip(".")
+        need = "Triton (it comes with PyTorch for Linux)" if device.type == "cuda" else "a C++ compiler, such as g++,"
+        raise ValueError(
+            f"--compile cannot be used on {device.type} here ({reason}); install {need} or leave the flag out"
+        ) from None
+    return _Compiled(model)
+
+
+class _Compiled(nn.Module):
+    """A ChestNet whose frozen and whose trained part are compiled, each by itself."""
+
+    def __init__(self, model: ChestNet):
+        super().__init__()
+        self.model = model
+        self._run_trained = torch.compile(model.run_trained, dynamic=False, options={"fallback_random": True})
+        self._frozen_part: list[Folded | None] = [None]  # a list, so that it is not registered
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        frozen = self.model.frozen_part()
+        if frozen is not self._frozen_part[0]:
+            frozen.compile_layers()
+            self._frozen_part[0] = frozen
+        return self._run_trained(frozen(images) if frozen else images)
+
+
+def _fold_batchnorms(module: nn.Module) -> None:
+    """Fold, in place, each BatchNorm that is registered right after a convolution, as torchvision's run, into it."""
+    children = list(module.named_children())
+    for (name, child), (next_name, following) in pairwise(children):
+        if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(child, following))
+            setattr(module, next_name, nn.Identity().eval())
+    for _, child in children:
+        _fold_batchnorms(child)
 
 
 def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:

@@ -1,10 +1,7 @@
-"""What a training run is made of: loss, pos_weight, optimizer, scheduler, device, checkpoints."""
+"""What a training run is made of: loss, pos_weight, optimizer, scheduler, device."""
 
-import pickle
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +10,24 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from src.artifacts import atomic_path
+from src.distributed import local_device
 
 
 def masked_bce(
-    logits: torch.Tensor, *, targets: torch.Tensor, mask: torch.Tensor, pos_weight: torch.Tensor
+    logits: torch.Tensor,
+    *,
+    targets: torch.Tensor,
+    mask: torch.Tensor,
+    pos_weight: torch.Tensor,
+    count: float | None = None,
 ) -> torch.Tensor:
     """Sum over the valid entries of the class-weighted BCE-with-logits, over their number; 0 where there is none.
 
-    logits, targets (in [0, 1]), mask (bool): [B, C]; pos_weight: [C].
+    logits, targets (in [0, 1]), mask (bool): [B, C]; pos_weight: [C]. `count` is the number to divide by where these
+    entries are a part of those the loss is over.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
-    return torch.where(mask, losses, 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, losses, 0).sum() / (mask.sum().clamp(min=1) if count is None else count)
 
 
 def class_pos_weight(
@@ -61,31 +64,15 @@ def build_scheduler(optimizer: AdamW, *, factor: float, patience: int) -> Reduce
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; `auto` is a GPU where there is one. Raises ValueError for one that cannot be used."""
+    """The device of a name, for this process; `auto` is a GPU where there is one.
+
+    Raises ValueError for one that cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = local_device(torch.device(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain values in one step."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU with `weights_only=True`, so that it cannot run code.
-
-    Raises ValueError where it is missing, damaged or holds anything but tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run the training script first") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None

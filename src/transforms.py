@@ -1,5 +1,7 @@
-"""Image file -> uint8 [1, S, S]; augmentation of whole batches; normalization."""
+"""Image file -> uint8 [1, S, S]; augmentation and normalization of whole batches."""
 
+import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,60 +13,152 @@ from PIL import Image, UnidentifiedImageError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+CPU_STEP = 8  # images prepared at once on a CPU, so that what is computed in between stays in its cache
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
+
+# Pillow warns above 89 megapixels, which some radiographs have, and refuses above twice that, which none has.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class AccessError(ValueError):
+    """The file could not be read, for now at least; that says nothing of what is in it."""
+
+
+def access_error(path: Path, error: OSError) -> AccessError:
+    """What to tell the user of a file that the system does not open."""
+    if isinstance(error, FileNotFoundError):
+        return AccessError(f"image {path} is not there; run check_split.py to see what is missing")
+    return AccessError(f"image {path} cannot be read ({error.strerror}); see that it is a file this user may read")
+
 
 def read_image(path: Path, *, size: int) -> torch.Tensor:
     """Read a radiograph as gray and resize it to a square: uint8 [1, size, size].
 
     A JPEG much larger than `size` is decoded at a reduced scale. 16-bit images are scaled by their own range. The
     aspect ratio is not kept, so that nothing at the rim is cut off; horizontal proportions (cardiothoracic ratio) are.
-    Raises ValueError naming the file where it is missing, truncated or not an image.
+    Raises ValueError naming the file where it is truncated or not an image, AccessError (a ValueError too) where it is
+    missing or the system does not let it be read.
     """
     try:
-        with Image.open(path) as image:
-            image.draft("L", (2 * size, 2 * size))
-            gray = _gray(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    except FileNotFoundError:
-        raise ValueError(f"image {path} is not there; run check_split.py to see what is missing") from None
+        with open(path, "rb", buffering=0) as stream:
+            data = stream.read()
+    except OSError as error:
+        raise access_error(path, error) from None
+    try:
+        gray = _decoded(data, size)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image; run check_split.py --images open to list all like it") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read ({error}); run check_split.py --images open") from None
-    return torch.from_numpy(np.array(gray)).unsqueeze(0)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"image {path} cannot be read ({reason}); run check_split.py --images open") from None
+    return _resized(gray, size).unsqueeze(0)
 
 
-def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-    """Augment a batch, float [B, 1, S, S] in 0..1, each image with its own parameters drawn from `generator`.
+def draw_augmentation(count: int, *, generator: torch.Generator) -> torch.Tensor:
+    """What augments `count` images, for `prepare`: float32 [count, 7] on the CPU, uniform in -1..1.
 
-    Horizontal flip of every second image, rotation up to 10 degrees, scale within 10%, shift within 5% of the side,
-    brightness within 0.1, contrast within 20%.
+    Columns: flip, angle, scale, shift right, shift down, brightness, contrast. A process that prepares a part of a
+    batch takes those rows of the draws for all of it.
     """
-    batch = images.shape[0]
-    draws = 2 * torch.rand(7, batch, generator=generator) - 1  # [7, B] in -1..1
-    flip, angle, scale, dx, dy, brightness, contrast = draws
+    return 2 * torch.rand(count, 7, generator=generator) - 1
+
+
+def prepare(images: torch.Tensor, *, draws: torch.Tensor | None) -> torch.Tensor:
+    """What a model takes: uint8 [B, 1, S, S] -> float32 [B, 3, S, S], channels last, on the device of `images`.
+
+    (x / 255 - mean) / std with ImageNet's mean and std of each channel. With draws [B, 7] of `draw_augmentation`, each
+    image is first augmented its own way: flipped where its draw is negative, rotated up to 10 degrees, scaled within
+    10%, shifted within 5% of the side, zeros where it moved out of sight; contrast changed within 20%, brightness
+    within 0.1, clamped to 0..1.
+    """
+    batch, _, height, width = images.shape
+    out = torch.empty(batch, 3, height, width, device=images.device, memory_format=torch.channels_last)
+    step = CPU_STEP if images.device.type == "cpu" else max(batch, 1)
+    for start in range(0, batch, step):
+        part = slice(start, start + step)
+        gray = images[part].float() if draws is None else _augmented(images[part], draws[part])  # 0..255
+        for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+            offset = torch.tensor(-mean / std)
+            torch.add(offset, gray, alpha=1 / (255 * std), out=out[part, channel : channel + 1])
+    return out
+
+
+def _augmented(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Moved images with their brightness and contrast changed: float32 [B, 1, S, S] in 0..255."""
+    side, draws = images.shape[-1], draws.to(images.device)
+    # A rim of zeros with its border repeated is what padding with zeros is, at half the time on a CPU.
+    rimmed = F.pad(images, (1, 1, 1, 1)).float()
+    moved = F.grid_sample(rimmed, _grid(draws, side), padding_mode="border", align_corners=True)
+    brightness, contrast = draws[:, 5:].T.reshape(2, -1, 1, 1, 1)
+    gain, lift = 1 + 0.2 * contrast, 0.1 * brightness
+    return moved.mul_(gain).add_(127.5 * (1 - gain) + 255 * lift).clamp_(0, 255)
+
+
+def _grid(draws: torch.Tensor, side: int) -> torch.Tensor:
+    """Where each pixel comes from: [B, S, S, 2] as (x, y), -1..1 from center to center of a rim of one pixel around."""
+    flip, angle, scale, right, down = draws[:, :5].T
     flip, angle, scale = torch.where(flip < 0, -1.0, 1.0), angle * torch.pi / 18, 1 + 0.1 * scale
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    rows = torch.stack([flip * cos, -sin, 0.1 * dx, flip * sin, cos, 0.1 * dy], dim=1)  # [B, 6]; the side is 2 long
-    grid = F.affine_grid(rows.view(batch, 2, 3).to(images.device), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
-    gain = (1 + 0.2 * contrast).view(-1, 1, 1, 1).to(images.device)
-    lift = (0.1 * brightness).view(-1, 1, 1, 1).to(images.device)
-    return ((moved - 0.5) * gain + 0.5 + lift).clamp(0, 1)
+    centers = torch.arange(1 - side, side, 2, device=draws.device) / (side + 1)
+    shift = 0.1 * side / (side + 1)
+    columns = torch.stack([flip * cos, flip * sin], dim=1).view(-1, 1, 1, 2) * centers.view(1, 1, -1, 1)
+    rows = torch.stack([-sin, cos], dim=1).view(-1, 1, 1, 2) * centers.view(1, -1, 1, 1)
+    return columns + torch.stack([right, down], dim=1).view(-1, 1, 1, 2) * shift + rows
 
 
-def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Float [B, 1, S, S] in 0..1 -> float [B, 3, S, S] on the scale of ImageNet's channels, channels last."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+def _decoded(data: bytes, size: int) -> torch.Tensor:
+    """An image file as gray, uint8 [H, W] about `size` or larger: 16-bit ones stretched over their own range.
+
+    Transparency is ignored.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        reduced = image.draft("L", (size * 5 // 4, size * 5 // 4))  # None, or a mode and where the image is in it
+        if reduced and reduced[1][2:] != image.size:  # the rest is what fills up the last blocks
+            image = image.resize((size, size), Image.Resampling.BILINEAR, box=reduced[1])
+        if image.format == "PNG" and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):
+            return _stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return _stretched(np.asarray(image))
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGB")
+        return torch.from_numpy(np.array(image if image.mode == "L" else image.convert("L")))
 
 
-def _gray(image: Image.Image) -> Image.Image:
-    """The image as 8-bit gray: 16-bit ones stretched over their own range, transparency ignored."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float64)
-        low, high = values.min(), values.max()
-        stretched = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(np.rint(stretched).astype(np.uint8))
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGB")
-    return image.convert("L")
+def _deep_color(data: bytes, packing: str) -> np.ndarray:
+    """A PNG of 16 bits per color as float32 [H, W, 3]; Pillow reads one byte of the two, so this asks it twice."""
+    if packing == "LA;16B":
+        raise ValueError("16-bit gray with transparency; expected it without")
+    colors = 0
+    for byte, weight in (("B", 256), ("L", 1)):  # big-endian takes the high byte, little-endian the other
+        with Image.open(io.BytesIO(data)) as image:
+            image.tile = [(*image.tile[0][:3], packing[:-1] + byte)]
+            colors = colors + np.asarray(image)[..., :3] * np.float32(weight)
+    return colors
+
+
+def _stretched(values: np.ndarray) -> torch.Tensor:
+    """Values from their lowest to their highest as 0 .. 255, zeros where they are all the same."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return torch.zeros(values.shape, dtype=torch.uint8)
+    stretched = np.subtract(values, low, dtype=np.float32)
+    stretched *= 255 / (float(high) - float(low))
+    return torch.from_numpy(np.rint(stretched, out=stretched).astype(np.uint8))
+
+
+def _resized(gray: torch.Tensor, size: int) -> torch.Tensor:
+    """Antialiased bilinear resize, uint8 [H, W] -> [size, size].
+
+    One axis after the other, with four lines of the other axis side by side as channels: torch's kernel for uint8
+    works on four channels at once, so that this takes a third of the time of one channel, or of Pillow's resize.
+    """
+    height, width = gray.shape
+    rows = F.pad(gray, (0, 0, 0, -height % 4)) if height % 4 else gray
+    gray = _interpolated(rows.view(1, 4, -1, width), (len(rows) // 4, size)).view(-1, size)[:height]
+    columns = F.pad(gray, (0, -size % 4)) if size % 4 else gray
+    columns = columns.view(1, height, -1, 4).permute(0, 3, 1, 2)  # [1, 4, H, size / 4]
+    return _interpolated(columns, (size, columns.shape[3])).permute(0, 2, 3, 1).reshape(size, -1)[:, :size]
+
+
+def _interpolated(channels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(channels, size, mode="bilinear", antialias=True)

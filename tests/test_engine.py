@@ -1,5 +1,9 @@
 """The epoch loop on tiny images: batches, determinism, resume, and what stops it."""
 
+import io
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +12,23 @@ from torch import nn
 
 from src.dataset import EpochBatches, ImageDataset, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
-from src.engine import Run, Split, fit, predict, train_one_epoch
+from src.engine import Run, Split, Task, fit, predict, train_one_epoch
 from src.train_utils import build_optimizer, build_scheduler
+from src.transforms import prepare
+from src.watch import Watch
 
 CLASSES = ("bright", "left")
 SIZE = 32
 
 
-class Tiny(nn.Module):
+class Model(nn.Module):
+    """What the engine asks of a model beside the forward pass."""
+
+    def folded(self):
+        return self.eval()
+
+
+class Tiny(Model):
     """A small network with what makes training random: BatchNorm and dropout."""
 
     def __init__(self):
@@ -42,11 +55,12 @@ def images(tmp_path_factory):
     return sorted(folder.iterdir()), labels
 
 
-def make_split(images, *, shuffled, workers=0):
+def make_split(images, *, shuffled, workers=0, **options):
     paths, labels = images
     dataset = ImageDataset(paths, size=SIZE)
     if shuffled:
-        loader = train_loader(dataset, batch_size=8, seed=3, workers=workers, pin=False)
+        options = {"batch_size": 8, "seed": 3, **options}
+        loader = train_loader(dataset, workers=workers, pin=False, **options)
     else:
         loader = eval_loader(dataset, batch_size=8, workers=workers, pin=False)
     mask = torch.from_numpy(labels >= 0)
@@ -54,17 +68,35 @@ def make_split(images, *, shuffled, workers=0):
     return Split(loader, targets, mask)
 
 
-def make_run(patience=100):
+def make_task(images, *, workers=0, augmented=True, **options):
+    train = make_split(images, shuffled=True, workers=workers, **options)
+    return Task(train, make_split(images, shuffled=False), torch.ones(2), CLASSES, seed=3, augmented=augmented)
+
+
+def make_run(patience=100, model=Tiny):
     torch.manual_seed(0)
-    model = Tiny()
+    model = model()
     optimizer = build_optimizer(model, lr=1e-2, weight_decay=0.01)
-    return Run(model, optimizer, build_scheduler(optimizer, factor=0.5, patience=0), EarlyStopping(patience))
+    return Run(model, optimizer, build_scheduler(optimizer, factor=0.5, patience=0), EarlyStopping(patience), net=model)
 
 
-def train(run, images, *, epochs, workers=0, augmented=True):
-    splits = {"train": make_split(images, shuffled=True, workers=workers), "val": make_split(images, shuffled=False)}
-    options = {"pos_weight": torch.ones(2), "classes": CLASSES, "seed": 3, "augmented": augmented}
-    return list(fit(run, **splits, epochs=epochs, **options))
+def train(run, images, *, epochs, **options):
+    return list(fit(run, make_task(images, **options), epochs=epochs, watch=Watch(60)))
+
+
+def copied(state):
+    """The state as it comes back from a file."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=True)
+
+
+class Plain(nn.Sequential, Model):
+    """Nothing random, nothing that mixes the images of a batch."""
+
+    def __init__(self):
+        super().__init__(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * 64, 2))
 
 
 def weights(run):
@@ -88,12 +120,15 @@ def test_it_learns(images):
     assert run.history[-1]["val_auroc"] > 0.9
 
 
+def predictions(model, loader):
+    return predict(model, loader, num_classes=2, device=torch.device("cpu"), title="")[0]
+
+
 def test_predictions_come_in_row_order(images):
-    split = make_split(images, shuffled=False)
     model = make_run().model.eval()
-    logits = predict(model, split.loader, device=torch.device("cpu"), title="")
+    logits = predictions(model, make_split(images, shuffled=False).loader)
     one = eval_loader(ImageDataset(images[0], size=SIZE), batch_size=1, workers=0, pin=False)
-    torch.testing.assert_close(logits, predict(model, one, device=torch.device("cpu"), title=""))
+    torch.testing.assert_close(logits, predictions(model, one))
     assert logits.shape == (23, 2) and len(torch.unique(logits[:, 0])) == 23
 
 
@@ -106,31 +141,59 @@ def test_same_seed_same_weights_whatever_the_number_of_workers(images):
     assert torch.equal(weights(first), weights(second)) and torch.equal(weights(first), weights(third))
 
 
-def test_a_resumed_run_ends_in_the_same_weights_and_history(images):
+@pytest.mark.parametrize("saves", [1, 2, 3, 5, 7])
+def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(images, saves):
+    """With 3 steps and one end per epoch, saves 1 and 5 are after a first step, 3 after the last, 7 in validation."""
     whole, begun, resumed = make_run(), make_run(), make_run()
-    train(whole, images, epochs=4)
-    train(begun, images, epochs=2)
-    resumed.load_state_dict(begun.state_dict())
-    train(resumed, images, epochs=4)
+    train(whole, images, epochs=3)
+    for count, _ in enumerate(fit(begun, make_task(images), epochs=3, watch=Watch(0)), 1):
+        if count == saves:
+            state = copied(begun.state_dict())
+            break
+    resumed.load_state_dict(state)
+    train(resumed, images, epochs=3)
     assert torch.equal(weights(whole), weights(resumed))
-    assert whole.history == resumed.history and len(whole.history) == 4
+    assert whole.history == resumed.history and len(whole.history) == 3
+
+
+def test_a_stop_asked_for_in_validation_leaves_the_epoch_to_be_validated(images):
+    whole, stopped = make_run(), make_run()
+    train(whole, images, epochs=2)
+    watch = Watch(60)
+    hook = stopped.model.register_forward_pre_hook(lambda module, _: None if module.training else watch.ask())
+    assert next(fit(stopped, make_task(images), epochs=2, watch=watch)) is None
+    assert stopped.progress.step == 3 and not stopped.history
+    hook.remove()
+    resumed = make_run()
+    resumed.load_state_dict(copied(stopped.state_dict()))
+    train(resumed, images, epochs=2)
+    assert torch.equal(weights(whole), weights(resumed)) and whole.history == resumed.history
+
+
+def test_a_step_in_several_passes_is_the_step_in_one(images):
+    one, two = make_run(model=Plain), make_run(model=Plain)
+    train(one, images, epochs=2, batch_size=8)
+    train(two, images, epochs=2, batch_size=4, accumulate=2)
+    torch.testing.assert_close(weights(one), weights(two), rtol=0, atol=1e-6)
+    assert one.history[1]["train_loss"] == pytest.approx(two.history[1]["train_loss"], rel=1e-6)
 
 
 def test_the_epoch_loss_is_weighted_by_valid_entries(images):
-    run, split = make_run(), make_split(images, shuffled=True)
+    run, task = make_run(), make_task(images, augmented=False)
     run.model.net[3].p = 0.0
-    run.optimizer.param_groups[0]["lr"] = run.optimizer.param_groups[1]["lr"] = 0.0
-    options = {"pos_weight": torch.ones(2), "epoch": 1, "seed": 3, "augmented": False}
-    loss = train_one_epoch(run, split, **options)
+    for group in run.optimizer.param_groups:
+        group["lr"] = 0.0
+    assert list(train_one_epoch(run, task, epoch=1, watch=Watch(60))) == []
     losses, counts = [], []
-    for pixels, rows in split.loader:
-        logits = run.model(((pixels.float() / 255) - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-                           / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))  # fmt: skip
-        terms = nn.functional.binary_cross_entropy_with_logits(logits, split.targets[rows], reduction="none")
-        losses.append(terms[split.mask[rows]].sum().item())
-        counts.append(split.mask[rows].sum().item())
-    assert loss == pytest.approx(sum(losses) / sum(counts), rel=1e-5)
-    assert len(set(counts)) > 1
+    for batch in task.train.loader:
+        targets, mask = task.train.labels(batch)
+        terms = nn.functional.binary_cross_entropy_with_logits(
+            run.model(prepare(batch.images, draws=None)), targets, reduction="none"
+        )
+        losses.append(terms[mask].sum().item())
+        counts.append(mask.sum().item())
+    assert run.progress.loss == pytest.approx(sum(losses), rel=1e-5)
+    assert run.progress.valid == sum(counts) and len(set(counts)) > 1
 
 
 def test_fit_stops_early_and_lowers_the_learning_rate(images):
@@ -147,18 +210,66 @@ def test_fit_stops_early_and_lowers_the_learning_rate(images):
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(images):
-    run, split = make_run(), make_split(images, shuffled=True)
+    run = make_run()
     with torch.no_grad():
         run.model.net[5].bias[0] = float("nan")
     with pytest.raises(ValueError, match=r"the loss is nan in epoch 1; lower --lr.*\d\d.png, .*\d\d.png"):
-        train_one_epoch(run, split, pos_weight=torch.ones(2), epoch=1, seed=0, augmented=False)
+        train(run, images, epochs=1)
+    assert not run.history
+
+
+def with_broken(images, tmp_path, *, copies):
+    """The images several times over, one of them broken; and the same labels with that one masked."""
+    broken = tmp_path / "broken.png"
+    broken.write_text("text")
+    paths, labels = images[0] * copies, np.tile(images[1], (copies, 1))
+    masked = labels.copy()
+    masked[4] = np.nan
+    return ([*paths[:4], broken, *paths[5:]], labels), (paths, masked)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_one_plain_line_from_whatever_process(images, tmp_path, workers):
-    broken = tmp_path / "broken.png"
-    broken.write_text("text")
-    loader = eval_loader(ImageDataset([images[0][0], broken], size=SIZE), batch_size=2, workers=workers, pin=False)
-    with pytest.raises(ValueError, match="broken.png is not an image") as error:
-        predict(make_run().model, loader, device=torch.device("cpu"), title="")
-    assert "\n" not in str(error.value)
+def test_an_unreadable_training_image_is_skipped_named_and_counted(images, tmp_path, capsys, workers):
+    broken, masked = with_broken(images, tmp_path, copies=5)
+    skipping, without = make_run(model=Plain), make_run(model=Plain)
+    train(skipping, broken, epochs=2, workers=workers)
+    assert capsys.readouterr().err.count("warning: skipped: ") == 1
+    train(without, masked, epochs=2)
+    assert torch.equal(weights(skipping), weights(without))
+    assert [record["skipped"] for record in skipping.history] == [2, 2]  # once in training, once in validation
+    assert [record["val_loss"] for record in skipping.history] == [record["val_loss"] for record in without.history]
+
+
+def test_more_than_one_unreadable_image_in_a_hundred_stops_the_run(images, tmp_path):
+    broken, _ = with_broken(images, tmp_path, copies=4)
+    with pytest.raises(
+        ValueError,
+        match="1 of 92 training images could not be read so far .*broken.png is not an image.*, more than 1%",
+    ):
+        train(make_run(), broken, epochs=1)
+
+
+def test_predictions_say_which_images_are_unreadable(images, tmp_path):
+    broken, _ = with_broken(images, tmp_path, copies=1)
+    loader = make_split(broken, shuffled=False).loader
+    logits, faults = predict(make_run().model, loader, num_classes=2, device=torch.device("cpu"), title="")
+    assert list(faults) == [4] and "broken.png is not an image" in faults[4] and logits.isfinite().all()
+
+
+def test_too_few_images_for_the_passes_are_refused():
+    with pytest.raises(ValueError, match="make batches of 0 images"):
+        EpochBatches(3, batch_size=1, seed=0, accumulate=5)
+
+
+def test_signals_only_ask_within_the_watch():
+    before = signal.getsignal(signal.SIGTERM)
+    with Watch(60) as watch:
+        assert not watch.due and not watch.stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # at once after the first: the same wish, twice
+        assert watch.due and watch.stop and watch.signal == signal.SIGTERM
+        watch._asked -= 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert Watch(0).due

@@ -1,12 +1,14 @@
-"""Freezing, weights from a file, and refusal of files that are something else."""
+"""Freezing, the folded copy, compiling, weights from a file, and refusal of files that are something else."""
 
+import copy
 import pickle
 
 import pytest
 import torch
+from torch import nn
 from torchvision import models
 
-from src.models import ARCHITECTURES, build_model
+from src.models import ARCHITECTURES, ChestNet, build_model, compile_for_training
 from src.train_utils import build_optimizer
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -20,6 +22,39 @@ class Intruder:
 
     def __reduce__(self):
         return open, (str(self.path), "w")
+
+
+def warmed(arch, *, seed=0, **options):
+    """A model whose BatchNorms have statistics and weights other than the initial 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    model = build_model(arch, num_classes=5, **options)
+    with torch.no_grad():
+        for module in model.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for values in (module.running_mean, module.bias):
+                    values.copy_(0.2 * torch.randn(values.shape, generator=generator))
+                for values in (module.running_var, module.weight):
+                    values.copy_(0.5 + torch.rand(values.shape, generator=generator))
+    return model
+
+
+def tiny_model():
+    """Two stages of a convolution, a BatchNorm and an activation, the first one frozen, and a classifier."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)]
+    second = [nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.SiLU(inplace=True)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2)]
+    return ChestNet(nn.Sequential(*first, *second, *head), [first, second, head], 1)
+
+
+def assert_equal_to_rounding(actual, expected, rounding=1e-5):
+    __tracebackhide__ = True
+    assert (actual - expected).abs().max() <= rounding * expected.abs().max()
+
+
+def gradients(model):
+    return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -61,6 +96,127 @@ def test_frozen_layers_and_their_batchnorm_buffers_stay_bit_identical(arch, unfr
     for name, parameter in model.net.named_parameters():
         trains = names.index(name) >= first_trained
         assert parameter.requires_grad == trains and (id(parameter) in in_optimizer) == trains
+
+
+@pytest.mark.parametrize(("arch", "unfreeze"), [("resnet50", "layer3"), ("efficientnet_b1", 3)])
+def test_folding_changes_nothing_but_rounding(arch, unfreeze):
+    model = warmed(arch, unfreeze=unfreeze).eval()
+    images = IMAGES.repeat(2, 1, 1, 1)[:7]  # not a multiple of what passes at once
+    with torch.no_grad():
+        expected = model.net(images)
+        features = images
+        for module in model._frozen_modules():
+            features = module(features)
+        frozen = model.frozen_part()
+        assert_equal_to_rounding(frozen(images), features)
+        assert_equal_to_rounding(model(images), expected)
+        assert_equal_to_rounding(model.folded()(images), expected)
+    for copied in (frozen, model.folded()):
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in copied.modules())
+        assert not any(module.training for module in copied.modules())
+
+
+def test_the_folded_copy_is_no_part_of_the_model_and_is_kept_while_nothing_changes():
+    model = build_model("resnet50", num_classes=3, unfreeze="layer2")
+    keys, parameters = list(model.state_dict()), len(list(model.parameters()))
+    optimizer = build_optimizer(model, lr=1e-2, weight_decay=0.0)
+    with torch.inference_mode():
+        model.eval()(IMAGES)
+    made = model.frozen_part()
+    model.train()(IMAGES).sum().backward()
+    optimizer.step()
+    assert model.frozen_part() is made
+    assert list(model.state_dict()) == keys and len(list(model.parameters())) == parameters
+
+
+def changed_by_loading(model, other):
+    model.load_state_dict(other.state_dict())
+    return model
+
+
+def changed_by_loading_into_the_net(model, other):
+    model.net.load_state_dict(other.net.state_dict())
+    return model
+
+
+def changed_by_assigning(model, other):
+    model.load_state_dict(other.state_dict(), assign=True)
+    return model
+
+
+def changed_after_a_deep_copy(model, other):
+    return changed_by_loading(copy.deepcopy(model), other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [changed_by_loading, changed_by_loading_into_the_net, changed_by_assigning, changed_after_a_deep_copy],
+)
+def test_the_folded_copy_follows_the_weights(change):
+    model, other = (warmed("resnet50", seed=seed, unfreeze="layer2").eval() for seed in (1, 2))
+    before = model(IMAGES)
+    changed = change(model, other)
+    torch.testing.assert_close(changed(IMAGES), other(IMAGES))
+    assert (changed(IMAGES) - before).abs().max() > 1e-3
+    if changed is not model:
+        torch.testing.assert_close(model(IMAGES), before)
+
+
+def test_the_folded_copy_follows_to_another_precision():
+    model = warmed("resnet50", unfreeze="layer2").eval()
+    model(IMAGES)
+    torch.testing.assert_close(model.double()(IMAGES.double()), model.net(IMAGES.double()))
+
+
+@pytest.mark.parametrize(("arch", "unfreeze"), [("resnet50", "layer3"), ("efficientnet_b1", 3), ("resnet50", "all")])
+def test_frozen_batchnorms_stay_bit_identical_where_the_rest_trains(arch, unfreeze):
+    model = build_model(arch, num_classes=3, unfreeze=unfreeze, freeze_batchnorm=True)
+    norms = [module for module in model.net.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [copy.deepcopy(module.state_dict()) for module in norms]
+    optimizer = build_optimizer(model, lr=1e-2, weight_decay=0.1)
+    trained = next(p for p in model.parameters() if p.requires_grad)
+    initial = trained.clone()
+    model.train()(IMAGES).square().mean().backward()
+    optimizer.step()
+    for module, state in zip(norms, before, strict=True):
+        assert not module.training and not any(p.requires_grad for p in module.parameters())
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert not torch.equal(trained, initial)
+
+
+def test_with_frozen_batchnorms_the_gradients_of_parts_add_up_to_those_of_the_batch():
+    model = warmed("resnet50", unfreeze="layer4", freeze_batchnorm=True).train()
+    model(IMAGES).square().sum().backward()
+    whole = [gradient.clone() for gradient in gradients(model)]
+    model.zero_grad()
+    for part in IMAGES.split([1, 3]):
+        model(part).square().sum().backward()
+    for one, other in zip(whole, gradients(model), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * one.abs().max().item())
+
+
+def test_a_compiled_step_is_the_step_and_follows_the_weights(monkeypatch):
+    monkeypatch.setattr("src.models.CPU_STEP", 2)
+    model = tiny_model().train()
+    compiled = compile_for_training(model)
+    for factor in (1, 2):
+        model.load_state_dict({key: factor * value for key, value in model.state_dict().items()})
+        results = []
+        for run in (model, compiled):
+            torch.manual_seed(3)  # dropout
+            model.zero_grad()
+            logits = run(IMAGES)
+            logits.square().sum().backward()
+            results.append([logits.detach(), *gradients(model)])
+        for one, other in zip(*results, strict=True):
+            assert_equal_to_rounding(one, other, 1e-4)
+
+
+def test_compiling_is_refused_where_there_is_no_compiler(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(ValueError, match=r"^--compile cannot be used on cpu here .*g\+\+, or leave the flag out$"):
+        compile_for_training(tiny_model())
 
 
 @pytest.mark.parametrize(("arch", "unfreeze"), [("resnet50", "all"), ("efficientnet_b1", 9)])

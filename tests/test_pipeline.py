@@ -175,13 +175,13 @@ def test_a_run_of_another_data_set_is_refused_by_every_later_stage(copied, tmp_p
     ):
         with pytest.raises(ValueError, match=message):
             script.main([*flags, "--overwrite"])
-    with pytest.raises(ValueError, match="--resume: manifest_sha256 was"):
+    with pytest.raises(ValueError, match="--resume: the manifest has changed"):
         train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume"])
 
 
 def test_resume_goes_on_and_refuses_a_changed_flag_that_matters(copied, capsys):
     run, flags = copied
-    with pytest.raises(ValueError, match=r"--resume: image_size was 32 and is 64 now"):
+    with pytest.raises(ValueError, match=r"--resume: --image-size was 32 and is 64 now"):
         train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--image-size", "64"])
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--epochs", "3"])
     assert "resuming after epoch 2" in capsys.readouterr().out

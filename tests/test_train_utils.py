@@ -9,16 +9,10 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
+from src.checkpoint import load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
 from src.labels import apply_policy
-from src.train_utils import (
-    build_optimizer,
-    class_pos_weight,
-    load_checkpoint,
-    masked_bce,
-    pick_device,
-    save_checkpoint,
-)
+from src.train_utils import build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder
 
 CLASSES = ("A", "B")

@@ -1,0 +1,44 @@
+"""Checkpoints: written in one step, read without running what is in them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.artifacts import atomic_path
+from src.models import ChestNet, build_model
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors and plain values in one step; the same state makes the same bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a name would be stored in the file
+        torch.save(state, stream)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU with `weights_only=True`, so that it cannot run code.
+
+    Raises ValueError where it is missing, damaged or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run the training script first") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None
+
+
+def load_best(folder: Path, *, arch: str) -> tuple[ChestNet, dict[str, Any]]:
+    """The model of a folder's best.pt, on the CPU in eval mode, and what else the file holds.
+
+    That is arch, classes, image_size, manifest_sha256, pos_weight, epoch and score. Raises ValueError where it is
+    missing, damaged or of another architecture.
+    """
+    path = Path(folder) / "best.pt"
+    checkpoint = load_checkpoint(path)
+    if checkpoint.get("arch") != arch:
+        raise ValueError(f"{path} is a checkpoint of {checkpoint.get('arch')}; expected {arch}")
+    model = build_model(arch, num_classes=len(checkpoint["classes"]))
+    model.net.load_state_dict(checkpoint.pop("model"))
+    return model.eval(), checkpoint

@@ -1,0 +1,54 @@
+"""When to save in the middle of an epoch: every so many minutes, and at once where somebody asks to stop."""
+
+import signal
+import time
+from types import FrameType
+from typing import Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Watch:
+    """Within its `with` block SIGINT and SIGTERM only set `signal`, so that a batch can end and be saved.
+
+    A second SIGINT, a second or more after the first, interrupts at once.
+    """
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+        self._asked = 0.0
+        self.saved()
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def saved(self) -> None:
+        """Count the minutes from now."""
+        self._since = time.monotonic()
+
+    @property
+    def stop(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.signal is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self.stop or time.monotonic() - self._since >= self.seconds
+
+    def ask(self, number: int = signal.SIGTERM) -> None:
+        """Ask to stop, as another process was."""
+        if not self.stop:
+            self.signal, self._asked = number, time.monotonic()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.stop and time.monotonic() - self._asked >= 1:
+            raise KeyboardInterrupt
+        self.ask(number)
