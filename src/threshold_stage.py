@@ -106,6 +106,8 @@ def search_thresholds(config: ThresholdConfig) -> None:
             _draw(folder, recall, rules, judged)
         chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, holding, strict=True)}
     settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
+    settings |= {"uncertain": config.uncertain, "missing": config.missing}
+    settings |= {"resamples": config.resamples, "seed": config.seed}
     write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
 

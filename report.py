@@ -1,0 +1,23 @@
+"""The run as one page: learning curves, metrics, calibration, and the thresholds to explore at any recall target.
+
+Reads what the stages left; ensemble_threshold_search.py must have run, and what other stages did not leave is left out.
+Writes report.html in the run folder: one file that needs no network and can be mailed.
+
+Example: python report.py --run-dir runs/default
+"""
+
+from src.config import ReportConfig, parse, run
+
+DEFAULTS = ReportConfig()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page as the arguments say."""
+    config = parse(DEFAULTS, __doc__, argv)
+    from src.page_stage import write_report
+
+    write_report(config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,112 @@
+"""What stage 6 searched and judged, read again from the files it names, for the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artifacts import read_json, read_manifest, sha256
+from src.probs import Truth, View, read_probs, read_stage_probs, read_truth
+
+SCRIPT = "ensemble_threshold_search.py"
+RECORDED = ("confidence", "family_wise", "grid", "uncertain", "missing", "resamples", "seed")
+
+
+@dataclass(frozen=True)
+class Search:
+    """How stage 6 was run, and what it chose."""
+
+    folder: Path
+    settings: dict[str, Any]  # the flags in `RECORDED`
+    assumed: tuple[str, ...]  # those of them that thresholds.json does not hold
+    origin: dict[str, Any]  # the entries of thresholds.json that say what the thresholds were chosen on
+    classes: tuple[str, ...]
+    chosen: dict[str, dict[str, dict[str, Any]]]  # per recall target (a text such as "0.85") and class
+
+    @property
+    def outside(self) -> bool:
+        """Whether the probabilities were made elsewhere."""
+        return "sources" in self.origin
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
+
+    name: str
+    probs: np.ndarray
+    view: View
+    patients: np.ndarray
+
+    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and targets of the valid entries of class `c`, [n] each."""
+        valid = self.view.mask[:, c]
+        return self.probs[valid, c], self.view.targets[valid, c]
+
+
+def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
+    """Stage 6's thresholds.json; a flag it does not hold has its value in `defaults`, and is named in `assumed`."""
+    folder = Path(run_dir) / "ensemble"
+    path = folder / "thresholds.json"
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run {SCRIPT} --run-dir {run_dir} first")
+    found = read_json(path)
+    missing = [key for key in ("confidence", "family_wise", "grid", "classes", "recall") if key not in found]
+    if missing or not ({"sources", "manifest_sha256"} & found.keys()):
+        raise ValueError(f"{path} has no {(missing or ['manifest_sha256'])[0]!r}; run {SCRIPT} --overwrite")
+    settings = {key: found.get(key, defaults[key]) for key in RECORDED}
+    return Search(
+        folder=folder,
+        settings=settings | {key: tuple(settings[key]) for key in ("uncertain", "missing")},
+        assumed=tuple(key for key in RECORDED if key not in found),
+        origin={key: found[key] for key in ("manifest_sha256", "probs_val_sha256", "sources") if key in found},
+        classes=tuple(found["classes"]),
+        chosen=found["recall"],
+    )
+
+
+def read_splits(run_dir: Path, search: Search) -> tuple[JudgedSplit, JudgedSplit | None]:
+    """Validation, and test where there is one; raises ValueError where a file is not the one stage 6 read."""
+    pairs = _outside(search) if search.outside else _of_run(Path(run_dir), search)
+    policy = {key: search.settings[key] for key in ("uncertain", "missing")}
+    splits = []
+    for name, (truth, probs) in zip(("val", "test"), pairs, strict=False):
+        patients = np.unique(truth.patients, return_inverse=True)[1]
+        splits.append(JudgedSplit(name, probs, View.of(truth, **policy), patients))
+    return splits[0], splits[1] if len(splits) > 1 else None
+
+
+def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
+    """The blend of val and test that stage 5 left, if it is still the one stage 6 searched."""
+    manifest = read_manifest(run_dir)
+    path = search.folder / "thresholds.json"
+    if search.origin["manifest_sha256"] != manifest.sha256:
+        raise ValueError(f"{path} was made from another manifest than the run's; run the stages after check_split.py")
+    for model, digests in read_json(search.folder / "probs.json").get("members_sha256", {}).items():
+        if read_json(run_dir / model / "probs.json").get("probs_sha256") != digests:
+            raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
+    if search.origin.get("probs_val_sha256") != sha256(search.folder / "probs_val.csv"):
+        raise ValueError(f"{path} was made from another blend than the run's; run {SCRIPT} --overwrite")
+    pairs = []
+    for name in ("val", "test"):
+        truth = Truth.of_split(manifest, name)
+        probs = read_stage_probs(search.folder, name, manifest).aligned(truth.ids, truth.classes)
+        pairs.append((truth, probs))
+    return pairs
+
+
+def _outside(search: Search) -> list[tuple[Truth, np.ndarray]]:
+    """Probabilities made elsewhere and their truth: stage 6 names val's two files, then test's."""
+    paths = [Path(path) for path in search.origin["sources"]]
+    for path, digest in zip(paths, search.origin["sources"].values(), strict=True):
+        if not path.exists():
+            raise ValueError(f"{path} is not there, and {SCRIPT} read it; run report.py from where that was run")
+        if sha256(path) != digest:
+            raise ValueError(f"{path} has changed since {SCRIPT} read it; run {SCRIPT} --overwrite")
+    pairs = []
+    for probs, labels in zip(paths[::2], paths[1::2], strict=True):
+        truth, _ = read_truth(labels, search.classes)
+        pairs.append((truth, read_probs(probs).aligned(truth.ids, search.classes)))
+    return pairs

@@ -1,0 +1,98 @@
+"""A run folder such as the stages leave, made in a second: drawn scores in the place of trained models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import ensemble_alpha_search
+import ensemble_threshold_search
+from src.artifacts import sha256, write_json, write_manifest, write_table
+from src.probs import Truth, View, write_probs
+from src.report import calibration_before_and_after, two_views
+
+CLASSES = ("Edema", "Rare", "Common", "Never")
+RATES = {"Edema": 0.3, "Rare": 0.03, "Common": 0.8, "Never": 0.0}
+MODELS = ("resnet50", "efficientnet_b1")
+RESAMPLES = 60
+
+
+def draw_table(classes: tuple[str, ...], *, patients: int, seed: int, mark: str = "") -> pd.DataFrame:
+    """A manifest's table: one to three studies a patient, one or two images a study, `mark` in every id."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        split = ("train", "val", "test")[patient % 3]
+        for study in range(rng.integers(1, 4)):
+            rates = [RATES.get(name, 0.3) for name in classes]
+            findings = [
+                float(rng.random() < rate) if rng.random() < 0.8 else rng.choice([-1, np.nan]) for rate in rates
+            ]
+            for view in range(rng.integers(1, 3)):
+                ids = (f"{mark}p{patient}/s{study}/{view}.png", f"{mark}p{patient}", f"{mark}p{patient}s{study}")
+                rows.append((*ids, "frontal", split, *findings))
+    return pd.DataFrame(rows, columns=["image_id", "patient_id", "study_id", "view", "split", *classes])
+
+
+def write_split(run: Path, classes: tuple[str, ...] = CLASSES, **drawn) -> pd.DataFrame:
+    """The files of stage 1."""
+    table = draw_table(classes, **drawn)
+    meta = {"dataset": "csv", "image_root": "/nowhere", "classes": classes, "split": "by patient", "seed": 0}
+    context = table[["image_id"]].assign(sex="", age=np.nan, study_order=0)
+    write_manifest(run, table, meta | {"images": "skip", "failed": [], "sources": {}}, context)
+    return table
+
+
+def write_model(run: Path, model: str, *, seed: int) -> None:
+    """What training and testing a model leave, but for the weights."""
+    rng = np.random.default_rng(seed)
+    meta = json.loads((run / "manifest.json").read_text())
+    classes, digest = tuple(meta["classes"]), meta["manifest_sha256"]
+    table = pd.read_csv(run / "manifest.csv", dtype={"image_id": str, "patient_id": str, "study_id": str})
+    folder = run / model
+    for split in ("val", "test"):
+        rows = table[table["split"] == split]
+        labels = rows[list(classes)].to_numpy(np.float64)
+        truth = Truth(
+            tuple(rows["image_id"]), classes, labels, *(rows[k].to_numpy() for k in ("patient_id", "study_id"))
+        )
+        probs = 1 / (1 + np.exp(1 - rng.normal(size=labels.shape) - 1.5 * (labels == 1)))
+        probs = probs.round(3)  # with ties
+        view = View.of(truth)
+        metrics = two_views(probs, view, resamples=RESAMPLES, seed=0)
+        metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
+        write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)
+        write_json(folder / f"metrics_{split}.json", metrics)
+    digests = {split: sha256(folder / f"probs_{split}.csv") for split in ("val", "test")}
+    story = {"manifest_sha256": digest, "checkpoint_sha256": model, "prior_correction": True}
+    story |= {"pos_weight": dict.fromkeys(classes, 2.0), "probs_sha256": digests}
+    write_json(folder / "probs.json", story)
+    write_json(folder / "config.json", {"manifest_sha256": digest})
+    scores = {"train_loss": [0.6, 0.5], "val_loss": [0.6, 0.55], "val_auroc": [0.7, 0.8], "val_auprc": [0.5, 0.6]}
+    write_table(folder / "history.csv", pd.DataFrame({"epoch": [1, 2], **scores, "lr": [1e-3, 1e-3]}))
+
+
+def make_run(
+    run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, seed: int = 1, mark: str = ""
+) -> Path:
+    """A run that has gone through stages 1, 3, 4, 5 and 6."""
+    write_split(run, classes, patients=patients, seed=seed, mark=mark)
+    for number, model in enumerate(MODELS):
+        write_model(run, model, seed=seed + number)
+    ensemble_alpha_search.main(["--run-dir", str(run), "--resamples", str(RESAMPLES), "--step", "0.5"])
+    search(run)
+    return run
+
+
+def search(run: Path, *flags: str) -> None:
+    """Stage 6 once more; without flags at 0.85 and 0.90."""
+    flags = flags or ("--recall", "0.85", "0.90")
+    ensemble_threshold_search.main(["--run-dir", str(run), "--no-pictures", "--overwrite", *flags])
+
+
+def page_data(path: Path) -> dict:
+    """What a report holds."""
+    text = path.read_text(encoding="utf-8")
+    start = text.index('type="application/json">') + len('type="application/json">')
+    return json.loads(text[start : text.index("</script>", start)])
