@@ -261,8 +261,8 @@ def main():
         paths = write_images(args.images, images, args.count)
         if cache:
             ImageDataset.open(paths, size=SIZE, cache=cache, workers=WORKERS)
-        differences = loss_differences(args, paths)
         measured = measure(args, paths, cache)
+        differences = loss_differences(args, paths)
     print_tables(args, measured, differences)
 
 

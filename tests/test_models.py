@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -195,6 +196,7 @@ def test_with_frozen_batchnorms_the_gradients_of_parts_add_up_to_those_of_the_ba
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * one.abs().max().item())
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_a_compiled_step_is_the_step_and_follows_the_weights(monkeypatch):
     monkeypatch.setattr("src.models.CPU_STEP", 2)
     model = tiny_model().train()

@@ -1,0 +1,122 @@
+"""DICOM radiographs as the viewer shows them: rescaled, windowed, bright where the tissue is dense.
+
+pydicom is imported when a file is read, so that everything else runs without it.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MARK = slice(128, 132)  # bytes of a DICOM file that read DICM (PS3.10, section 7.1)
+SUFFIXES = (".dcm", ".dicom")
+INSTALL = "pip install -r requirements-dicom.txt"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM, by its name or its first bytes. Raises OSError where it cannot be read."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    with open(path, "rb", buffering=0) as stream:
+        return stream.read(MARK.stop)[MARK] == b"DICM"
+
+
+def read_dicom(path: Path) -> np.ndarray:
+    """Values as they are meant to be shown, float32 [H, W] of any range, higher is brighter.
+
+    Rescaled (slope and intercept, or the modality LUT), then through the VOI LUT or else the first window, as PS3.3
+    C.11.1 and C.11.2 have it, then turned over where the file is MONOCHROME1. Raises ValueError naming the file where
+    pydicom or the plugin for its compression is missing, it has several frames or colors, a tag is missing or wrong,
+    or its pixels are damaged.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise ValueError(f"{path} is DICOM, and pydicom is not installed; {INSTALL}") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values against the standard; those that matter raise below
+            return _shown(pydicom.dcmread(path))
+    except Exception as error:  # each tag and each decoder raises its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "missing dependencies" in reason:
+            reason += f"; {INSTALL}"
+        raise ValueError(f"DICOM file {path} cannot be read ({reason})") from None
+
+
+def _shown(file: Any) -> np.ndarray:
+    if "PixelData" not in file:
+        raise ValueError("it has no pixel data")
+    frames, kind = int(file.get("NumberOfFrames") or 1), file.get("PhotometricInterpretation")
+    if frames != 1:
+        raise ValueError(f"it has {frames} frames; expected one")
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"its photometric interpretation is {kind}; expected MONOCHROME1 or MONOCHROME2")
+    values = _rescaled(file.pixel_array, file)
+    values = _looked_up(values, file) if file.get("VOILUTSequence") else _windowed(values, file)
+    if not np.isfinite(values).all():
+        raise ValueError("some of its rescaled values are not finite")
+    return np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
+
+
+def _rescaled(values: np.ndarray, file: Any) -> np.ndarray:
+    """Stored values [H, W] -> float64 in the units that windows are stated in."""
+    if file.get("ModalityLUTSequence"):
+        from pydicom.pixels import apply_modality_lut
+
+        return apply_modality_lut(values, file).astype(np.float64)
+    slope, intercept = _number(file, "RescaleSlope", 1.0), _number(file, "RescaleIntercept", 0.0)
+    if slope == 0:
+        raise ValueError("its RescaleSlope is 0, which leaves nothing of the image")
+    return values * slope + intercept
+
+
+def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
+    """Values within the first window as 0 .. 1 (C.11.2.1.2 and C.11.2.1.3); unchanged where the file has none."""
+    center, width = _number(file, "WindowCenter", None), _number(file, "WindowWidth", None)
+    if center is None and width is None:
+        return values
+    if center is None or width is None:
+        raise ValueError("it has one of WindowCenter and WindowWidth; expected both or none")
+    function = str(file.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError(f"its VOILUTFunction is {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")
+    if width < 1 if function == "LINEAR" else width <= 0:
+        raise ValueError(
+            f"its WindowWidth is {width:g}; expected {'at least 1' if function == 'LINEAR' else 'above 0'}"
+        )
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:  # a window of one value is a threshold
+        return (values > center).astype(np.float64)
+    return np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def _looked_up(values: np.ndarray, file: Any) -> np.ndarray:
+    """Values through the first VOI LUT (C.11.2.1.1); those outside it get its first or its last entry."""
+    table = file.VOILUTSequence[0]
+    entries, first, _ = table.LUTDescriptor
+    entries, data = entries or 2**16, table.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else "<u2")
+    if np.size(data) < entries:
+        raise ValueError(f"its VOI LUT has {np.size(data)} entries of the {entries} it declares")
+    index = np.clip(np.rint(values) - first, 0, entries - 1).astype(np.intp)
+    return np.asarray(data, np.float64)[index]
+
+
+def _number(file: Any, tag: str, default: float | None) -> float | None:
+    """The first value of a tag; `default` where it is missing or blank."""
+    value = file.get(tag)
+    if value is None or value == "":
+        return default
+    if isinstance(value, str):
+        value = [value]
+    first = value[0] if hasattr(value, "__getitem__") else value
+    number = float(first)
+    if not np.isfinite(number):
+        raise ValueError(f"its {tag} is {number}; expected a number")
+    return number

@@ -1,0 +1,68 @@
+"""Where in an image a network found what it flags: Grad-CAM, and the pictures of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+
+from src.artifacts import atomic_path
+
+CELLS = 7  # least cells on a side of a heat map: what a last convolution has at 224 px
+SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
+
+
+def grad_cam(layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], cells: int = CELLS) -> torch.Tensor:
+    """Heat of each of `logits`, float32 [len(logits), h, w] on the CPU, 0 .. 1.
+
+    layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. Selvaraju et al. (2017), equations 1 and 2:
+    the feature maps of a layer, each weighted by the mean of the logit's gradient over it, summed, and what is below 0
+    cut off; then divided by its maximum. All 0 where nothing in the image speaks for the finding. The layer is the
+    last whose maps have at least `cells` cells on a side, so that small images do not leave a map of four cells.
+    Raises ValueError where there is no such layer.
+    """
+    with torch.no_grad():
+        features = [image]
+        for layer in layers:
+            features.append(layer(features[-1].clone()))  # a clone, since some layers write over what they are given
+    wide = [at for at, maps in enumerate(features) if at and maps.dim() == 4 and min(maps.shape[2:]) >= cells]
+    if not wide:
+        raise ValueError(f"no layer has maps of {cells} x {cells} cells at images of {image.shape[-1]} px")
+    maps = features[wide[-1]].requires_grad_()
+    scores = layers[wide[-1] :](maps.clone())[0]
+    heat = []
+    for at, logit in enumerate(logits):
+        (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        heat.append((weights * maps.detach()).sum(dim=1).relu())
+    heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
+    return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).float().cpu()
+
+
+def enlarged(heat: torch.Tensor, side: int) -> np.ndarray:
+    """Heat [h, w] at the size of an image, float32 [side, side], bilinear."""
+    return F.interpolate(heat[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def overlay(gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> Image.Image:
+    """A picture of a radiograph, uint8 [S, S], with its heat [h, w] in color over it and the lines of text below."""
+    base = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)[..., None]
+    warm = enlarged(heat, SIDE)
+    color = matplotlib.colormaps["inferno"](warm)[..., :3] * 255
+    opacity = 0.6 * warm[..., None]
+    picture = Image.new("RGB", (SIDE, SIDE + LINE * len(caption) + 2 * MARGIN), "white")
+    picture.paste(Image.fromarray(np.rint((1 - opacity) * base + opacity * color).astype(np.uint8)))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
+    for number, line in enumerate(caption):
+        draw.text((MARGIN, SIDE + MARGIN + LINE * number), line, fill="black", font=font)
+    return picture
+
+
+def write_overlay(path: Path, gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> None:
+    """Write `overlay`'s picture as PNG."""
+    with atomic_path(path) as temporary:
+        overlay(gray, heat, caption=caption).save(temporary)

@@ -1,0 +1,390 @@
+"""predict.py on a small run of random networks, its inputs hostile, and Grad-CAM with known answers."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import check_split
+import ensemble_alpha_search
+import ensemble_threshold_search
+import predict
+import test_efficientnet
+import test_resnet
+from src import predict_stage
+from src.artifacts import read_manifest
+from src.checkpoint import save_checkpoint
+from src.heatmaps import SIDE, grad_cam, overlay
+from src.models import build_model
+from src.predict_stage import Member, Table, find_images, heatmap_name, image_id
+from tests.trees import make_chexpert, write_image
+
+FAST = ["--resamples", "0", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run folder as stage 6 leaves it, of two networks with random weights."""
+    root = tmp_path_factory.mktemp("predict")
+    make_chexpert(root / "data", patients=16, valid_patients=6)
+    common = ["--run-dir", str(root / "run")]
+    check_split.main(["--data", str(root / "data"), "--val-fraction", "0.4", *common])
+    manifest = read_manifest(root / "run")
+    for seed, (arch, size) in enumerate((("resnet50", 32), ("efficientnet_b1", 48))):
+        torch.manual_seed(seed)
+        model = build_model(arch, num_classes=len(manifest.classes))
+        state = {"arch": arch, "classes": list(manifest.classes), "image_size": size, "epoch": 1, "score": 0.5}
+        state |= {"manifest_sha256": manifest.sha256, "model": model.net.state_dict()}
+        state |= {"pos_weight": [1.0 + 0.3 * c for c in range(len(manifest.classes))]}
+        save_checkpoint(root / "run" / arch / "best.pt", state)
+    test_resnet.main([*common, *FAST])
+    test_efficientnet.main([*common, *FAST])
+    ensemble_alpha_search.main([*common, "--select", "best", "--resamples", "0"])
+    thresholds = ["--recall", "0.85", "0.9", "--confidence", "0", "--resamples", "0", "--no-pictures"]
+    ensemble_threshold_search.main([*common, *thresholds])
+    return root / "run"
+
+
+@pytest.fixture
+def copied(run_dir, tmp_path):
+    """A copy of the run that a test may spoil."""
+    return Path(shutil.copytree(run_dir, tmp_path / "run"))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with five radiographs."""
+    for seed in range(5):
+        write_image(tmp_path / "images" / f"{seed}.png", size=40, seed=seed)
+    return tmp_path / "images"
+
+
+def run(run_dir, *arguments, out, recall="0.85"):
+    """Exit status and table by image id, as texts."""
+    flags = ["--run-dir", run_dir, "--recall", recall, "--workers", "0", "--out", out]
+    status = predict.main([*map(str, arguments), *map(str, flags)])
+    with open(out, encoding="utf-8", newline="") as stream:
+        return status, {row["image_id"]: row for row in csv.DictReader(stream)}
+
+
+def refused(run_dir, *arguments, out, match):
+    with pytest.raises(ValueError, match=match) as raised:
+        run(run_dir, *arguments, out=out)
+    assert "\n" not in str(raised.value)
+
+
+def change(path, **changed):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def probs_of(rows, classes):
+    return np.array([[float(row[name]) for name in classes] for row in rows])
+
+
+def test_an_image_of_the_test_split_gets_what_stage_5_gave_it(run_dir, tmp_path):
+    manifest = read_manifest(run_dir)
+    paths = manifest.part("test").image_paths()
+    status, rows = run(run_dir, *paths, "--batch-size", 5, out=tmp_path / "new" / "p.csv")
+    expected = pd.read_csv(run_dir / "ensemble" / "probs_test.csv").set_index("image_id")
+    ids = [str(path.relative_to(manifest.image_root)) for path in paths]
+    found = probs_of([rows[str(path)] for path in paths], manifest.classes)
+    assert status == 0 and len(rows) == len(paths)
+    assert np.abs(found - expected.loc[ids, list(manifest.classes)].to_numpy()).max() < 1e-6
+
+
+def test_flags_are_probabilities_at_or_above_the_threshold(run_dir, images, tmp_path):
+    _, rows = run(run_dir, images, out=tmp_path / "p.csv", recall="0.9")
+    points = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"]["0.9"]
+    for row in rows.values():
+        flags = [row[f"{name} flagged"] for name in points]
+        assert flags == [str(int(float(row[name]) >= point["threshold"])) for name, point in points.items()]
+        assert row["flags"] == str(flags.count("1"))
+
+
+def test_an_image_gets_the_same_in_any_company():
+    class DependsOnBatch(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(1, 2, 3))[:, None] + len(images)
+
+    member = Member("resnet50", DependsOnBatch(), 8, None, 0.5)
+    images = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
+    for full in (4, 8):
+        alone = member.probs(images[:1], full=full)
+        assert np.array_equal(member.probs(images[: full - 1], full=full)[:1], alone)
+        assert alone.dtype == np.float64
+
+
+def test_real_networks_give_an_image_the_same_in_any_company(run_dir, images, tmp_path):
+    _, together = run(run_dir, images, out=tmp_path / "a.csv")
+    _, alone = run(run_dir, images, "--batch-size", 1, out=tmp_path / "b.csv")
+    classes = read_manifest(run_dir).classes
+    assert np.abs(probs_of(together.values(), classes) - probs_of(alone.values(), classes)).max() < 1e-7
+
+
+def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, images, tmp_path, capsys):
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.jpg").write_text("no image")
+    (images / "x.png").mkdir()
+    (images / "none").mkdir()
+    (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:300])
+    os.mkfifo(images / "pipe.png")
+    write_image(images / "x.png" / "inside.png", size=20)
+    status, rows = run(run_dir, images, images / "away.png", images / "none", out=tmp_path / "p.csv")
+    reasons = {Path(name).name: row["error"] for name, row in rows.items() if row["error"]}
+    assert status == 1
+    assert set(reasons) == {"empty.png", "text.jpg", "cut.png", "pipe.png", "away.png", "none"}
+    assert "not there" in reasons["away.png"] and "not an image" in reasons["text.jpg"]
+    assert "holds no JPEG" in reasons["none"] and not any("check_split" in text for text in reasons.values())
+    assert all((row["flags"] == "") == bool(row["error"]) for row in rows.values())
+    assert len(rows) == 5 + 1 + 6
+    assert "6 could not be read" in capsys.readouterr().out
+
+
+def test_odd_names_and_a_file_given_twice_survive(run_dir, tmp_path, capsys):
+    names = [
+        "a b.png",
+        "quote'\".png",
+        "brustkorb_é_胸.png",
+        "<script>alert(1)<_script>.png",
+        "new\nline.png",
+        "a,b.png",
+    ]
+    for seed, name in enumerate(names):
+        write_image(tmp_path / "in" / name, seed=seed)
+    shutil.copy(tmp_path / "in" / "a b.png", os.fsencode(tmp_path / "in") + b"/bad\xff.png")
+    twice = tmp_path / "in" / ".." / "in" / "a b.png"
+    status, rows = run(run_dir, tmp_path / "in", twice, out=tmp_path / "p.csv")
+    assert status == 0 and len(rows) == len(names) + 1
+    assert {Path(name).name for name in rows} == {*names, "bad\\xff.png"}
+    assert "new?line.png" in capsys.readouterr().out
+
+
+def test_a_100_megapixel_png_is_read(run_dir, tmp_path):
+    Image.new("L", (10_000, 10_000), 90).save(tmp_path / "large.png", compress_level=1)
+    status, rows = run(run_dir, tmp_path / "large.png", out=tmp_path / "p.csv")
+    assert status == 0 and not rows[str(tmp_path / "large.png")]["error"]
+
+
+def test_append_does_what_is_left_and_tries_again_what_failed(run_dir, images, tmp_path, monkeypatch):
+    out = tmp_path / "p.csv"
+    whole = (images / "2.png").read_bytes()
+    (images / "2.png").write_bytes(b"")
+    _, before = run(run_dir, images / "0.png", images / "2.png", out=out)
+    (images / "2.png").write_bytes(whole)
+    read = []
+    original = predict_stage.read_file
+    monkeypatch.setattr(predict_stage, "read_file", lambda path, **kw: read.append(path.name) or original(path, **kw))
+    status, rows = run(run_dir, images, "--append", out=out)
+    assert status == 0 and sorted(read) == ["1.png", "2.png", "3.png", "4.png"]
+    assert rows[str(images / "0.png")] == before[str(images / "0.png")] and len(rows) == 5
+    _, fresh = run(run_dir, images, out=tmp_path / "fresh.csv")
+    classes = read_manifest(run_dir).classes
+    ids = list(fresh)
+    difference = probs_of([rows[i] for i in ids], classes) - probs_of([fresh[i] for i in ids], classes)
+    assert np.abs(difference).max() < 1e-7
+
+
+def test_append_to_a_table_that_is_complete_leaves_it_as_it_is(run_dir, images, tmp_path, capsys):
+    run(run_dir, images, "--append", out=tmp_path / "p.csv")  # nothing is there yet: it starts anew
+    before = (tmp_path / "p.csv").read_bytes()
+    status, rows = run(run_dir, images, "--append", out=tmp_path / "p.csv")
+    assert status == 0 and len(rows) == 5 and (tmp_path / "p.csv").read_bytes() == before
+    assert "has results of 5 images already" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_keeps_its_results_and_append_goes_on(run_dir, images, tmp_path, monkeypatch):
+    original = predict_stage.read_file
+
+    def interrupted(path, **kwargs):
+        if path.name == "3.png":
+            raise KeyboardInterrupt
+        return original(path, **kwargs)
+
+    monkeypatch.setattr(predict_stage, "read_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(run_dir, images, "--batch-size", 1, out=tmp_path / "p.csv")
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 2  # the one ahead of the interrupt was read, not yet computed
+    monkeypatch.undo()
+    status, rows = run(run_dir, images, "--append", out=tmp_path / "p.csv")
+    assert status == 0 and len(rows) == 5
+
+
+def test_the_table_is_saved_while_images_are_left(tmp_path):
+    table = Table(tmp_path / "p.csv", ["A"])
+    for number in range(3):
+        table.add(Path(f"{number}.png"), np.array([0.1]), np.array([0.5]))
+        table.save(every=1000)
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 1  # the first at once, the others when it is time
+    table.save()
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 3
+
+
+def test_an_output_that_is_there_is_left_alone(run_dir, images, tmp_path):
+    out = tmp_path / "p.csv"
+    run(run_dir, images, out=out)
+    before = out.read_bytes()
+    refused(run_dir, images, out=out, match="--append")
+    lines = before.decode().split("\n")
+    out.write_text("\n".join(line.rpartition(",")[0] for line in lines if line))
+    refused(run_dir, images, "--append", out=out, match="other columns")
+    refused(run_dir, images, out=images / "0.png", match=r"ends in \.csv")
+    status, rows = run(run_dir, images, "--overwrite", out=out)
+    assert status == 0 and len(rows) == 5 and out.read_bytes() == before
+
+
+def test_append_refuses_rows_of_another_recall_or_model(run_dir, images, tmp_path):
+    out = tmp_path / "p.csv"
+    run(run_dir, images, out=out, recall="0.85")
+    with pytest.raises(ValueError, match="other recall"):
+        run(run_dir, images, "--append", out=out, recall="0.9")
+    change(tmp_path / "p.csv.json", checkpoint_sha256={})
+    refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
+
+
+def test_a_recall_that_the_file_lacks_is_refused_naming_those_it_has(run_dir, images, tmp_path):
+    with pytest.raises(ValueError, match=r"no thresholds for recall 0\.8; it has 0\.85, 0\.9"):
+        run(run_dir, images, out=tmp_path / "p.csv", recall="0.8")
+    with pytest.raises(ValueError, match=r"recall 0\.85, 0\.9; pass --recall"):
+        predict.main([str(images), "--run-dir", str(run_dir), "--out", str(tmp_path / "p.csv")])
+    assert not (tmp_path / "p.csv").exists()
+
+
+def page_file(run_dir, path, **changed):
+    """thresholds.json as the page saves it: one recall target, whole numbers without a point, and "report"."""
+    content = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())
+    points = content["recall"]["0.85"]
+    first, second = list(points)[:2]
+    points[first] |= {"threshold": 1, "precision": None}
+    points[second] |= {"threshold": 0, "status": "infeasible", "positives_needed": 7}
+    content |= {"recall": {"0.85": points}, "report": {"run": "other", "chosen": {}}}
+    path.write_text(json.dumps(content | changed))
+    return first, second
+
+
+def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_all(run_dir, images, tmp_path, capsys):
+    never, always = page_file(run_dir, tmp_path / "t.json")
+    flags = ["--thresholds", str(tmp_path / "t.json"), "--workers", "0", "--out", str(tmp_path / "p.csv")]
+    assert predict.main([str(images), "--run-dir", str(run_dir), *flags]) == 0  # its one recall need not be named
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert (table[f"{never} flagged"] == 0).all() and (table[f"{always} flagged"] == 1).all()
+    assert f"{always}: no threshold is known to reach recall 0.85 (7 more positive patients" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"manifest_sha256": "0"}, "not of this run: its manifest_sha256"),
+        ({"probs_val_sha256": "0"}, "not of this run: its probs_val_sha256"),
+        ({"classes": ["Edema"]}, "other classes"),
+        ({"recall": {}}, "no thresholds"),
+        ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, "other classes"),
+        ({"recall": {"0.85": None}}, "other classes"),
+    ],
+)
+def test_thresholds_of_another_run_are_refused(run_dir, images, tmp_path, changed, match):
+    page_file(run_dir, tmp_path / "t.json", **changed)
+    refused(run_dir, images, "--thresholds", tmp_path / "t.json", out=tmp_path / "p.csv", match=match)
+
+
+@pytest.mark.parametrize("threshold", [None, "0.5", True, 1.5])
+def test_a_threshold_that_is_no_probability_is_refused(run_dir, images, tmp_path, threshold):
+    content = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())
+    content["recall"]["0.85"]["Edema"]["threshold"] = threshold
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    refused(run_dir, images, "--thresholds", tmp_path / "t.json", out=tmp_path / "p.csv", match="threshold of Edema")
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "match"),
+    [
+        ("probs.json", {"manifest_sha256": "0"}, "another manifest"),
+        ("probs.json", {"probs_sha256": {}}, "not the file that probs.json describes"),
+        ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
+        ("alpha.json", {"members": ["a", "b"]}, "blends"),
+        ("alpha.json", {"weights": [0.5, 0.6]}, "expected shares of 1"),
+    ],
+)
+def test_a_run_whose_parts_do_not_fit_is_refused(copied, images, tmp_path, file, changed, match):
+    change(copied / "ensemble" / file, **changed)
+    refused(copied, images, out=tmp_path / "p.csv", match=match)
+
+
+def test_heat_maps_are_one_picture_per_flagged_finding_and_model(run_dir, tmp_path):
+    folder = tmp_path / "<script>é"
+    write_image(folder / "a 'b'.png")
+    heat = folder / "heat"  # inside the input: its pictures are no radiographs
+    for _ in range(2):
+        _, rows = run(run_dir, folder, "--heatmaps", heat, "--overwrite", out=tmp_path / "p.csv")
+        assert len(rows) == 1
+    flags = sum(int(row["flags"]) for row in rows.values())
+    assert flags and len(list(heat.glob("*.png"))) == 2 * flags
+    with Image.open(next(heat.glob("*.png"))) as picture:
+        assert picture.width == SIDE and picture.height > SIDE
+
+
+def test_heat_map_names_are_safe_and_their_own():
+    one = heatmap_name(Path("a/<é>.png"), finding="A/B", arch="resnet50")
+    assert one != heatmap_name(Path("b/<é>.png"), finding="A/B", arch="resnet50")
+    assert one != heatmap_name(Path("a/<é>.png"), finding="A-B", arch="resnet50")
+    assert "/" not in one and one.isascii()
+
+
+def test_folders_give_images_sorted_hidden_ones_left_out(tmp_path):
+    for name in ("b/2.PNG", "a.jpeg", "b/.hidden.png", ".git/1.png", "b/notes.txt", "c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = find_images([tmp_path / "c.jpg", tmp_path])
+    assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "a.jpeg", "b/2.PNG"]
+
+
+@pytest.fixture
+def tiny():
+    """Two feature maps, the image's first channel and its second, whose means the two logits take: a - b and b."""
+    layers = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        layers[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]])[..., None, None])
+        layers[3].weight.copy_(torch.tensor([[1.0, -1], [0, 1]]))
+    return layers.requires_grad_(False)
+
+
+def test_grad_cam_is_where_the_evidence_lies(tiny):
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 0, 1, 2], image[0, 0, 5, 5], image[0, 1, 6, 3] = 4, 2, 3
+    heat = grad_cam(tiny, image, logits=[0, 1])
+    expected = torch.zeros(2, 8, 8)
+    expected[0, 1, 2], expected[0, 5, 5], expected[1, 6, 3] = 1, 0.5, 1  # what speaks against a finding is cut off
+    torch.testing.assert_close(heat, expected)
+
+
+def test_grad_cam_is_zero_where_nothing_speaks_for_the_finding(tiny):
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 1] = 1
+    assert not grad_cam(tiny, image, logits=[0]).any()
+    assert grad_cam(tiny, image, logits=[]).shape == (0, 8, 8)
+
+
+def test_grad_cam_takes_the_last_layer_with_cells_enough(tiny):
+    layers = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(inplace=True), *tiny[:1], nn.AvgPool2d(2), *tiny[1:])
+    image = torch.rand(1, 3, 16, 16)
+    assert [grad_cam(layers, image, logits=[1], cells=c).shape[1] for c in (8, 7, 4, 1)] == [8, 8, 4, 1]
+    with pytest.raises(ValueError, match="9 x 9"):
+        grad_cam(layers, image, logits=[1], cells=9)
+
+
+def test_an_overlay_is_colored_where_the_heat_is_and_gray_elsewhere():
+    heat = torch.zeros(8, 8)
+    heat[1, 6] = 1
+    picture = np.asarray(overlay(np.full((64, 64), 90, np.uint8), heat, caption=("one", "two")))
+    side = SIDE // 8
+    spread = picture[:SIDE].max(axis=2).astype(int) - picture[:SIDE].min(axis=2)
+    assert spread[side + side // 2, 6 * side + side // 2] > 40
+    assert spread[4 * side :].max() == 0 and (picture[4 * side : SIDE] == 90).all()
+    assert (picture[SIDE:] < 128).any()  # the caption
