@@ -263,6 +263,7 @@ class _Filling:
 
     def __exit__(self, *_: object) -> None:
         try:
+            os.ftruncate(self._fd, self.end * self.store.image_bytes)  # on a full disk, room for the index
             self._commit()
         finally:
             self._close()

@@ -119,8 +119,8 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
             return _stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return _stretched(np.asarray(image))
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGB")
+        if image.mode == "P":
+            image = image.convert("RGBA")  # straight to gray, Pillow warns of a transparent palette
         return torch.from_numpy(np.array(image if image.mode == "L" else image.convert("L")))
 
 

@@ -61,6 +61,13 @@ def test_gray_in_any_mode_reads_the_same(tmp_path, mode):
     np.testing.assert_array_equal(image[0], RAMP)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_palette_is_read_in_color_and_without_its_transparency(tmp_path):
+    colors = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).quantize(64)
+    path = save(tmp_path / "a.png", colors, transparency=bytes(range(64)))
+    np.testing.assert_array_equal(read_image(path, size=8)[0], colors.convert("RGB").convert("L"))
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bit_is_scaled_by_its_own_range_not_clipped(tmp_path, channels):
     deep = np.repeat(RAMP.astype(np.uint16)[..., None] * 10 + 1000, channels, axis=2)
