@@ -30,7 +30,7 @@ from src.ensemble import blend
 from src.models import ARCHITECTURES, CPU_STEP, Folded
 from src.tables import format_table, plural
 from src.train_utils import pick_device
-from src.transforms import _resized, _stretched, access_error, prepare, read_image
+from src.transforms import access_error, prepare, read_image, resized, stretched
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
@@ -210,8 +210,8 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
             return {size: read_image(path, size=size) for size in sizes}
     except OSError as error:
         raise access_error(path, error) from None
-    gray = _stretched(read_dicom(path))
-    return {size: _resized(gray, size).unsqueeze(0) for size in sizes}
+    gray = stretched(read_dicom(path))
+    return {size: resized(gray, size).unsqueeze(0) for size in sizes}
 
 
 def image_id(path: Path) -> str:

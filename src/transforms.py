@@ -51,7 +51,31 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"image {path} cannot be read ({reason}); run check_split.py --images open") from None
-    return _resized(gray, size).unsqueeze(0)
+    return resized(gray, size).unsqueeze(0)
+
+
+def resized(gray: torch.Tensor, size: int) -> torch.Tensor:
+    """Antialiased bilinear resize of a gray image, uint8 [H, W] -> [size, size].
+
+    One axis after the other, with four lines of the other axis side by side as channels: torch's kernel for uint8
+    works on four channels at once, so that this takes a third of the time of one channel, or of Pillow's resize.
+    """
+    height, width = gray.shape
+    rows = F.pad(gray, (0, 0, 0, -height % 4)) if height % 4 else gray
+    gray = _interpolated(rows.view(1, 4, -1, width), (len(rows) // 4, size)).view(-1, size)[:height]
+    columns = F.pad(gray, (0, -size % 4)) if size % 4 else gray
+    columns = columns.view(1, height, -1, 4).permute(0, 3, 1, 2)  # [1, 4, H, size / 4]
+    return _interpolated(columns, (size, columns.shape[3])).permute(0, 2, 3, 1).reshape(size, -1)[:, :size]
+
+
+def stretched(values: np.ndarray) -> torch.Tensor:
+    """Numbers [H, W] from lowest to highest as 0 .. 255, zeros where they are all the same: uint8 [H, W]."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return torch.zeros(values.shape, dtype=torch.uint8)
+    stretched = np.subtract(values, low, dtype=np.float32)
+    stretched *= 255 / (float(high) - float(low))
+    return torch.from_numpy(np.rint(stretched, out=stretched).astype(np.uint8))
 
 
 def draw_augmentation(count: int, *, generator: torch.Generator) -> torch.Tensor:
@@ -116,9 +140,9 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
         if reduced and reduced[1][2:] != image.size:  # the rest is what fills up the last blocks
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=reduced[1])
         if image.format == "PNG" and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):
-            return _stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
+            return stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            return _stretched(np.asarray(image))
+            return stretched(np.asarray(image))
         if image.mode == "P":
             image = image.convert("RGBA")  # straight to gray, Pillow warns of a transparent palette
         return torch.from_numpy(np.array(image if image.mode == "L" else image.convert("L")))
@@ -134,30 +158,6 @@ def _deep_color(data: bytes, packing: str) -> np.ndarray:
             image.tile = [(*image.tile[0][:3], packing[:-1] + byte)]
             colors = colors + np.asarray(image)[..., :3] * np.float32(weight)
     return colors
-
-
-def _stretched(values: np.ndarray) -> torch.Tensor:
-    """Values from their lowest to their highest as 0 .. 255, zeros where they are all the same."""
-    low, high = values.min(), values.max()
-    if low == high:
-        return torch.zeros(values.shape, dtype=torch.uint8)
-    stretched = np.subtract(values, low, dtype=np.float32)
-    stretched *= 255 / (float(high) - float(low))
-    return torch.from_numpy(np.rint(stretched, out=stretched).astype(np.uint8))
-
-
-def _resized(gray: torch.Tensor, size: int) -> torch.Tensor:
-    """Antialiased bilinear resize, uint8 [H, W] -> [size, size].
-
-    One axis after the other, with four lines of the other axis side by side as channels: torch's kernel for uint8
-    works on four channels at once, so that this takes a third of the time of one channel, or of Pillow's resize.
-    """
-    height, width = gray.shape
-    rows = F.pad(gray, (0, 0, 0, -height % 4)) if height % 4 else gray
-    gray = _interpolated(rows.view(1, 4, -1, width), (len(rows) // 4, size)).view(-1, size)[:height]
-    columns = F.pad(gray, (0, -size % 4)) if size % 4 else gray
-    columns = columns.view(1, height, -1, 4).permute(0, 3, 1, 2)  # [1, 4, H, size / 4]
-    return _interpolated(columns, (size, columns.shape[3])).permute(0, 2, 3, 1).reshape(size, -1)[:, :size]
 
 
 def _interpolated(channels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
