@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from src.artifacts import read_json, read_manifest, sha256
-from src.probs import Truth, View, read_probs, read_stage_probs, read_truth
+from src.judged import JudgedSplit, read_blend
+from src.probs import Truth, read_probs, read_truth
 
 SCRIPT = "ensemble_threshold_search.py"
 RECORDED = ("confidence", "family_wise", "grid", "uncertain", "missing", "resamples", "seed")
@@ -29,21 +30,6 @@ class Search:
     def outside(self) -> bool:
         """Whether the probabilities were made elsewhere."""
         return "sources" in self.origin
-
-
-@dataclass(frozen=True)
-class JudgedSplit:
-    """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
-
-    name: str
-    probs: np.ndarray
-    view: View
-    patients: np.ndarray
-
-    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and targets of the valid entries of class `c`, [n] each."""
-        valid = self.view.mask[:, c]
-        return self.probs[valid, c], self.view.targets[valid, c]
 
 
 def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
@@ -71,11 +57,11 @@ def read_splits(run_dir: Path, search: Search) -> tuple[JudgedSplit, JudgedSplit
     """Validation, and test where there is one; raises ValueError where a file is not the one stage 6 read."""
     pairs = _outside(search) if search.outside else _of_run(Path(run_dir), search)
     policy = {key: search.settings[key] for key in ("uncertain", "missing")}
-    splits = []
-    for name, (truth, probs) in zip(("val", "test"), pairs, strict=False):
-        patients = np.unique(truth.patients, return_inverse=True)[1]
-        splits.append(JudgedSplit(name, probs, View.of(truth, **policy), patients))
-    return splits[0], splits[1] if len(splits) > 1 else None
+    val, *test = (
+        JudgedSplit.of(name, probs, truth, **policy)
+        for name, (truth, probs) in zip(("val", "test"), pairs, strict=False)
+    )
+    return val, test[0] if test else None
 
 
 def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
@@ -84,16 +70,9 @@ def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
     path = search.folder / "thresholds.json"
     if search.origin["manifest_sha256"] != manifest.sha256:
         raise ValueError(f"{path} was made from another manifest than the run's; run the stages after check_split.py")
-    for model, digests in read_json(search.folder / "probs.json").get("members_sha256", {}).items():
-        if read_json(run_dir / model / "probs.json").get("probs_sha256") != digests:
-            raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
+    pairs = read_blend(run_dir, manifest)
     if search.origin.get("probs_val_sha256") != sha256(search.folder / "probs_val.csv"):
         raise ValueError(f"{path} was made from another blend than the run's; run {SCRIPT} --overwrite")
-    pairs = []
-    for name in ("val", "test"):
-        truth = Truth.of_split(manifest, name)
-        probs = read_stage_probs(search.folder, name, manifest).aligned(truth.ids, truth.classes)
-        pairs.append((truth, probs))
     return pairs
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from src import plots
-from src.artifacts import claim, clear, read_json, read_manifest, sha256, write_json, write_table
+from src.artifacts import claim, clear, read_manifest, sha256, write_json, write_table
 from src.bootstrap import bootstrap_metrics, interval
 from src.config import ThresholdConfig
 from src.evaluate import masked_metrics, ratio
-from src.probs import Truth, View, read_probs, read_stage_probs, read_truth
+from src.judged import JudgedSplit, read_blend
+from src.probs import Truth, read_probs, read_truth
 from src.report import two_views
 from src.tables import format_table, with_interval
 from src.thresholds import (
@@ -29,21 +30,6 @@ from src.workload import parse_prevalence, per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
 HIGH_AUPRC, SOME_WAY = 0.95, 0.25
-
-
-@dataclass(frozen=True)
-class Split:
-    """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
-
-    name: str
-    probs: np.ndarray
-    view: View
-    patients: np.ndarray
-
-    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and targets of the valid entries of class `c`, [n] each."""
-        valid = self.view.mask[:, c]
-        return self.probs[valid, c], self.view.targets[valid, c]
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
 
 
-def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
+def _of_run(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, dict[str, Any]]:
     """The blend that stage 5 left, on val and on test."""
     folder = config.run_dir / "ensemble"
     if (folder / "probs_val.csv").exists() and not (config.run_dir / "manifest.csv").exists():
@@ -121,19 +107,12 @@ def _of_run(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any
             f"--val-probs {folder}/probs_val.csv --val-labels TRUTH.csv"
         )
     manifest = read_manifest(config.run_dir)
-    blended = read_json(folder / "probs.json").get("members_sha256", {})
-    for model, digests in blended.items():
-        if read_json(config.run_dir / model / "probs.json").get("probs_sha256") != digests:
-            raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
-    splits = []
-    for name in ("val", "test"):
-        truth = Truth.of_split(manifest, name)
-        probs = read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes)
-        splits.append(_split(config, name, probs, truth))
+    (val_truth, val), (test_truth, test) = read_blend(config.run_dir, manifest)
+    splits = _split(config, "val", val, val_truth), _split(config, "test", test, test_truth)
     return *splits, {"manifest_sha256": manifest.sha256, "probs_val_sha256": sha256(folder / "probs_val.csv")}
 
 
-def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, Any]]:
+def _outside(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, dict[str, Any]]:
     """Probabilities made elsewhere, for validation and perhaps for test, beside their truth."""
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
@@ -161,12 +140,11 @@ def _outside(config: ThresholdConfig) -> tuple[Split, Split | None, dict[str, An
     return *splits, {"sources": sources}
 
 
-def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> Split:
-    view = View.of(truth, uncertain=config.uncertain, missing=config.missing)
-    return Split(name, probs, view, np.unique(truth.patients, return_inverse=True)[1])
+def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> JudgedSplit:
+    return JudgedSplit.of(name, probs, truth, uncertain=config.uncertain, missing=config.missing)
 
 
-def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: Split) -> RuleResult:
+def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: JudgedSplit) -> RuleResult:
     """Precision and recall of a rule's thresholds on a split, with patient-bootstrap intervals, and the accuracy."""
     classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
     judged = {}
@@ -217,7 +195,7 @@ def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float]
     return pd.DataFrame(rows)
 
 
-def _print_split(split: Split) -> None:
+def _print_split(split: JudgedSplit) -> None:
     """Macro AUROC and AUPRC under the policy, and with each blank as a negative."""
     metrics = two_views(split.probs, split.view, resamples=0, seed=0)
     for text, macro in (("as the policy has them", metrics["macro"]),
@@ -228,7 +206,9 @@ def _print_split(split: Split) -> None:
         )
 
 
-def _print_target(recall: float, confidence: float, rules: list[RuleResult], judged: Split, auprc: list[float]) -> None:
+def _print_target(
+    recall: float, confidence: float, rules: list[RuleResult], judged: JudgedSplit, auprc: list[float]
+) -> None:
     """Both rules per class, whether they kept the promise, and the classes grouped by how they held."""
     promise = (
         f"at {100 * confidence:g}% confidence on new patients" if confidence else "no confidence asked: the plain rule"
@@ -262,7 +242,7 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
     return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
 
 
-def _print_groups(rule: RuleResult, judged: Split, auprc: list[float]) -> None:
+def _print_groups(rule: RuleResult, judged: JudgedSplit, auprc: list[float]) -> None:
     """Classes by how they held at the chosen thresholds."""
     groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": [], "not defined": []}
     high, some, collapse, undefined = groups.values()
@@ -277,7 +257,7 @@ def _print_groups(rule: RuleResult, judged: Split, auprc: list[float]) -> None:
         print(f"{title}: {', '.join(names) or 'none'}")
 
 
-def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -> None:
+def _print_workload(rule: RuleResult, judged: JudgedSplit, stated: dict[str, float]) -> None:
     """Per 1,000 studies at the thresholds that hold; precision at stated prevalences."""
     classes, view = judged.view.truth.classes, judged.view
     flags = judged.probs >= rule.thresholds
@@ -303,7 +283,7 @@ def _print_workload(rule: RuleResult, judged: Split, stated: dict[str, float]) -
         print(format_table(headers, rows))
 
 
-def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: Split) -> None:
+def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: JudgedSplit) -> None:
     """Precision-recall curves with both operating points, and recall with its interval against the target."""
     labels = {"holds": "recall that holds", "plain": "plain rule"}
     curves, rows = [], []

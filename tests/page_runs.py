@@ -1,16 +1,20 @@
-"""A run folder such as the stages leave, made in a second: drawn scores in the place of trained models."""
+"""Run folders such as the stages leave: drawn scores in the place of models, or models of random weights."""
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+import check_split
 import ensemble_alpha_search
 import ensemble_threshold_search
-from src.artifacts import sha256, write_json, write_manifest, write_table
+from src.artifacts import read_manifest, sha256, write_json, write_manifest, write_table
 from src.probs import Truth, View, write_probs
 from src.report import calibration_before_and_after, two_views
+from tests.trees import make_chexpert
 
 CLASSES = ("Edema", "Rare", "Common", "Never")
 RATES = {"Edema": 0.3, "Rare": 0.03, "Common": 0.8, "Never": 0.0}
@@ -83,6 +87,36 @@ def make_run(
     ensemble_alpha_search.main(["--run-dir", str(run), "--resamples", str(RESAMPLES), "--step", "0.5"])
     search(run)
     return run
+
+
+@functools.cache
+def random_run(parent: Path) -> Path:
+    """A run with checkpoints of random weights, through all stages but training; made once, so not to be changed."""
+    import torch
+
+    import test_efficientnet
+    import test_resnet
+    from src.checkpoint import save_checkpoint
+    from src.models import build_model
+
+    root = Path(tempfile.mkdtemp(dir=parent))
+    make_chexpert(root / "data", patients=16, valid_patients=6)
+    common = ["--run-dir", str(root / "run")]
+    check_split.main(["--data", str(root / "data"), "--val-fraction", "0.4", *common])
+    manifest = read_manifest(root / "run")
+    for seed, (arch, size) in enumerate((("resnet50", 32), ("efficientnet_b1", 48))):
+        torch.manual_seed(seed)
+        model = build_model(arch, num_classes=len(manifest.classes))
+        state = {"arch": arch, "classes": list(manifest.classes), "image_size": size, "epoch": 1, "score": 0.5}
+        state |= {"manifest_sha256": manifest.sha256, "model": model.net.state_dict()}
+        state |= {"pos_weight": [1.0 + 0.3 * c for c in range(len(manifest.classes))]}
+        save_checkpoint(root / "run" / arch / "best.pt", state)
+    for script in (test_resnet, test_efficientnet):
+        script.main([*common, "--resamples", "0", "--workers", "0"])
+    ensemble_alpha_search.main([*common, "--select", "best", "--resamples", "0"])
+    thresholds = ["--recall", "0.85", "0.9", "--confidence", "0", "--resamples", "0", "--no-pictures"]
+    ensemble_threshold_search.main([*common, *thresholds])
+    return root / "run"
 
 
 def search(run: Path, *flags: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from src.dicom import is_dicom, read_dicom
-from src.predict_stage import read_file
+from src.image_files import read_file
 from src.transforms import read_image
 
 pydicom = pytest.importorskip("pydicom")

@@ -13,44 +13,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-import check_split
-import ensemble_alpha_search
-import ensemble_threshold_search
 import predict
-import test_efficientnet
-import test_resnet
-from src import predict_stage
+from src import image_files
 from src.artifacts import read_manifest
-from src.checkpoint import save_checkpoint
 from src.heatmaps import SIDE, grad_cam, overlay
-from src.models import build_model
-from src.predict_stage import Member, Table, find_images, heatmap_name, image_id
-from tests.trees import make_chexpert, write_image
-
-FAST = ["--resamples", "0", "--workers", "0"]
+from src.image_files import find_images, image_id
+from src.predict_stage import Member, heatmap_name
+from src.prediction_table import PredictionTable, as_stored
+from src.probs import read_probs, write_probs
+from tests.page_runs import random_run
+from tests.trees import write_image
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run folder as stage 6 leaves it, of two networks with random weights."""
-    root = tmp_path_factory.mktemp("predict")
-    make_chexpert(root / "data", patients=16, valid_patients=6)
-    common = ["--run-dir", str(root / "run")]
-    check_split.main(["--data", str(root / "data"), "--val-fraction", "0.4", *common])
-    manifest = read_manifest(root / "run")
-    for seed, (arch, size) in enumerate((("resnet50", 32), ("efficientnet_b1", 48))):
-        torch.manual_seed(seed)
-        model = build_model(arch, num_classes=len(manifest.classes))
-        state = {"arch": arch, "classes": list(manifest.classes), "image_size": size, "epoch": 1, "score": 0.5}
-        state |= {"manifest_sha256": manifest.sha256, "model": model.net.state_dict()}
-        state |= {"pos_weight": [1.0 + 0.3 * c for c in range(len(manifest.classes))]}
-        save_checkpoint(root / "run" / arch / "best.pt", state)
-    test_resnet.main([*common, *FAST])
-    test_efficientnet.main([*common, *FAST])
-    ensemble_alpha_search.main([*common, "--select", "best", "--resamples", "0"])
-    thresholds = ["--recall", "0.85", "0.9", "--confidence", "0", "--resamples", "0", "--no-pictures"]
-    ensemble_threshold_search.main([*common, *thresholds])
-    return root / "run"
+    return random_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -107,6 +85,39 @@ def test_flags_are_probabilities_at_or_above_the_threshold(run_dir, images, tmp_
         flags = [row[f"{name} flagged"] for name in points]
         assert flags == [str(int(float(row[name]) >= point["threshold"])) for name, point in points.items()]
         assert row["flags"] == str(flags.count("1"))
+
+
+def test_probabilities_are_the_numbers_that_a_stages_file_gives_back(tmp_path):
+    rng = np.random.default_rng(0)
+    probs = 10.0 ** rng.uniform(-12, 0, (5000, 2))
+    ids = [f"{row}.png" for row in range(len(probs))]
+    write_probs(tmp_path / "probs.csv", ids=ids, classes="AB", values=probs.astype(np.float32))
+    stored = as_stored(probs)
+    np.testing.assert_array_equal(stored, read_probs(tmp_path / "probs.csv").values)
+    table = PredictionTable(tmp_path / "p.csv", "AB")
+    for name, row in zip(ids, stored, strict=True):
+        table.add(name, row, row >= 0.5)
+    table.save()
+    theirs = [line.split(",")[1:] for line in (tmp_path / "probs.csv").read_text().splitlines()[1:]]
+    assert [row[1:4:2] for row in table.rows.values()] == theirs
+
+
+def test_an_image_whose_row_is_the_threshold_is_flagged(run_dir, tmp_path):
+    """On the rows that chose the thresholds: a plain rule's threshold is one of them, so a digit less flags another."""
+    manifest = read_manifest(run_dir)
+    paths = manifest.part("val").image_paths()
+    _, rows = run(run_dir, *paths, out=tmp_path / "p.csv")
+    theirs = pd.read_csv(run_dir / "ensemble" / "probs_val.csv", dtype=str).set_index("image_id")
+    points = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"]["0.85"]
+    at = 0
+    for name, point in points.items():
+        assert point["status"] == "ok"
+        for path in paths:
+            text = theirs.loc[str(path.relative_to(manifest.image_root)), name]
+            if float(text) == point["threshold"]:
+                at += 1
+                assert (rows[str(path)][name], rows[str(path)][f"{name} flagged"]) == (text, "1")
+    assert at >= len(points)
 
 
 def test_an_image_gets_the_same_in_any_company():
@@ -180,8 +191,8 @@ def test_append_does_what_is_left_and_tries_again_what_failed(run_dir, images, t
     _, before = run(run_dir, images / "0.png", images / "2.png", out=out)
     (images / "2.png").write_bytes(whole)
     read = []
-    original = predict_stage.read_file
-    monkeypatch.setattr(predict_stage, "read_file", lambda path, **kw: read.append(path.name) or original(path, **kw))
+    original = image_files.read_file
+    monkeypatch.setattr(image_files, "read_file", lambda path, **kw: read.append(path.name) or original(path, **kw))
     status, rows = run(run_dir, images, "--append", out=out)
     assert status == 0 and sorted(read) == ["1.png", "2.png", "3.png", "4.png"]
     assert rows[str(images / "0.png")] == before[str(images / "0.png")] and len(rows) == 5
@@ -201,14 +212,14 @@ def test_append_to_a_table_that_is_complete_leaves_it_as_it_is(run_dir, images, 
 
 
 def test_an_interrupted_run_keeps_its_results_and_append_goes_on(run_dir, images, tmp_path, monkeypatch):
-    original = predict_stage.read_file
+    original = image_files.read_file
 
     def interrupted(path, **kwargs):
         if path.name == "3.png":
             raise KeyboardInterrupt
         return original(path, **kwargs)
 
-    monkeypatch.setattr(predict_stage, "read_file", interrupted)
+    monkeypatch.setattr(image_files, "read_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(run_dir, images, "--batch-size", 1, out=tmp_path / "p.csv")
     assert len(pd.read_csv(tmp_path / "p.csv")) == 2  # the one ahead of the interrupt was read, not yet computed
@@ -218,9 +229,9 @@ def test_an_interrupted_run_keeps_its_results_and_append_goes_on(run_dir, images
 
 
 def test_the_table_is_saved_while_images_are_left(tmp_path):
-    table = Table(tmp_path / "p.csv", ["A"])
+    table = PredictionTable(tmp_path / "p.csv", ["A"])
     for number in range(3):
-        table.add(Path(f"{number}.png"), np.array([0.1]), np.array([0.5]))
+        table.add(f"{number}.png", np.array([0.1]), np.array([False]))
         table.save(every=1000)
     assert len(pd.read_csv(tmp_path / "p.csv")) == 1  # the first at once, the others when it is time
     table.save()

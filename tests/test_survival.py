@@ -154,7 +154,7 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run):
         torch.cat([(alone[name] - other[name]).flatten() for name in alone if not name.startswith("net.fc.")]).norm()
         for other in (shared, begun)
     )
-    assert 0 < moved and apart / moved < 0.05  # AdamW makes much of gradients that are all rounding; see sgd_worker.py
+    assert moved > 0 and apart / moved < 0.05  # AdamW makes much of gradients that are all rounding; see sgd_worker.py
     first, second = (pd.read_csv(run / "resnet50" / "history.csv") for run in (one, two))
     losses = ["train_loss", "val_loss"]
     np.testing.assert_allclose(first[losses], second[losses], rtol=1e-3)
