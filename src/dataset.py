@@ -1,7 +1,9 @@
 """Images by row number, in batches whose order depends on seed and epoch alone."""
 
+import atexit
 import itertools
 import math
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -181,3 +183,11 @@ def _leave_signals_to_the_trainer(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+@atexit.register
+def _end_readers() -> None:
+    """Python ends what is left of them with SIGTERM, and would wait for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -34,9 +34,9 @@ def check_split(config: SplitConfig) -> int:
     assign = _take_published if published else _split_anew
     split, origin = assign(config, source, table)
     table = table.assign(split=split)
-    _describe(source, table, origin)
-    failed = list(source.problems) if published else []
-    failed += audit.leaks(table) + audit.one_sided(table, source.classes) + _look_at_images(config, source, table)
+    unusable, faulty = _look_at_images(config, source, table)
+    problems = source.problems if published else []
+    failed = [*problems, *audit.leaks(table), *audit.one_sided(table, source.classes), *unusable]
     recalls, confidence = ThresholdConfig.recall, ThresholdConfig.confidence
     warned = [*source.warnings, *audit.too_few(table, source.classes, recalls=recalls, confidence=confidence)]
     meta = {
@@ -49,7 +49,10 @@ def check_split(config: SplitConfig) -> int:
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    write_manifest(config.run_dir, table, meta, context)
+    write_manifest(config.run_dir, table, meta, context)  # before it prints, lest `| head` ends it
+    _describe(source, table, origin)
+    for line in faulty:
+        print(line)
     for line in warned:
         print("warning:", line)
     for line in failed:
@@ -113,20 +116,19 @@ def _counts(table: pd.DataFrame, name: str) -> tuple:
     return (name, *cells)
 
 
-def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> list[str]:
-    """Failed checks of the image files, as far as --images asks; faulty images are printed one by one."""
+def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Failed checks of the image files, as far as --images asks, and a line for each faulty image that is shown."""
     ids = table["image_id"].tolist()
-    failed = []
+    failed: list[str] = []
     if config.images == "skip":
-        return failed
+        return [], []
     if config.images == "exist":
         found = audit.missing_images(source.image_root, ids)
     else:
         opened = audit.open_images(source.image_root, ids, workers=config.workers)
         found = audit.faults(ids, opened)
         failed += audit.duplicates(table, opened)
-    for fault in found if config.images == "open" else found[:SHOWN]:
-        print(f"image {source.image_root / fault.image_id} {fault.reason}")
     if found:
         failed.insert(0, f"{len(found):,} of {len(ids):,} images cannot be used; first: {found[0].image_id}")
-    return failed
+    shown = found if config.images == "open" else found[:SHOWN]
+    return failed, [f"image {source.image_root / fault.image_id} {fault.reason}" for fault in shown]

@@ -3,6 +3,9 @@
 import io
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from src.watch import Watch
 
 CLASSES = ("bright", "left")
 SIZE = 32
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Model(nn.Module):
@@ -273,3 +277,15 @@ def test_signals_only_ask_within_the_watch():
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
     assert Watch(0).due
+
+
+def test_python_exits_though_a_reader_is_left(images):
+    code = (
+        "import sys; from pathlib import Path; from src.dataset import ImageDataset, eval_loader\n"
+        "dataset = ImageDataset([Path(sys.argv[1])], size=16)\n"
+        "batches = iter(eval_loader(dataset, batch_size=1, workers=1, pin=False))\n"
+        "print(next(batches).faults)"
+    )
+    command = [sys.executable, "-c", code, str(images[0][0])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "['']\n"), done.stderr
