@@ -47,17 +47,29 @@ def read_dicom(path: Path) -> np.ndarray:
 
 def _shown(file: Any) -> np.ndarray:
     if "PixelData" not in file:
-        raise ValueError("it has no pixel data")
+        raise ValueError("it has no pixel data, or is cut off before their end")
     frames, kind = int(file.get("NumberOfFrames") or 1), file.get("PhotometricInterpretation")
     if frames != 1:
         raise ValueError(f"it has {frames} frames; expected one")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"its photometric interpretation is {kind}; expected MONOCHROME1 or MONOCHROME2")
+    _check_end(file)
     values = _rescaled(file.pixel_array, file)
     values = _looked_up(values, file) if file.get("VOILUTSequence") else _windowed(values, file)
     if not np.isfinite(values).all():
         raise ValueError("some of its rescaled values are not finite")
     return np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
+
+
+def _check_end(file: Any) -> None:
+    """Raise ValueError for a JPEG without its end: the decoders make up what is missing of it."""
+    from pydicom.encaps import generate_frames
+    from pydicom.uid import JPEGTransferSyntaxes
+
+    if file.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
+        frame = next(generate_frames(file.PixelData, number_of_frames=1))
+        if frame.rfind(b"\xff\xd9") <= frame.rfind(b"\xff\xda"):  # end of image after the start of the last scan
+            raise ValueError("its JPEG data end too early")
 
 
 def _rescaled(values: np.ndarray, file: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """DICOM files of many kinds, made here, against the same pixels as arrays."""
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -16,7 +17,16 @@ pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless, generate_uid  # noqa: E402
+from pydicom.pixels import get_decoder  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+    generate_uid,
+)
 
 GRADIENT = np.linspace(0, 4095, 48 * 40).reshape(48, 40).astype(np.uint16)  # 12 bits
 
@@ -42,33 +52,85 @@ def dataset(values, *, bits=12, kind="MONOCHROME2", **tags):
     return made
 
 
-def write(path, values, *, compress=None, **options):
+def write(path, values, *, compress=None, encoded=None, **options):
+    """A DICOM file; `encoded` is the frame in the encoding of `compress`, else pydicom makes it."""
     made = dataset(values, **options)
-    if compress:
+    if encoded:
+        made.file_meta.TransferSyntaxUID = compress
+        made.PixelData = encapsulate([encoded])
+        made["PixelData"].is_undefined_length = True
+    elif compress:
         made.compress(compress)
     made.save_as(path, enforce_file_format=True)
     return path
 
 
+def jpeg_lossless(values, *, bits, left=True):
+    """JPEG lossless (ITU-T T.81, process 14) of values uint16 [H, W], each predicted from its left neighbor or upper.
+
+    Predictor 1 or 2 of table H.1. The Huffman codes are the differences' lengths, five bits each.
+    """
+    wide = values.astype(np.int64)
+    predicted = np.full_like(wide, 1 << (bits - 1))
+    predicted[1:], predicted[0, 1:] = wide[:-1], wide[0, :-1]
+    if left:
+        predicted[:, 1:] = wide[:, :-1]
+    code = []
+    for difference in ((wide - predicted + 2**15) % 2**16 - 2**15).ravel().tolist():
+        length = abs(difference).bit_length()
+        code.append(f"{length:05b}")
+        if 0 < length < 16:
+            code.append(f"{difference if difference > 0 else difference + 2**length - 1:0{length}b}")
+    code.append("1" * (-sum(map(len, code)) % 8))
+    scan = int("".join(code), 2).to_bytes(sum(map(len, code)) // 8, "big").replace(b"\xff", b"\xff\x00")
+    frame = struct.pack(">BHHBBBB", bits, *values.shape, 1, 1, 0x11, 0)
+    huffman = bytes([0, *(17 * (length == 5) for length in range(1, 17)), *range(17)])
+    start = bytes([1, 1, 0, 1 if left else 2, 0, 0])
+    segments = [
+        struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+        for marker, content in ((0xC3, frame), (0xC4, huffman), (0xDA, start))
+    ]
+    return b"\xff\xd8" + b"".join(segments) + scan + b"\xff\xd9"
+
+
+def noise(bits):
+    """Values [48, 40] of all sizes; 0 beside the middle is the longest difference there is."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, (48, 40), dtype=np.uint16)
+    values[5, 5:8] = 0, 2 ** (bits - 1), 2**bits - 1
+    return values
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("compress", [None, RLELossless, JPEG2000Lossless], ids=["plain", "rle", "jpeg2000"])
 def test_stored_values_are_read_whatever_their_bits_and_compression(tmp_path, bits, compress):
-    values = GRADIENT if bits == 12 else GRADIENT * 16
-    read = read_dicom(write(tmp_path / "a.dcm", values, bits=bits, compress=compress))
+    read = read_dicom(write(tmp_path / "a.dcm", noise(bits), bits=bits, compress=compress))
     assert read.dtype == np.float32
-    assert np.array_equal(read, values)
+    assert np.array_equal(read, noise(bits))
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize(("compress", "left"), [(JPEGLosslessSV1, True), (JPEGLossless, True), (JPEGLossless, False)])
+def test_jpeg_lossless_is_read_to_the_bit(tmp_path, bits, compress, left):
+    encoded = jpeg_lossless(noise(bits), bits=bits, left=left)
+    path = write(tmp_path / "a.dcm", noise(bits), bits=bits, compress=compress, encoded=encoded)
+    assert np.array_equal(read_dicom(path), noise(bits))
 
 
 def test_a_jpeg_inside_a_dicom_file_is_read(tmp_path):
     gray = (GRADIENT // 16).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(gray).save(stream, "JPEG", quality=95)
-    made = dataset(gray, bits=8)
-    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    made.PixelData = encapsulate([stream.getvalue()])
-    made["PixelData"].is_undefined_length = True
-    made.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    assert np.abs(read_dicom(tmp_path / "a.dcm") - gray).mean() < 2
+    path = write(tmp_path / "a.dcm", gray, bits=8, compress=JPEGBaseline8Bit, encoded=stream.getvalue())
+    assert np.abs(read_dicom(path) - gray).mean() < 2
+
+
+def test_without_the_plugin_of_a_compression_the_reason_says_what_to_install(tmp_path, monkeypatch):
+    encoded = jpeg_lossless(GRADIENT, bits=12)
+    path = write(tmp_path / "a.dcm", GRADIENT, compress=JPEGLosslessSV1, encoded=encoded)
+    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
+    with pytest.raises(ValueError, match=r"a\.dcm cannot be read .*; pip install -r requirements-dicom\.txt") as raised:
+        read_dicom(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_monochrome1_is_the_negative_of_monochrome2(tmp_path):
@@ -163,6 +225,24 @@ def test_a_cut_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read"):
         read_dicom(path)
+    path = write(path, GRADIENT, compress=RLELossless)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut off"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_jpeg_that_was_cut_before_it_was_put_into_the_file_is_refused(tmp_path, part):
+    gray = (GRADIENT // 16).astype(np.uint8)
+    baseline = io.BytesIO()
+    Image.fromarray(gray).save(baseline, "JPEG", quality=95)
+    lossless = jpeg_lossless(noise(12), bits=12)
+    for compress, encoded in ((JPEGLosslessSV1, lossless), (JPEGBaseline8Bit, baseline.getvalue())):
+        values, bits = (noise(12), 12) if compress == JPEGLosslessSV1 else (gray, 8)
+        cut = encoded[: int(part * len(encoded))]
+        path = write(tmp_path / "a.dcm", values, bits=bits, compress=compress, encoded=cut)
+        with pytest.raises(ValueError, match="JPEG data end too early"):
+            read_dicom(path)
 
 
 def test_dicom_is_known_by_name_or_by_its_first_bytes(tmp_path):

@@ -5,11 +5,14 @@ import json
 import shutil
 import time
 
+import pandas as pd
 import pytest
 
+import predict
 import report
-from src.page_explorer import RECALLS
-from tests.page_runs import CLASSES, make_run, page_data, search
+from src.artifacts import read_manifest
+from src.page_explorer import CONFIDENCES, RECALLS
+from tests.page_runs import CLASSES, make_run, page_data, random_run, search
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed, so no browser is driven")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -208,7 +211,7 @@ def saved(page):
     """The file behind the button."""
     for old in page.downloads.glob("*"):
         old.unlink()
-    page.execute_script("document.getElementById('export').click()")
+    press(page, "#export", webdriver.Keys.ENTER)  # a click by script may save once, then the browser blocks it
     path = page.downloads / "thresholds.json"
     for _ in range(400):
         if path.exists() and path.read_text().endswith("}\n"):  # the browser makes the file before it fills it
@@ -240,6 +243,35 @@ def test_a_kept_finding_is_saved_as_it_stands(page, run):
     assert found["recall"]["0.6"]["Common"]["threshold"] == at["thresholds"][choice[0]]
     page.execute_script("document.getElementById('release').click()")
     assert table(page)[0]["Threshold"] != f"{theirs['recall']['0.85']['Edema']['threshold']:.3f}"
+
+
+def test_predict_takes_the_saved_file_and_flags_by_it(browser, tmp_path_factory, tmp_path):
+    """On the images of val: the probabilities are the rows that the page's thresholds were chosen from."""
+    run = random_run(tmp_path_factory.getbasetemp())
+    report.main(["--run-dir", str(run), "--out", str(tmp_path / "report.html")])
+    resize(browser, 1360, 900)
+    page = opened(browser, tmp_path / "report.html")
+    manifest = read_manifest(run)
+    paths = list(map(str, manifest.part("val").image_paths()))
+    probs = pd.read_csv(run / "ensemble" / "probs_val.csv")[list(manifest.classes)].to_numpy()
+    press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)  # the first finding stays at 0.85
+    seen = []
+    for recall, confidence, statuses in ((0.6, 0.0, {"ok"}), (0.7, 0.95, {"ok", "infeasible"})):
+        move(page, "recall", RECALLS.index(recall))
+        move(page, "confidence", CONFIDENCES.index(confidence))
+        points = saved(page)["recall"][f"{recall:g}"]
+        assert {point["status"] for point in points.values()} == statuses
+        out = tmp_path / f"{recall}.csv"
+        flags = ["--run-dir", run, "--thresholds", page.downloads / "thresholds.json", "--out", out, "--workers", 0]
+        assert predict.main([*paths, *map(str, flags)]) == 0
+        table = pd.read_csv(out)
+        assert table["image_id"].tolist() == paths and table["error"].isna().all()
+        flagged = table[[f"{name} flagged" for name in manifest.classes]].to_numpy()
+        seen.append([points[name]["threshold"] for name in manifest.classes])
+        assert (flagged == (probs >= seen[-1])).all()
+    theirs = json.loads((run / "ensemble" / "thresholds.json").read_text())["recall"]["0.85"]
+    stage_6 = [theirs[name]["threshold"] for name in manifest.classes]
+    assert all(cuts[0] == stage_6[0] and ((probs >= cuts) != (probs >= stage_6)).any() for cuts in seen)
 
 
 def test_numbers_are_rounded_as_python_rounds(page):
@@ -280,6 +312,7 @@ def test_names_are_shown_and_never_run(browser, tmp_path):
     mark = "<script>window.ran=1</script> \"é' "
     run = make_run(tmp_path / 'run "x" <b onclick=ran> é\'s', HOSTILE, patients=150, mark=mark)
     report.main(["--run-dir", str(run)])
+    resize(browser, 1360, 900)
     page = opened(browser, run / "report.html")
     assert [row["name"] for row in table(page)] == list(HOSTILE)
     assert text_of(page, "#run-name") == run.name and run.name in page.title

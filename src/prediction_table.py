@@ -1,0 +1,95 @@
+"""The table of predictions: a row per image, rewritten as it grows, gone on with after an interrupt."""
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artifacts import atomic_path, read_json, write_json
+
+
+def as_stored(probs: np.ndarray) -> np.ndarray:
+    """Probabilities as they come back from a stage's file: a float32 in nine digits, read as float64.
+
+    Thresholds are chosen on such numbers, so only such a number is flagged where it is its threshold.
+    """
+    return np.char.mod("%.9g", probs.astype(np.float32)).astype(np.float64)
+
+
+class PredictionTable:
+    """The rows of a CSV by image id, as the texts that stand in it, and beside it a JSON file of what made them."""
+
+    def __init__(self, path: Path, classes: Sequence[str]):
+        self.path, self.classes = path, tuple(classes)
+        self.header = ["image_id", *(n for c in classes for n in (c, f"{c} flagged")), "flags", "error"]
+        self.rows: dict[str, list[str]] = {}
+        self.saved: float | None = None  # when; None before the first time
+        if len(set(self.header)) < len(self.header):
+            raise ValueError("the run has a finding named as another column of the table; rename it")
+
+    @classmethod
+    def open(
+        cls, path: Path, classes: Sequence[str], *, origin: Mapping[str, Any], append: bool, overwrite: bool
+    ) -> "PredictionTable":
+        """A new table, or with `append` the one that is there, if the same models and thresholds made it.
+
+        origin: what made it, as JSON reads it back. Raises ValueError where the table that is there was made by
+        something else, has other columns, or may not be replaced.
+        """
+        table, story = cls(path, classes), path.with_name(path.name + ".json")
+        if append and path.exists():
+            made_by = read_json(story)
+            changed = [key for key in origin if made_by.get(key) != origin[key]]
+            if changed:
+                raise ValueError(f"{path} was made with other {', '.join(changed)}; pass --overwrite or another --out")
+            table._read()
+            return table
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} is already there; pass --append to go on with it, or --overwrite to replace it")
+        path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
+        write_json(story, origin)
+        return table
+
+    def has(self, image: str) -> bool:
+        """Whether there are results of an image; one that could not be read is tried again."""
+        return image in self.rows and not self.rows[image][-1]
+
+    def add(self, image: str, probs: np.ndarray, flags: np.ndarray) -> None:
+        """The row of an image: probs [C] as `as_stored` returns them, flags [C] bool."""
+        cells = [text for p, flag in zip(probs, flags, strict=True) for text in (f"{p:.9g}", str(int(flag)))]
+        self.rows[image] = [image, *cells, str(int(flags.sum())), ""]
+
+    def add_fault(self, image: str, reason: str) -> None:
+        """The row of an image that cannot be read."""
+        blank = [""] * (2 * len(self.classes) + 1)
+        text = reason.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self.rows[image] = [image, *blank, text]
+
+    def flagged(self, image: str) -> list[str]:
+        """The findings that an image's row flags."""
+        return [name for name, flag in zip(self.classes, self.rows[image][2:-2:2], strict=True) if flag == "1"]
+
+    def fault(self, image: str) -> str:
+        """Why an image could not be read, "" where it could."""
+        return self.rows[image][-1]
+
+    def save(self, *, every: float = 0.0) -> None:
+        """Rewrite the file, unless that happened less than `every` seconds ago."""
+        if every and self.saved is not None and time.monotonic() - self.saved < every:
+            return
+        with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows.values()])
+        self.saved = time.monotonic()
+
+    def _read(self) -> None:
+        try:
+            with open(self.path, encoding="utf-8", newline="") as stream:
+                header, *rows = list(csv.reader(stream)) or [[]]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is not a table of predict.py ({error}); pass another --out") from None
+        if header != self.header or any(len(row) != len(header) for row in rows):
+            raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
+        self.rows = {row[0]: row for row in rows}
