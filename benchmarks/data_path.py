@@ -7,7 +7,7 @@ from cache     src/cache.py: read of a filled cache, then prepare on the batch
 
 Makes gray JPEGs of CheXpert-small's and of MIMIC-CXR-JPG's size from the radiographs in --images, in a temporary
 folder, and loads them on one core: one thread, no workers, files in the system's cache. The plain loop and ours take
-turns in every repeat; the table has the medians over the repeats and their ratio.
+turns in every repeat; the table has the medians over the repeats, of the times and of the ratios within a repeat.
 
 Example: python benchmarks/data_path.py --images data/nih/images
 """
@@ -81,7 +81,7 @@ def from_cache(cached, *, augmented):
 
 
 def measure(loaders, paths, *, repeats):
-    """Milliseconds per image of each loader, the median over the repeats; they take turns."""
+    """Milliseconds per image of each loader, [repeats]; they take turns."""
     times = {name: [] for name in loaders}
     for name, load in loaders.items():
         out = load(paths)
@@ -91,7 +91,7 @@ def measure(loaders, paths, *, repeats):
             start = time.perf_counter()
             load(paths)
             times[name].append((time.perf_counter() - start) * 1e3 / len(paths))
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: np.array(each) for name, each in times.items()}
 
 
 def difference(paths):
@@ -109,7 +109,7 @@ def main():
     parser.add_argument("--images", type=Path, required=True, help="a folder of radiographs, PNG or JPEG")
     parser.add_argument("--count", type=int, default=24, help="radiographs taken from it: a batch")
     parser.add_argument("--quality", type=int, default=92, help="of the JPEGs made from them")
-    parser.add_argument("--repeats", type=int, default=15, help="batches of small images; of large, a third")
+    parser.add_argument("--repeats", type=int, default=30, help="batches of small images; of large, a third")
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
@@ -130,8 +130,9 @@ def main():
                 repeats = options.repeats if max(size) < 1000 else max(options.repeats // 3, 3)
                 times = measure({"plain": plain, **ours}, paths, repeats=repeats)
                 for way in ours:
-                    cells = f"{name} | {'yes' if augmented else 'no'} | {way} | {times['plain']:.2f} | {times[way]:.3f}"
-                    print(f"| {cells} | {times['plain'] / times[way]:.1f} |", flush=True)
+                    plain_ms, ours_ms = np.median(times["plain"]), np.median(times[way])
+                    cells = f"{name} | {'yes' if augmented else 'no'} | {way} | {plain_ms:.2f} | {ours_ms:.3f}"
+                    print(f"| {cells} | {np.median(times['plain'] / times[way]):.2f} |", flush=True)
             kilobytes = statistics.mean(path.stat().st_size for path in paths) / 1e3
             notes.append(
                 f"{name}: {len(paths)} JPEGs of {size[0]} x {size[1]}, quality {options.quality}, {kilobytes:.0f} kB; "

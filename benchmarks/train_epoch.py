@@ -7,10 +7,11 @@ ours compiled    the same with --compile; the first epoch, which compiles, is le
 on the device    (GPU only) the engine's steps on batches that lie on the device already
 
 The images are --count JPEGs of CheXpert-small's size, 390 x 320, cut from the radiographs in --images. Every loop runs
-in a process of its own, and the loops take turns, an epoch each; the fastest epoch of each counts. On a GPU ours reads
-from the cache, filled beforehand. Prints Markdown tables: images per second with the ratio to the plain loop, and
-the largest relative difference between the losses of both models, step by step, where the arithmetic is the same (the
-same images in the same order, no augmentation, the same initial weights, frozen BatchNorms in eval mode).
+in a process of its own, and the loops take turns, an epoch each. On a GPU ours reads from the cache, filled beforehand.
+Prints Markdown tables: images per second and the ratio to the plain loop's epoch of the same turn, medians over the
+turns, with the lowest and the highest ratio; and the largest relative difference between the losses of both models,
+step by step, where the arithmetic is the same (the same images in the same order, no augmentation, the same initial
+weights, frozen BatchNorms in eval mode).
 
 Example: python benchmarks/train_epoch.py --arch resnet50 --images ChestX-ray14/images
 """
@@ -234,12 +235,13 @@ def loss_differences(args, paths):
 def print_tables(args, measured, differences):
     batches = -(-args.count // args.batch_size)
     print(f"\n{args.arch}, {args.device}, {args.count} images in {batches} batches, {args.repeats} epochs each\n")
-    print("| loop | images/s | times plain | slowest epoch / fastest | first epoch, s | peak memory, GB |")
+    print("| loop | images/s | times plain | lowest, highest | first epoch, s | peak memory, GB |")
     print("|---|---|---|---|---|---|")
-    fastest = {name: min(seconds) for name, (_, seconds, _) in measured.items()}
+    plain = np.array(measured["plain"][1])
     for name, (first, seconds, peak) in measured.items():
-        ratio, spread = fastest["plain"] / fastest[name], max(seconds) / min(seconds)
-        print(f"| {name} | {args.count / fastest[name]:.1f} | {ratio:.2f} | {spread:.2f} | {first:.1f} | {peak:.2f} |")
+        speed, ratios = args.count / np.median(seconds), plain / seconds
+        cells = f"{speed:.1f} | {np.median(ratios):.2f} | {ratios.min():.2f}, {ratios.max():.2f}"
+        print(f"| {name} | {cells} | {first:.1f} | {peak:.2f} |")
     print("\n| loop | relative difference of the loss, first step | largest of all steps |\n|---|---|---|")
     for name, values in differences.items():
         print(f"| {name} | {values[0]:.0e} | {values.max():.0e} |")
@@ -252,7 +254,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--count", type=int, default=128, help="images per epoch")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=4, help="epochs of each loop after the first")
+    parser.add_argument("--repeats", type=int, default=7, help="epochs of each loop after the first")
     parser.add_argument("--steps", type=int, default=4, help="steps whose losses are compared")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
