@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.dicom import is_dicom, read_dicom
-from src.transforms import access_error, read_image, resized, stretched
+from src.transforms import ImageError, access_error, read_image, resized, stretched
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -43,9 +43,10 @@ class ImageFiles(Dataset):
             try:
                 for size, image in read_file(self.paths[row], sizes=self.sizes).items():
                     by_size[size][index] = image
+            except ImageError as error:
+                faults[index] = error.reason  # without the advice, which is for the images of a run
             except (ValueError, MemoryError) as error:
-                reason = str(error) or type(error).__name__
-                faults[index] = reason.partition("; run check_split.py")[0]  # the stages' advice does not help here
+                faults[index] = str(error) or type(error).__name__
         return Images(by_size, torch.tensor(rows), faults)
 
 

@@ -8,28 +8,37 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_jpeg
 
 # Mean and standard deviation of ImageNet's channels, on the 0-1 scale: what the pretrained weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CPU_STEP = 8  # images prepared at once on a CPU, so that what is computed in between stays in its cache
-JPEG_END = b"\xff\xd9"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
 
 # Pillow warns above 89 megapixels, which some radiographs have, and refuses above twice that, which none has.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class AccessError(ValueError):
+class ImageError(ValueError):
+    """An image that cannot be read: `reason` says why; the whole text adds which stage of a run helps, if one does."""
+
+    def __init__(self, reason: str, advice: str = ""):
+        super().__init__(reason, advice)  # what it takes to make it again in another process
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, self.args))
+
+
+class AccessError(ImageError):
     """The file could not be read, for now at least; that says nothing of what is in it."""
 
 
 def access_error(path: Path, error: OSError) -> AccessError:
     """What to tell the user of a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
-        return AccessError(f"image {path} is not there; run check_split.py to see what is missing")
+        return AccessError(f"image {path} is not there", "run check_split.py to see what is missing")
     return AccessError(f"image {path} cannot be read ({error.strerror}); see that it is a file this user may read")
 
 
@@ -38,8 +47,8 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
 
     A JPEG much larger than `size` is decoded at a reduced scale. 16-bit images are scaled by their own range. The
     aspect ratio is not kept, so that nothing at the rim is cut off; horizontal proportions (cardiothoracic ratio) are.
-    Raises ValueError naming the file where it is truncated or not an image, AccessError (a ValueError too) where it is
-    missing or the system does not let it be read.
+    Raises ImageError (a ValueError) naming the file where it is truncated or not an image, AccessError (an ImageError)
+    where it is missing or the system does not let it be read.
     """
     try:
         with open(path, "rb", buffering=0) as stream:
@@ -49,10 +58,10 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     try:
         gray = _decoded(data, size)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image; run check_split.py --images open to list all like it") from None
-    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"image {path} cannot be read ({reason}); run check_split.py --images open") from None
+        raise ImageError(f"image {path} cannot be read ({reason})", "run check_split.py --images open") from None
     return resized(gray, size).unsqueeze(0)
 
 
@@ -142,11 +151,7 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
     Transparency is ignored.
     """
     with Image.open(io.BytesIO(data)) as image:
-        whole = image.size
         reduced = image.draft("L", (size * 5 // 4, size * 5 // 4))  # None, or a mode and where the image is in it
-        if reduced and image.mode == "L" and image.size == whole and data.endswith(JPEG_END):
-            # The same library as Pillow's with less around it; of a file that breaks off, it does not tell.
-            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.GRAY)[0]
         if reduced and reduced[1][2:] != image.size:  # the rest is what fills up the last blocks
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=reduced[1])
         if image.format == "PNG" and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):

@@ -12,12 +12,12 @@ STORIES = {"train_stage", "score_stage", "split_stage", "eda_stage", "alpha_stag
 STORIES |= {"predict_stage"}
 FLOORS = {
     **dict.fromkeys(STORIES, 4),
-    **dict.fromkeys(("engine", "dataset", "models", "train_utils", "checkpoint", "cache"), 3),
+    **dict.fromkeys(("engine", "dataset", "models", "train_utils", "checkpoint", "cache", "image_files"), 3),
     **dict.fromkeys(("transforms", "early_stopping", "distributed"), 2),
 }
 TORCH = {"torch", "torchvision"}
 WITH_TORCH = {"train_stage", "score_stage", "engine", "dataset", "models", "train_utils", "checkpoint"}
-WITH_TORCH |= {"transforms", "cache", "distributed", "predict_stage", "heatmaps"}
+WITH_TORCH |= {"transforms", "cache", "distributed", "predict_stage", "heatmaps", "image_files"}
 MODULES = sorted(path for path in (ROOT / "src").glob("*.py") if path.stem != "__init__")
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "conftest")
 

@@ -11,10 +11,11 @@ import eda_labels
 import report
 from src.bootstrap import bootstrap_metrics, interval
 from src.config import ThresholdConfig
+from src.judged import JudgedSplit
 from src.page_explorer import CONFIDENCES, RECALLS, explore, thin_curve
 from src.page_html import embed_json
 from src.page_outcomes import bootstrap_outcomes, by_study, count_any, count_studies
-from src.page_source import JudgedSplit, Search, read_search, read_splits
+from src.page_source import Search, read_search, read_splits
 from src.probs import Truth, View
 from src.workload import per_thousand
 from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split

@@ -298,6 +298,7 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
         ({"recall": {}}, "no thresholds"),
         ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, "other classes"),
         ({"recall": {"0.85": None}}, "other classes"),
+        ({"recall": {"high": None}}, "recall 'high'; expected a number"),
     ],
 )
 def test_thresholds_of_another_run_are_refused(run_dir, images, tmp_path, changed, match):

@@ -1,5 +1,6 @@
 """Image files of every kind, augmentation and normalization."""
 
+import pickle
 import struct
 import subprocess
 import sys
@@ -140,6 +141,9 @@ def test_unreadable_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=f"{path.name}.*{message}") as caught:
             read_image(path, size=64)
         assert not isinstance(caught.value, AccessError) and "\n" not in str(caught.value)
+        again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a reader's process
+        assert str(again) == f"{again.reason}; {again.args[1]}" == str(caught.value)
+        assert "check_split" in str(again) and "check_split" not in again.reason
 
 
 def test_what_the_system_does_not_open_is_told_from_what_is_no_image(tmp_path):
