@@ -120,7 +120,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         for name, size in SIZES.items():
             paths = make_jpegs(images[: options.count], Path(temporary) / name, size=size, quality=options.quality)
-            cached = open_cache_quietly(Path(temporary) / "cache", paths)
+            cached = open_cache(Path(temporary) / "cache", paths, size=SIDE, workers=1)
             for augmented in (False, True):
                 plain = plain_loop(augmented=augmented)
                 ours = {
@@ -139,15 +139,6 @@ def main():
                 f"read_image differs from the full decode by {difference(paths):.2f} of 255 on average"
             )
     print("\n" + "\n".join(notes))
-
-
-def open_cache_quietly(folder, paths):
-    """The filled cache; what it says while it is filled is no part of the table."""
-    stdout, sys.stdout = sys.stdout, sys.stderr
-    try:
-        return open_cache(folder, paths, size=SIDE, workers=1)
-    finally:
-        sys.stdout = stdout
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Do the heat maps lie where the lesions are? The pointing game on the demo radiographs, whose lesions are known.
 
-For each image of the demo data's valid folder that shows a finding, Grad-CAM of that finding, brought to the size of
-the radiograph. Prints a table, one row per model, least cells of the map and finding:
+For each image of the demo data's valid folder that shows a finding, the heat of that finding, brought to the size of
+the radiograph. Prints a table, one row per model, method, least cells of the map and finding:
 
+AUROC    how well the model tells the images that show it: heat of a model that cannot tell has nothing to lie on
 images   radiographs that show it
 peak     share of them whose hottest pixel lies in the drawn region or within --tolerance of it (Zhang et al. 2018)
 chance   mean share of the image that is as near: what a random pixel hits
+times    peak over chance
 other    the same peaks against the region of the next radiograph that shows the finding: what anatomy alone hits
 energy   mean share of the heat that lies in the region itself
 share    mean share of the image that the region itself has: the energy of heat that is the same everywhere
@@ -14,6 +16,7 @@ Example: python benchmarks/pointing_game.py --run-dir runs/demo --data data/demo
 """
 
 import argparse
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -28,13 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
-from src.heatmaps import grad_cam  # noqa: E402
+from src.evaluate import auroc, rank  # noqa: E402
+from src.heatmaps import CELLS, enlarged, grad_cam  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
 from src.phantom import draw_view, simulate_patient  # noqa: E402
 from src.tables import format_table  # noqa: E402
 from src.transforms import prepare, read_image  # noqa: E402
 
+METHODS = {"grad-cam": True, "hires-cam": False}  # whether the gradients are averaged
 FINDINGS = ("Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices", "Cardiomegaly")
+HEADERS = ("Model", "Method", "Cells", "Finding", "AUROC", "Images", "Peak", "Chance", "Times", "Other", "Energy")
+HEADERS += ("Share",)
 
 
 def main() -> None:
@@ -42,33 +49,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs/demo")
     parser.add_argument("--data", type=Path, default=ROOT / "data/demo")
+    parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--images", type=int, default=1000, help="most images to look at")
     parser.add_argument("--seed", type=int, default=0, help="seed of the demo data")
-    parser.add_argument("--cells", type=int, nargs="+", default=[7, 2], help="least cells on a side of a heat map")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--cells", type=int, nargs="+", default=[CELLS], help="least cells on a side of a heat map")
     parser.add_argument("--tolerance", type=float, default=15, help="distance from the region that still counts [px]")
     arguments = parser.parse_args()
     paths = sorted(arguments.data.glob("valid/*/*/*.jpg"))[: arguments.images]
-    loaded = {arch: load_best(arguments.run_dir / arch, arch=arch) for arch in ARCHITECTURES}
-    nets = {arch: (model.folded(), checkpoint) for arch, (model, checkpoint) in loaded.items()}
-    heats, regions = {}, {name: [] for name in FINDINGS}
-    for path in tqdm(paths, leave=False):
-        drawn = regions_of(path, seed=arguments.seed)
-        shown = [name for name in FINDINGS if name in drawn and drawn[name].any()]
-        for name in shown:
-            regions[name].append(drawn[name])
-        for arch, (net, checkpoint) in nets.items():
-            image = prepare(read_image(path, size=checkpoint["image_size"])[None], draws=None)
-            logits = [checkpoint["classes"].index(name) for name in shown]
-            for cells in arguments.cells:
-                maps = grad_cam(net.layers, image, logits=logits, cells=cells)
-                for name, heat in zip(shown, maps, strict=True):
-                    heats.setdefault((arch, cells, name), []).append(heat)
-    rows = [
-        (*key, len(found), *score(found, regions[key[-1]], tolerance=arguments.tolerance))
-        for key, found in sorted(heats.items())
-    ]
-    headers = ("Model", "Cells", "Finding", "Images", "Peak", "Chance", "Other", "Energy", "Share")
-    print(format_table(headers, rows))
+    drawn = [regions_of(path, seed=arguments.seed) for path in paths]
+    rows = []
+    for arch in arguments.arch:
+        model, checkpoint = load_best(arguments.run_dir / arch, arch=arch)
+        columns = {name: checkpoint["classes"].index(name) for name in FINDINGS}
+        layers, side = model.folded().layers, checkpoint["image_size"]
+        images = [prepare(read_image(path, size=side)[None], draws=None) for path in paths]
+        with torch.no_grad():
+            logits = torch.cat([layers(image.clone()) for image in tqdm(images, desc=arch, leave=False)]).numpy()
+        for method, cells in itertools.product(arguments.methods, arguments.cells):
+            options = {"averaged": METHODS[method], "cells": cells}
+            heats = heats_of(layers, images, drawn, columns, **options)
+            for name, column in columns.items():
+                shown = np.array([name in regions for regions in drawn])
+                ability = auroc(rank(logits[:, column], positive=shown))
+                regions = [places[name] for places in drawn if name in places]
+                found = score(heats[name], regions, side=side, tolerance=arguments.tolerance)
+                rows.append((arch, method, cells, name, ability, len(regions), *found))
+    print(format_table(HEADERS, rows))
+
+
+def heats_of(
+    layers: torch.nn.Sequential, images: list[torch.Tensor], drawn: list[dict], columns: dict[str, int], **options
+) -> dict[str, list[torch.Tensor]]:
+    """The heat of each finding in each image that shows it, [h, w], in the order of the images."""
+    heats = {name: [] for name in columns}
+    for image, regions in zip(tqdm(images, leave=False), drawn, strict=True):
+        shown = [name for name in columns if name in regions]
+        maps = grad_cam(layers, image, logits=[columns[name] for name in shown], **options)
+        for name, heat in zip(shown, maps, strict=True):
+            heats[name].append(heat)
+    return heats
 
 
 def regions_of(path: Path, *, seed: int) -> dict[str, np.ndarray]:
@@ -78,21 +98,24 @@ def regions_of(path: Path, *, seed: int) -> dict[str, np.ndarray]:
     saved = np.asarray(Image.open(path), np.float32)
     if saved.shape != image.shape or np.abs(saved - image).mean() > 4:  # gray values; JPEG changes about 1
         raise SystemExit(f"{path} is not the drawing of seed {seed}; pass the --seed of the demo data")
-    return regions
+    return {name: region for name, region in regions.items() if name in FINDINGS and region.any()}
 
 
-def score(heats: list[torch.Tensor], regions: list[np.ndarray], *, tolerance: float) -> tuple[float, ...]:
-    """Peaks inside, chance, peaks inside the next image's region, energy inside, and the region's share: means."""
+def score(
+    heats: list[torch.Tensor], regions: list[np.ndarray], *, side: int, tolerance: float
+) -> tuple[float, float, float, float, float, float]:
+    """Peaks inside, chance, their ratio, peaks inside the next image's region, energy inside, the region's share."""
     near = [distance_transform_edt(~region) <= tolerance for region in regions]
     inside, other, energy = [], [], []
     for at, (heat, region) in enumerate(zip(heats, regions, strict=True)):
-        full = torch.nn.functional.interpolate(heat[None, None], region.shape, mode="bilinear")[0, 0].numpy()
+        full = enlarged(heat, region.shape, side=side)
         peak = np.divide(np.unravel_index(full.argmax(), full.shape), full.shape)
         inside.append(full.max() > 0 and hits(peak, near[at]))
         other.append(full.max() > 0 and hits(peak, near[(at + 1) % len(near)]))
         energy.append(full[region].sum() / full.sum() if full.max() > 0 else 0.0)
-    chance, share = ([area.mean() for area in areas] for areas in (near, regions))
-    return tuple(float(np.mean(values)) for values in (inside, chance, other, energy, share))
+    chance, share = (float(np.mean([area.mean() for area in areas])) for areas in (near, regions))
+    peaks = float(np.mean(inside))
+    return peaks, chance, peaks / chance, float(np.mean(other)), float(np.mean(energy)), share
 
 
 def hits(peak: np.ndarray, region: np.ndarray) -> bool:

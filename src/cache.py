@@ -28,9 +28,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from src.distributed import is_main
 from src.transforms import AccessError, access_error, read_image
 
-FORMAT = 1  # to be raised when the index changes, or when `read_image` makes other pixels of a file
+FORMAT = 2  # to be raised when the index changes, or when `read_image` makes other pixels of a file
 COMMIT_SECONDS = 5.0  # of decoding, which a kill can cost
 CHUNK = 16  # images that a worker sends at a time
 AHEAD = 4
@@ -121,7 +122,8 @@ def _keys(paths: Sequence[Path]) -> list[Key | str]:
     """The key of each file, or why it has none."""
     parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
     keys = []
-    bar = tqdm(total=len(paths), desc="looking at the image files", unit="file", leave=False, delay=2)
+    shown = {"unit": "file", "leave": False, "delay": 2, "disable": not is_main()}
+    bar = tqdm(total=len(paths), desc="looking at the image files", **shown)
     with ThreadPoolExecutor(STAT_THREADS) as pool, bar:
         for part in pool.map(lambda part: [_key(path) for path in part], parts):
             keys += part
@@ -160,7 +162,7 @@ class _Store:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                print(f"cache {self.folder}: waiting for another process that fills it", flush=True)
+                print(f"cache {self.folder}: waiting for another process that fills it", file=sys.stderr)
                 fcntl.lockf(handle, fcntl.LOCK_EX)
             yield
 
@@ -218,7 +220,8 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
     """
     end = _end(entries)
     need = len(lacking) * store.image_bytes
-    print(f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB", flush=True)
+    plan = f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB"
+    print(plan, file=sys.stderr)  # of several processes, any may be the one that fills
     try:
         left_over = store.array.stat().st_size - end * store.image_bytes if store.array.exists() else 0
         if shutil.disk_usage(store.folder).free + left_over < need + len(lacking) * INDEX_BYTES:

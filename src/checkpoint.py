@@ -1,5 +1,6 @@
 """Checkpoints: written in one step, read without running what is in them."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ from src.models import ChestNet, build_model
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain values in one step; the same state makes the same bytes."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a name would be stored in the file
-        torch.save(state, stream)
+    """Write a checkpoint of tensors and plain values in one step; the same state makes the same bytes.
+
+    Raises ValueError, and leaves the file as it was, where the system does not let it be written.
+    """
+    content = io.BytesIO()  # a file's name would be stored, and torch hides why a file cannot be written
+    torch.save(state, content)
+    try:
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            stream.write(content.getbuffer())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); mend that, then go on with --resume") from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -25,7 +34,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; run the training script first") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None
 
 

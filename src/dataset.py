@@ -123,7 +123,7 @@ class EpochBatches(Sampler[list[int]]):
 
 def derived_seed(*keys: int) -> int:
     """A seed that depends on all the keys, such as (seed, epoch, step), and differs where one of them does."""
-    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence(keys[0], spawn_key=keys[1:]).generate_state(1, np.uint64)[0])
 
 
 def generator(*keys: int) -> torch.Generator:
@@ -182,7 +182,6 @@ def _leave_signals_to_the_trainer(_: int) -> None:
     """SIGINT and SIGTERM reach the whole process group; the reader must live until the batch in hand is trained on."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 @atexit.register

@@ -72,6 +72,22 @@ def together(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the main one's buffers, such as BatchNorm's statistics, which each gathers from its share."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def launcher() -> str:
+    """What a command line begins with that starts as many processes as there are."""
+    if world_size() == 1:
+        return "python"
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = f"--nnodes={world_size() // local} " if world_size() > local else ""
+    return f"torchrun {nodes}--nproc_per_node={local}"
+
+
 def without_exchange(net: nn.Module) -> contextlib.AbstractContextManager[None]:
     """A block whose gradients wait for the next step's to be exchanged."""
     return net.no_sync() if isinstance(net, DistributedDataParallel) else contextlib.nullcontext()

@@ -8,7 +8,7 @@ import contextlib
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from src.dataset import Batch, derived_seed, generator, on_device, steps
-from src.distributed import combined, gathered, is_main, rank, share, total, without_exchange, world_size
+from src.distributed import combined, gathered, is_main, rank, share, share_buffers, total, without_exchange, world_size
 from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
 from src.models import ChestNet
@@ -118,7 +118,8 @@ def fit(run: Run, task: Task, *, epochs: int, watch: Watch) -> Iterator[tuple[di
     while len(run.history) < epochs and not run.stopping.should_stop:
         epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]
         yield from train_one_epoch(run, task, epoch=epoch, watch=watch)
-        scores = validate(run.model.folded(), task, watch=watch)
+        share_buffers(run.model)
+        scores = validate(run.model.folded(), task, watch=watch, known_faults=run.known_faults)
         if scores is None:  # asked to stop: the epoch's steps are done, its validation is not
             yield None
             continue
@@ -154,7 +155,9 @@ def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterat
             bar.update()
             if due or len(unseen) >= look_every or progress.step == sampler.steps:
                 _look_at(unseen, progress, task, epoch=epoch)
-            _check_skipped(run, len(task.train.targets))
+            if due or progress.step == sampler.steps:
+                _check_weights(run, task, epoch=epoch)
+            _check_skipped(progress.skipped, len(task.train.targets), run.known_faults, what="training")
             if due:
                 yield None
 
@@ -162,10 +165,7 @@ def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterat
 def _agree(parts: list[Batch], split: Split, run: Run, watch: Watch) -> tuple[int, int, bool]:
     """Valid entries and unreadable images of a step over all processes, and whether one of them is to save."""
     faults = [fault for part in parts for fault in part.faults if fault]
-    for fault in faults:
-        if fault not in run.known_faults:
-            run.known_faults.add(fault)
-            tqdm.write(f"warning: skipped: {fault}", file=sys.stderr)
+    _warn_of(faults, run.known_faults)
     valid = sum(int(split.labels(part)[1].sum()) for part in parts)
     valid, skipped, due, stop = total([valid, len(faults), watch.due, watch.stop])
     if stop:
@@ -207,19 +207,38 @@ def _look_at(unseen: list[torch.Tensor], progress: Progress, task: Task, *, epoc
     first = progress.step - len(unseen)
     for step, loss in enumerate(total(torch.stack(unseen).tolist()), first):
         if not math.isfinite(loss):
-            rows = task.train.loader.sampler.rows_of(step)
-            names = ", ".join(str(task.train.loader.dataset.paths[row]) for row in rows)
+            names = _images_of(step, task)
             raise ValueError(f"the loss is {loss} in epoch {epoch}; lower --lr. Images of the step: {names}")
         progress.loss += loss
     unseen.clear()
 
 
-def _check_skipped(run: Run, images: int) -> None:
-    skipped = run.progress.skipped
+def _check_weights(run: Run, task: Task, *, epoch: int) -> None:
+    """Raise ValueError where the last step left weights that must not be kept, though its loss was finite."""
+    trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
+    if not all(torch.isfinite(parameter).all() for parameter in trained):
+        names = _images_of(run.progress.step - 1, task)
+        raise ValueError(f"weights are not finite in epoch {epoch}; lower --lr. Images of the last step: {names}")
+
+
+def _images_of(step: int, task: Task) -> str:
+    loader = task.train.loader
+    return ", ".join(str(loader.dataset.paths[row]) for row in loader.sampler.rows_of(step))
+
+
+def _warn_of(faults: Iterable[str], known: set[str]) -> None:
+    """Name the images that cannot be read, each once in a run."""
+    for fault in faults:
+        if fault not in known:
+            known.add(fault)
+            tqdm.write(f"warning: skipped: {fault}", file=sys.stderr)
+
+
+def _check_skipped(skipped: int, images: int, known: set[str], *, what: str) -> None:
     if skipped > MOST_UNREADABLE * images:
-        example = f" ({next(iter(run.known_faults))})" if run.known_faults else ""  # another process may know them
+        example = f" ({next(iter(known))})" if known else ""  # another process may know them
         raise ValueError(
-            f"{skipped} of {images} training images could not be read so far{example}, more than "
+            f"{skipped} of {images} {what} images could not be read so far{example}, more than "
             f"{MOST_UNREADABLE:.0%}; find them with check_split.py --images open, then go on with --resume"
         )
 
@@ -258,10 +277,11 @@ def predict(
     return combined(logits), dict(gathered(list(faults.items())))
 
 
-def validate(model: nn.Module, task: Task, *, watch: Watch) -> dict[str, float] | None:
+def validate(model: nn.Module, task: Task, *, watch: Watch, known_faults: set[str]) -> dict[str, float] | None:
     """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1.
 
-    None where somebody asked to stop meanwhile. Images that cannot be read are left out and counted.
+    None where somebody asked to stop meanwhile. Images that cannot be read are left out, named unless among
+    `known_faults`, and counted; raises ValueError where they are more than 1%.
     """
     split, classes = task.val, task.classes
     logits, faults = predict(
@@ -270,6 +290,9 @@ def validate(model: nn.Module, task: Task, *, watch: Watch) -> dict[str, float] 
     if total([watch.stop])[0]:
         watch.ask()
         return None
+    if is_main():
+        _warn_of(faults.values(), known_faults)
+    _check_skipped(len(faults), len(split.targets), set(faults.values()), what="validation")
     mask = split.mask.clone()
     mask[list(faults)] = False
     loss = masked_bce(logits, targets=split.targets, mask=mask, pos_weight=task.pos_weight.cpu())

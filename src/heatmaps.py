@@ -16,14 +16,17 @@ CELLS = 7  # least cells on a side of a heat map: what a last convolution has at
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
 
 
-def grad_cam(layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], cells: int = CELLS) -> torch.Tensor:
+def grad_cam(
+    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], cells: int = CELLS, averaged: bool = True
+) -> torch.Tensor:
     """Heat of each of `logits`, float32 [len(logits), h, w] on the CPU, 0 .. 1.
 
     layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. Selvaraju et al. (2017), equations 1 and 2:
     the feature maps of a layer, each weighted by the mean of the logit's gradient over it, summed, and what is below 0
     cut off; then divided by its maximum. All 0 where nothing in the image speaks for the finding. The layer is the
     last whose maps have at least `cells` cells on a side, so that small images do not leave a map of four cells.
-    Raises ValueError where there is no such layer.
+    Not `averaged`, each cell is weighted by its own gradient (HiResCAM, Draelos & Carin 2020): the same where only
+    pooling and a linear layer follow, as after the last convolution. Raises ValueError where there is no such layer.
     """
     with torch.no_grad():
         features = [image]
@@ -36,22 +39,35 @@ def grad_cam(layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int
     scores = layers[wide[-1] :](maps.clone())[0]
     heat = []
     for at, logit in enumerate(logits):
-        (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
-        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        (weights,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
+        if averaged:
+            weights = weights.mean(dim=(2, 3), keepdim=True)
         heat.append((weights * maps.detach()).sum(dim=1).relu())
     heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
     return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).float().cpu()
 
 
-def enlarged(heat: torch.Tensor, side: int) -> np.ndarray:
-    """Heat [h, w] at the size of an image, float32 [side, side], bilinear."""
-    return F.interpolate(heat[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
+def enlarged(heat: torch.Tensor, shape: tuple[int, int], *, side: int) -> np.ndarray:
+    """Heat [h, w] of an image of `side` px, brought to another size of that image: float32 [*shape], bilinear.
+
+    Cell i of a map s times smaller than the image is centered on pixel s * i, not on the middle of s pixels: both
+    networks halve with odd kernels that are padded alike on both sides (Araujo, Norris & Sim 2019, Computing receptive
+    fields of convolutional neural networks). Stretched from edge to edge, the heat would lie (s - 1) / 2 px too far
+    right and down. Raises ValueError where halving does not lead from `side` to the cells of the map.
+    """
+    cells = heat.shape[0]
+    stride = next((2**n for n in range(side.bit_length()) if -(-side // 2**n) == cells), None)
+    if stride is None or heat.shape[1] != cells:
+        raise ValueError(f"a heat map of {tuple(heat.shape)} is not of an image of {side} px; expected its side halved")
+    rows, columns = (((torch.arange(n) + 0.5) * side / n - 0.5) / stride for n in shape)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) * (2 / max(cells - 1, 1)) - 1
+    return F.grid_sample(heat[None, None], grid[None], padding_mode="border", align_corners=True)[0, 0].numpy()
 
 
 def overlay(gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> Image.Image:
     """A picture of a radiograph, uint8 [S, S], with its heat [h, w] in color over it and the lines of text below."""
     base = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)[..., None]
-    warm = enlarged(heat, SIDE)
+    warm = enlarged(heat, (SIDE, SIDE), side=len(gray))
     color = matplotlib.colormaps["inferno"](warm)[..., :3] * 255
     opacity = 0.6 * warm[..., None]
     picture = Image.new("RGB", (SIDE, SIDE + LINE * len(caption) + 2 * MARGIN), "white")

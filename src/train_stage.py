@@ -14,7 +14,7 @@ from src.artifacts import Manifest, claim, clear, clear_temporary, read_json, re
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig, as_flags
 from src.dataset import ImageDataset, eval_loader, train_loader
-from src.distributed import is_main, process_group, together, total, world_size
+from src.distributed import is_main, launcher, process_group, together, total, world_size
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit
 from src.labels import apply_policy
@@ -63,7 +63,8 @@ def _train(config: TrainConfig, device: torch.device) -> None:
             if finished is not None:
                 _print_epoch(*finished, planned=config.epochs)
             watch.saved()
-            if watch.stop:
+            if total([watch.stop])[0]:  # all stop where one was asked to
+                watch.ask()
                 _stop(config, run, watch.signal)
     if is_main():
         _finish(folder, run, arch=config.arch)
@@ -86,6 +87,8 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
         earlier = load_checkpoint(folder / "last.pt")
         if "progress" not in earlier:
             raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
+        if earlier["history"] and not (folder / "best.pt").exists():
+            raise ValueError(f"{folder / 'best.pt'} is gone, the best weights with it; pass --overwrite to train again")
     elif not config.resume or (folder / "history.csv").exists():
         claim([folder / name for name in OUTPUTS], overwrite=config.overwrite)
     _check_same_start(folder, earlier)
@@ -189,13 +192,14 @@ def _stop(config: TrainConfig, run: Run, number: int) -> None:
     """Say how to go on, and end with the exit status of the signal."""
     command = shlex.join([Path(sys.argv[0]).name, *as_flags(config, resume=True, overwrite=False)])
     print(f"stopped in epoch {len(run.history) + 1} at step {run.progress.step}; all is saved, go on with:")
-    print(f"  python {command}", flush=True)
+    print(f"  {launcher()} {command}", flush=True)
     sys.exit(128 + number)
 
 
 def _finish(folder: Path, run: Run, *, arch: str) -> None:
     """Draw the learning curves and say which epoch was kept."""
     history = pd.DataFrame(run.history)
+    write_table(folder / "history.csv", history)  # a kill may have come between the last last.pt and it
     defined = history["val_auprc"].notna().any()
     best = history.loc[history["val_auprc"].idxmax()] if defined else history.iloc[-1]
     paths = plots.learning_curves(history, folder=folder, title=arch)

@@ -154,7 +154,7 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
         reduced = image.draft("L", (size * 5 // 4, size * 5 // 4))  # None, or a mode and where the image is in it
         if reduced and reduced[1][2:] != image.size:  # the rest is what fills up the last blocks
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=reduced[1])
-        if image.format == "PNG" and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):
+        if image.format == "PNG" and image.tile and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return stretched(np.asarray(image))

@@ -137,12 +137,12 @@ def wait_until(condition, *, seconds=10):
 
 def test_images_are_decoded_once_and_their_number_and_size_said_before(folder, files, decoded, capsys):
     images = fill(folder, files, workers=2)
-    assert capsys.readouterr().out == f"cache {folder}: 40 images of 16 px to decode, 0.00 GB\n"
+    assert capsys.readouterr().err.startswith(f"cache {folder}: 40 images of 16 px to decode, 0.00 GB\n")
     assert sorted(decoded()) == sorted(path.name for path in files)
     assert_right(images, files)
     assert (folder / "16.u8").stat().st_size == 40 * SIZE**2
     assert_right(fill(folder, files[::-1], workers=2), files[::-1])
-    assert decoded() == [] and capsys.readouterr().out == ""
+    assert decoded() == [] and capsys.readouterr().err == ""
 
 
 def test_rows_come_in_the_order_asked_for(folder, files):
@@ -283,8 +283,8 @@ def test_two_processes_at_once_share_the_work(folder, files, slow, decoded, capf
         assert process.exitcode == 0
     assert sorted(decoded()) == sorted(path.name for path in files)
     assert_right(fill(folder, files), files)
-    out = capfd.readouterr().out
-    assert out.count("waiting for another process that fills it") == 1 and out.count("to decode") == 1
+    err = capfd.readouterr().err
+    assert err.count("waiting for another process that fills it") == 1 and err.count("to decode") == 1
 
 
 def test_ctrl_c_keeps_what_is_done(folder, files, slow, decoded, monkeypatch):
@@ -375,7 +375,7 @@ def test_a_cache_of_another_version_or_one_that_was_damaged_is_said_in_one_line(
     fill(folder, files)
     with sqlite3.connect(folder / "16.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match=r"16.sqlite has format 99, expected 1; delete .*16\.\* "):
+    with pytest.raises(ValueError, match=rf"16.sqlite has format 99, expected {cache.FORMAT}; delete .*16\.\* "):
         fill(folder, files)
     with sqlite3.connect(folder / "16.sqlite") as connection:
         connection.execute(f"PRAGMA user_version = {cache.FORMAT}")

@@ -1,5 +1,6 @@
 """The epoch loop on tiny images: batches, determinism, resume, and what stops it."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from src.dataset import EpochBatches, ImageDataset, eval_loader, train_loader
+from src.dataset import EpochBatches, ImageDataset, derived_seed, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit, predict, train_one_epoch
 from src.train_utils import build_optimizer, build_scheduler
@@ -222,6 +223,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(images):
     assert not run.history
 
 
+def test_weights_that_are_not_finite_are_not_kept(images):
+    run = make_run()
+    run.model.net[5].bias.register_hook(lambda gradient: gradient * float("nan"))  # the loss before it is finite
+    with pytest.raises(ValueError, match=r"weights are not finite in epoch 1; lower --lr.*\d\d.png"):
+        list(fit(run, make_task(images), epochs=1, watch=Watch(0)))
+    assert not run.history
+
+
 def with_broken(images, tmp_path, *, copies):
     """The images several times over, one of them broken; and the same labels with that one masked."""
     broken = tmp_path / "broken.png"
@@ -253,11 +262,32 @@ def test_more_than_one_unreadable_image_in_a_hundred_stops_the_run(images, tmp_p
         train(make_run(), broken, epochs=1)
 
 
+def test_more_than_one_unreadable_validation_image_in_a_hundred_stops_the_run(images, tmp_path, capsys):
+    broken, _ = with_broken(images, tmp_path, copies=4)
+    run, task = make_run(), dataclasses.replace(make_task(images), val=make_split(broken, shuffled=False))
+    with pytest.raises(ValueError, match="1 of 92 validation images could not be read .*broken.png is not an image"):
+        list(fit(run, task, epochs=1, watch=Watch(60)))
+    assert "warning: skipped: " in capsys.readouterr().err and not run.history
+
+
 def test_predictions_say_which_images_are_unreadable(images, tmp_path):
     broken, _ = with_broken(images, tmp_path, copies=1)
     loader = make_split(broken, shuffled=False).loader
     logits, faults = predict(make_run().model, loader, num_classes=2, device=torch.device("cpu"), title="")
     assert list(faults) == [4] and "broken.png is not an image" in faults[4] and logits.isfinite().all()
+
+
+def test_the_cache_gives_the_rows_asked_for(images, tmp_path):
+    read, cached = (ImageDataset.open(images[0], size=16, cache=cache, workers=0) for cache in (None, tmp_path))
+    rows = [7, 2, 2, 11]
+    assert cached.cache is not None
+    assert torch.equal(read[rows].images, cached[rows].images) and read[rows].images.float().std() > 0
+
+
+def test_seeds_of_different_keys_differ():
+    keys = [(0,), (0, 0), (0, 0, 0), (0, 1), (1, 0), (1,), (0, 0, 1), (0, 0, 0, 1)]
+    assert len({derived_seed(*each) for each in keys}) == len(keys)
+    assert derived_seed(3, 1, 4) == derived_seed(3, 1, 4)
 
 
 def test_too_few_images_for_the_passes_are_refused():

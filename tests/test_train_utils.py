@@ -2,6 +2,9 @@
 
 import math
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from src.labels import apply_policy
 from src.train_utils import build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder
 
+ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("A", "B")
 LABELS = np.array([[1.0, 0.0], [-1.0, np.nan], [0.0, -1.0], [np.nan, 1.0]])
 LOGITS = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.2], [0.1, -0.4]])
@@ -100,6 +104,21 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "intruder").exists()
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"w": torch.ones(3)})
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from src.checkpoint import save_checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
+        "try: save_checkpoint(Path(sys.argv[1]), {'w': torch.ones(100000)})\n"
+        "except ValueError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "last.pt cannot be written (File too large)" in done.stdout and "--resume" in done.stdout
+    assert torch.equal(load_checkpoint(path)["w"], torch.ones(3)) and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99"])

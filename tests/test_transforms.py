@@ -128,7 +128,10 @@ def test_unreadable_files_are_named(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     text = tmp_path / "text.jpg"
     text.write_text("not an image")
-    cases = [(text, "not an image")]
+    empty = save(tmp_path / "empty.png", Image.fromarray(noise))
+    parts = empty.read_bytes().partition(b"IDAT")
+    empty.write_bytes(parts[0][:-4] + parts[2][parts[2].index(b"IEND") - 4 :])
+    cases = [(text, "not an image"), (empty, "cannot be read")]
     for whole in (
         save(tmp_path / "whole.png", Image.fromarray(noise)),
         save(tmp_path / "small.jpg", Image.fromarray(noise)),
