@@ -32,7 +32,7 @@ from src.train_utils import pick_device
 from src.transforms import prepare
 
 SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
-SHOWN = 20  # images in the table on stdout
+SHOWN = 20  # images in the table on stdout, and as many more that could not be read
 
 
 @dataclass(frozen=True)
@@ -199,16 +199,17 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
 
 
 def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:
-    """The first images with what is flagged, then per finding how many."""
+    """The first images with what is flagged and those that could not be read, then per finding how many."""
     flagged = {name: table.flagged(name) for name in names}
+    shown = [*names[:SHOWN], *[name for name in names[SHOWN:] if table.fault(name)][:SHOWN]]
     lines = []
-    for name in names[:SHOWN]:
+    for name in shown:
         fault = _printable(table.fault(name))
         count = "-" if fault else str(len(flagged[name]))
         lines.append((_printable(name), count, fault or ", ".join(flagged[name]) or "none"))
     print(format_table(("Image", "Flags", "Findings flagged, or why it could not be read"), lines))
-    if len(names) > SHOWN:
-        print(f"... and {len(names) - SHOWN:,} more")
+    if len(names) > len(shown):
+        print(f"... and {len(names) - len(shown):,} more")
     read = sum(not table.fault(name) for name in names)
     print(f"\nflagged among {plural(read, 'image')}, for recall >= {thresholds.recall:g}:")
     counts = Counter(itertools.chain.from_iterable(flagged.values()))

@@ -1,4 +1,4 @@
-"""predict.py on a small run of random networks, its inputs hostile, and Grad-CAM with known answers."""
+"""predict.py on a small run of random networks, its inputs hostile."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from torch import nn
 import predict
 from src import image_files
 from src.artifacts import read_manifest
-from src.heatmaps import SIDE, grad_cam, overlay
+from src.heatmaps import SIDE
 from src.image_files import find_images, image_id
 from src.predict_stage import Member, heatmap_name
 from src.prediction_table import PredictionTable, as_stored
@@ -157,6 +157,15 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     assert all((row["flags"] == "") == bool(row["error"]) for row in rows.values())
     assert len(rows) == 5 + 1 + 6
     assert "6 could not be read" in capsys.readouterr().out
+
+
+def test_the_short_table_names_what_could_not_be_read(run_dir, images, tmp_path, capsys):
+    (tmp_path / "zero.png").touch()
+    files = [images / f"{seed}.png" for seed in range(5)]
+    more = [shutil.copy(files[0], images / f"copy{number}.png") for number in range(20)]
+    assert run(run_dir, *files, *more, tmp_path / "zero.png", out=tmp_path / "p.csv")[0] == 1
+    out = capsys.readouterr().out
+    assert "zero.png is not an image" in out and out.count("copy") == 15 and "... and 5 more" in out
 
 
 def test_odd_names_and_a_file_given_twice_survive(run_dir, tmp_path, capsys):
@@ -355,48 +364,3 @@ def test_folders_give_images_sorted_hidden_ones_left_out(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     found = find_images([tmp_path / "c.jpg", tmp_path])
     assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "a.jpeg", "b/2.PNG"]
-
-
-@pytest.fixture
-def tiny():
-    """Two feature maps, the image's first channel and its second, whose means the two logits take: a - b and b."""
-    layers = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
-    with torch.no_grad():
-        layers[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]])[..., None, None])
-        layers[3].weight.copy_(torch.tensor([[1.0, -1], [0, 1]]))
-    return layers.requires_grad_(False)
-
-
-def test_grad_cam_is_where_the_evidence_lies(tiny):
-    image = torch.zeros(1, 3, 8, 8)
-    image[0, 0, 1, 2], image[0, 0, 5, 5], image[0, 1, 6, 3] = 4, 2, 3
-    heat = grad_cam(tiny, image, logits=[0, 1])
-    expected = torch.zeros(2, 8, 8)
-    expected[0, 1, 2], expected[0, 5, 5], expected[1, 6, 3] = 1, 0.5, 1  # what speaks against a finding is cut off
-    torch.testing.assert_close(heat, expected)
-
-
-def test_grad_cam_is_zero_where_nothing_speaks_for_the_finding(tiny):
-    image = torch.zeros(1, 3, 8, 8)
-    image[0, 1] = 1
-    assert not grad_cam(tiny, image, logits=[0]).any()
-    assert grad_cam(tiny, image, logits=[]).shape == (0, 8, 8)
-
-
-def test_grad_cam_takes_the_last_layer_with_cells_enough(tiny):
-    layers = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(inplace=True), *tiny[:1], nn.AvgPool2d(2), *tiny[1:])
-    image = torch.rand(1, 3, 16, 16)
-    assert [grad_cam(layers, image, logits=[1], cells=c).shape[1] for c in (8, 7, 4, 1)] == [8, 8, 4, 1]
-    with pytest.raises(ValueError, match="9 x 9"):
-        grad_cam(layers, image, logits=[1], cells=9)
-
-
-def test_an_overlay_is_colored_where_the_heat_is_and_gray_elsewhere():
-    heat = torch.zeros(8, 8)
-    heat[1, 6] = 1
-    picture = np.asarray(overlay(np.full((64, 64), 90, np.uint8), heat, caption=("one", "two")))
-    side = SIDE // 8
-    spread = picture[:SIDE].max(axis=2).astype(int) - picture[:SIDE].min(axis=2)
-    assert spread[side + side // 2, 6 * side + side // 2] > 40
-    assert spread[4 * side :].max() == 0 and (picture[4 * side : SIDE] == 90).all()
-    assert (picture[SIDE:] < 128).any()  # the caption
