@@ -8,7 +8,8 @@ images   radiographs that show it
 peak     share of them whose hottest pixel lies in the drawn region or within --tolerance of it (Zhang et al. 2018)
 chance   mean share of the image that is as near: what a random pixel hits
 times    peak over chance
-other    the same peaks against the region of the next radiograph that shows the finding: what anatomy alone hits
+other    the same peaks against the region in the next patient who shows the finding: what anatomy alone hits (a
+         patient's next radiograph would not do: a finding stays where it is)
 energy   mean share of the heat that lies in the region itself
 share    mean share of the image that the region itself has: the energy of heat that is the same everywhere
 
@@ -73,7 +74,8 @@ def main() -> None:
                 shown = np.array([name in regions for regions in drawn])
                 ability = auroc(rank(logits[:, column], positive=shown))
                 regions = [places[name] for places in drawn if name in places]
-                found = score(heats[name], regions, side=side, tolerance=arguments.tolerance)
+                patients = [path.parts[-3] for path, places in zip(paths, drawn, strict=True) if name in places]
+                found = score(heats[name], regions, patients, side=side, tolerance=arguments.tolerance)
                 rows.append((arch, method, cells, name, ability, len(regions), *found))
     print(format_table(HEADERS, rows))
 
@@ -102,16 +104,18 @@ def regions_of(path: Path, *, seed: int) -> dict[str, np.ndarray]:
 
 
 def score(
-    heats: list[torch.Tensor], regions: list[np.ndarray], *, side: int, tolerance: float
+    heats: list[torch.Tensor], regions: list[np.ndarray], patients: list[str], *, side: int, tolerance: float
 ) -> tuple[float, float, float, float, float, float]:
-    """Peaks inside, chance, their ratio, peaks inside the next image's region, energy inside, the region's share."""
+    """Peaks inside, chance, their ratio, peaks inside the next patient's region, energy inside, the region's share."""
     near = [distance_transform_edt(~region) <= tolerance for region in regions]
     inside, other, energy = [], [], []
     for at, (heat, region) in enumerate(zip(heats, regions, strict=True)):
         full = enlarged(heat, region.shape, side=side)
         peak = np.divide(np.unravel_index(full.argmax(), full.shape), full.shape)
+        later = (*range(at + 1, len(near)), *range(at))
+        next_patient = next(i for i in later if patients[i] != patients[at])
         inside.append(full.max() > 0 and hits(peak, near[at]))
-        other.append(full.max() > 0 and hits(peak, near[(at + 1) % len(near)]))
+        other.append(full.max() > 0 and hits(peak, near[next_patient]))
         energy.append(full[region].sum() / full.sum() if full.max() > 0 else 0.0)
     chance, share = (float(np.mean([area.mean() for area in areas])) for areas in (near, regions))
     peaks = float(np.mean(inside))

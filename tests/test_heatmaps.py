@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.pointing_game import score
 from src.heatmaps import SIDE, enlarged, grad_cam, overlay
 from src.models import build_model
 
@@ -60,6 +61,19 @@ def test_heat_is_where_the_evidence_lies(tiny):
     expected = torch.zeros(2, 8, 8)
     expected[0, 1, 2], expected[0, 5, 5], expected[1, 6, 3] = 1, 0.5, 1  # what speaks against a finding is cut off
     torch.testing.assert_close(heat, expected)
+
+
+def test_gradients_not_averaged_weight_each_cell_by_its_own(tiny):
+    draw = torch.Generator().manual_seed(0)
+    image, weights = torch.rand(1, 3, 4, 4, generator=draw), torch.rand(3, 4, 4, generator=draw)
+    same = [grad_cam(tiny, image, logits=[0], cells=4, averaged=averaged) for averaged in (True, False)]
+    torch.testing.assert_close(*same)  # only pooling and a linear layer follow
+    layers = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(48, 1)).requires_grad_(False)
+    layers[2].weight.copy_(weights.view(1, 48))
+    for options, factors in (({"averaged": False}, weights), ({}, weights.mean(dim=(1, 2), keepdim=True))):
+        heat = grad_cam(layers, image, logits=[0], cells=4, **options)[0]
+        expected = (factors * image[0]).sum(dim=0)
+        torch.testing.assert_close(heat, expected / expected.max())
 
 
 def test_heat_is_zero_where_nothing_speaks_for_the_finding(tiny):
@@ -130,12 +144,24 @@ def test_heat_keeps_its_place_at_any_size():
         enlarged(torch.zeros(5, 5), (64, 64), side=64)
 
 
+def test_the_pointing_game_holds_a_peak_against_another_patient():
+    heats, regions = torch.zeros(3, 8, 8), np.zeros((3, 64, 64), bool)
+    for at, (row, column) in enumerate([(1, 2), (1, 2), (5, 4)]):  # two radiographs of one patient, one of another
+        heats[at, row, column] = 1
+        regions[at, 8 * row - 2 : 8 * row + 3, 8 * column - 2 : 8 * column + 3] = True
+    options = {"side": 64, "tolerance": 0}
+    peaks, chance, times, other, energy, share = score(list(heats), list(regions), ["a", "a", "b"], **options)
+    assert (peaks, other) == (1, 0) and chance == share == 25 / 4096 and times == 1 / chance
+    assert 0.1 < energy < 1
+    assert score(list(heats), list(regions), ["a", "b", "c"], **options)[3] == 1 / 3  # b's is where a's is
+
+
 def test_an_overlay_is_colored_where_the_heat_is_and_gray_elsewhere():
     heat = torch.zeros(8, 8)
-    heat[1, 6] = 1  # of 64 px: about pixel 8, 48
-    picture = np.asarray(overlay(np.full((64, 64), 90, np.uint8), heat, caption=("one", "two")))
-    scale = SIDE // 64
+    heat[1, 6] = 1  # of 128 px: pixel 16, 96
+    picture = np.asarray(overlay(np.full((128, 128), 90, np.uint8), heat, caption=("one", "two")))
+    scale = SIDE // 128
     spread = picture[:SIDE].max(axis=2).astype(int) - picture[:SIDE].min(axis=2)
-    assert spread[8 * scale, 48 * scale] > 40
-    assert spread[17 * scale :].max() == 0 and (picture[17 * scale : SIDE] == 90).all()
+    assert spread[16 * scale, 96 * scale] > 40
+    assert spread[33 * scale :].max() == 0 and (picture[33 * scale : SIDE] == 90).all()
     assert (picture[SIDE:] < 128).any()  # the caption
