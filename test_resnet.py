@@ -14,7 +14,7 @@ DEFAULTS = ScoreConfig(arch="resnet50")
 def main(argv: list[str] | None = None) -> None:
     """Test as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.score_stage import score
+    from src.stages import score
 
     score(config)
 

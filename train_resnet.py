@@ -14,7 +14,7 @@ DEFAULTS = ResNetConfig()
 def main(argv: list[str] | None = None) -> None:
     """Train as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.train_stage import train
+    from src.stages import train
 
     train(config)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from src import plots
-from src.artifacts import claim, clear, read_json, read_manifest, sha256, write_json, write_table
+from src.artifacts import MODELS, claim, clear, read_json, read_manifest, sha256, write_json, write_table
 from src.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.calibration import correct_probs
 from src.config import AlphaConfig
@@ -17,7 +17,6 @@ from src.probs import Truth, View, read_probs, read_stage_probs, read_truth, wri
 from src.report import two_views
 from src.tables import format_table, undefined_note, with_interval
 
-MODELS = ("resnet50", "efficientnet_b1")
 BLENDS = ENSEMBLE, RAW, MEAN = ("ensemble", "ensemble of raw sigmoids", "plain mean")
 
 
@@ -84,7 +83,7 @@ def _of_run(run_dir: Path) -> Members:
         "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
         "prior_correction": corrected[0],
     }
-    return Members(MODELS, stacks, truths, origin, raw)
+    return Members(tuple(MODELS), stacks, truths, origin, raw)
 
 
 def _outside(config: AlphaConfig) -> Members:

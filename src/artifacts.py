@@ -16,6 +16,7 @@ import pandas as pd
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 SPLITS = ("train", "val", "test")
+MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder of each: how its two scripts are called
 
 
 @contextmanager

@@ -8,33 +8,25 @@ the index knows is right, and processes that read it meanwhile are not disturbed
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
-import signal
 import sqlite3
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from src.decoding import decoded
 from src.distributed import is_main
-from src.transforms import AccessError, access_error, read_image
+from src.transforms import AccessError, access_error
 
 FORMAT = 2  # to be raised when the index changes, or when `read_image` makes other pixels of a file
 COMMIT_SECONDS = 5.0  # of decoding, which a kill can cost
-CHUNK = 16  # images that a worker sends at a time
-AHEAD = 4
 STAT_THREADS = 32  # what takes long on a network drive is waiting
 COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"
 INDEX_BYTES = 400  # of an image in the index, rather too many than too few
@@ -94,7 +86,7 @@ class CachedImages:
 def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) -> CachedImages:
     """The images of these files at `size` x `size` px, once those that the cache lacks are decoded into it.
 
-    `workers` processes decode; with 0 it is this one. What there is to decode is said on stdout first. A file that is
+    `workers` processes decode; with 0 it is this one. What there is to decode is said on stderr first. A file that is
     missing or may not be read is a fault for now, one that is no image until it changes. Where another process fills
     the cache, it is waited for. Raises ValueError where the disk has no room (the cache then is what it was) or the
     folder holds something else.
@@ -227,7 +219,7 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
         if shutil.disk_usage(store.folder).free + left_over < need + len(lacking) * INDEX_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with _Filling(store, entries, end=end, count=len(lacking)) as filling:
-            images = _decoded([key.path for key in lacking], size=store.size, workers=workers)
+            images = decoded([key.path for key in lacking], size=store.size, workers=workers)
             with contextlib.closing(images), tqdm(total=len(lacking), desc="decoding", unit="image") as bar:
                 for key, image in zip(lacking, images, strict=True):
                     filling.put(key, image)
@@ -307,82 +299,3 @@ class _Filling:
             os.ftruncate(self._fd, self.known * self.store.image_bytes)
         finally:
             os.close(self._fd)
-
-
-def _decoded(paths: Sequence[bytes], *, size: int, workers: int) -> Iterator[np.ndarray | ValueError]:
-    """Each file's image uint8 [1, S, S], or why there is none, in order; raises ValueError where a worker is killed.
-
-    Every worker has its fixed share of the files and a pipe of its own. With nothing shared (an executor's queues and
-    threads), Ctrl-C and kills at any moment leave nothing that hangs.
-    """
-    if workers == 0:
-        yield from (_decode(path, size) for path in paths)
-        return
-    # Forked processes need not import torch again; those of macOS do not survive its system libraries.
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    processes, inboxes = [], []
-    try:
-        for first in range(min(workers, len(chunks))):
-            inbox, outbox = context.Pipe(duplex=False)
-            share = (outbox, chunks[first::workers], size, os.getpid())
-            processes.append(context.Process(target=_work, args=share, daemon=True))
-            inboxes.append(inbox)
-            processes[-1].start()
-            outbox.close()  # else the end of the process would not be the end of the pipe
-        yield from _in_turn(inboxes)
-    finally:
-        for process in processes:
-            if process.pid:
-                process.kill()
-                process.join()
-
-
-def _in_turn(inboxes: Sequence[Connection]) -> Iterator[np.ndarray | ValueError]:
-    """The images of all workers, a chunk of each in turn; a worker may be `AHEAD` chunks ahead of the others."""
-    arrived = [deque() for _ in inboxes]
-    for turn in itertools.cycle(range(len(inboxes))):
-        while not arrived[turn]:
-            hungry = [inbox for inbox, chunks in zip(inboxes, arrived, strict=True) if len(chunks) < AHEAD]
-            for inbox in wait([inbox for inbox in hungry if not inbox.closed]):
-                arrived[inboxes.index(inbox)].append(chunk := _received(inbox, len(inboxes)))
-                if chunk is None:  # its share is done
-                    inbox.close()
-        if arrived[turn][0] is None:  # and that of those after it too
-            return
-        yield from arrived[turn].popleft()
-
-
-def _received(inbox: Connection, workers: int) -> list[np.ndarray | ValueError] | None:
-    try:
-        return inbox.recv()
-    except (EOFError, OSError):  # the end of the pipe, between two messages or within one
-        raise ValueError(
-            "a process that decodes images was killed (out of memory?); what is decoded is kept, run again with fewer "
-            f"than {workers} --workers"
-        ) from None
-
-
-def _work(outbox: Connection, chunks: Sequence[Sequence[bytes]], size: int, parent: int) -> None:
-    """A worker: decode its share of the files."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)  # with more, OpenMP hangs in a forked process
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    for chunk in chunks:
-        outbox.send([_decode(path, size) for path in chunk])
-    outbox.send(None)
-
-
-def _decode(path: bytes, size: int) -> np.ndarray | ValueError:
-    try:
-        return read_image(Path(os.fsdecode(path)), size=size).numpy()
-    except ValueError as error:
-        return error
-
-
-def _end_with(parent: int) -> None:
-    """Leave when the parent is gone, which a worker that waits for room in its pipe would not notice."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

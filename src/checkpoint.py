@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from src.artifacts import atomic_path
+from src.artifacts import Manifest, atomic_path
 from src.models import ChestNet, build_model
 
 
@@ -38,16 +38,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None
 
 
-def load_best(folder: Path, *, arch: str) -> tuple[ChestNet, dict[str, Any]]:
+def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> tuple[ChestNet, dict[str, Any]]:
     """The model of a folder's best.pt, on the CPU in eval mode, and what else the file holds.
 
     That is arch, classes, image_size, manifest_sha256, pos_weight, epoch and score. Raises ValueError where it is
-    missing, damaged or of another architecture.
+    missing, damaged, of another architecture or, where a manifest is given, of another one.
     """
     path = Path(folder) / "best.pt"
     checkpoint = load_checkpoint(path)
     if checkpoint.get("arch") != arch:
         raise ValueError(f"{path} is a checkpoint of {checkpoint.get('arch')}; expected {arch}")
+    if manifest is not None:
+        trained_on = checkpoint["manifest_sha256"], tuple(checkpoint["classes"])
+        if trained_on != (manifest.sha256, manifest.classes):
+            raise ValueError(f"{path} was trained on another manifest than the run's; train again")
     model = build_model(arch, num_classes=len(checkpoint["classes"]))
     model.net.load_state_dict(checkpoint.pop("model"))
     return model.eval(), checkpoint

@@ -12,8 +12,9 @@ import numpy as np
 
 from src.artifacts import read_table
 from src.evaluate import masked_metrics
+from src.judged import JudgedSplit
 from src.page_outcomes import bootstrap_outcomes, by_study, count_any, count_outcomes, count_studies
-from src.page_source import SCRIPT, JudgedSplit, Search
+from src.page_source import SCRIPT, Search
 from src.thresholds import Curve, OperatingPoint, bonferroni, build_curve, build_curves, holding_rule
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts import SPLITS, Manifest, read_json, read_table
+from src.artifacts import MODELS, SPLITS, Manifest, read_json, read_table
 from src.calibration import correct_probs, reliability
 from src.eda import ALL, STATES, count_states
-from src.page_source import JudgedSplit
+from src.judged import JudgedSplit
 from src.probs import View, read_stage_probs
 
-MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder: how its two scripts are called
 HISTORY = ("epoch", "train_loss", "val_loss", "val_auroc", "val_auprc", "lr")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 

@@ -3,12 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from src.artifacts import atomic_path, claim, read_manifest
+from src.artifacts import MODELS, atomic_path, claim, read_manifest
 from src.config import ReportConfig, ThresholdConfig
 from src.page_explorer import explore
 from src.page_html import render
 from src.page_parts import (
-    MODELS,
     alpha_part,
     data_part,
     history_part,

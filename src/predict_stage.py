@@ -183,14 +183,10 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
     members, digests = [], {}
     recorded = dict(zip(names, story.get("checkpoint_sha256", ()), strict=False))
     for arch, weight in zip(names, weights, strict=True):
-        model, checkpoint = load_best(run_dir / arch, arch=arch)
+        model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         digests[arch] = sha256(run_dir / arch / "best.pt")
         if digests[arch] != recorded.get(arch):
             raise ValueError(f"{arch} was trained again since it was blended; test it again, then {again}")
-        if checkpoint["manifest_sha256"] != manifest.sha256 or tuple(checkpoint["classes"]) != manifest.classes:
-            raise ValueError(
-                f"{run_dir / arch / 'best.pt'} was trained on another manifest than the run's; train again"
-            )
         pos_weight = np.array(checkpoint["pos_weight"]) if story["prior_correction"] else None
         net = model.to(device).folded().eval()
         members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))

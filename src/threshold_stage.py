@@ -1,6 +1,6 @@
 """The story of stage 6: a threshold per class under a recall constraint, and what it costs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class RuleResult:
 
 def search_thresholds(config: ThresholdConfig) -> None:
     """Choose thresholds on validation for each recall target, judge them on test, write and print both."""
+    config = replace(config, recall=tuple(dict.fromkeys(config.recall)))
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
     claim([*tables, folder / "thresholds.json"], overwrite=config.overwrite)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from src import cache
+from src import cache, decoding
 from src.cache import open_cache
 from src.transforms import AccessError, read_image
 
@@ -54,7 +54,7 @@ def decoded(monkeypatch, tmp_path):
         return read_image(path, size=size)
 
     log.touch()
-    monkeypatch.setattr(cache, "read_image", logged)
+    monkeypatch.setattr(decoding, "read_image", logged)
 
     def names():
         asked = [line.split()[0] for line in log.read_text().splitlines()]
@@ -68,7 +68,7 @@ def decoded(monkeypatch, tmp_path):
 @pytest.fixture
 def slow(monkeypatch, decoded, tmp_path):
     """Decoding that takes 5 ms an image, with the index written after each; the last waits while the file is there."""
-    quick, hold = cache.read_image, tmp_path / "hold"
+    quick, hold = decoding.read_image, tmp_path / "hold"
 
     def slowly(path, *, size):
         time.sleep(0.005)
@@ -76,9 +76,9 @@ def slow(monkeypatch, decoded, tmp_path):
             time.sleep(0.005)
         return quick(path, size=size)
 
-    monkeypatch.setattr(cache, "read_image", slowly)
+    monkeypatch.setattr(decoding, "read_image", slowly)
     monkeypatch.setattr(cache, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr(cache, "CHUNK", 1)
+    monkeypatch.setattr(decoding, "CHUNK", 1)
     return hold
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_may_not_be_read_is_a_fault_that_is_not_remembered(folder, f
         return read_image(path, size=size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "read_image", denied)
+        patch.setattr(decoding, "read_image", denied)
         for workers in (0, 2):
             assert fill(folder, files, workers=workers).read([1, 2])[1] == ["", "2.png: no"]
     assert_right(fill(folder, files), files)
@@ -317,9 +317,9 @@ def test_a_worker_that_is_killed_ends_it_in_one_line_and_what_is_done_is_kept(fo
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(path, size=size)
 
-    monkeypatch.setattr(cache, "CHUNK", 1)
+    monkeypatch.setattr(decoding, "CHUNK", 1)
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="was killed.*fewer than 2 --workers"):
-        patch.setattr(cache, "read_image", deadly)
+        patch.setattr(decoding, "read_image", deadly)
         fill(folder, files, workers=2)
     assert known(folder) >= 20
     assert_right(fill(folder, files), files)

@@ -1,4 +1,4 @@
-"""The story of training a model, told once for both architectures."""
+"""The stories of training and of testing a model, told once for both architectures."""
 
 import dataclasses
 import shlex
@@ -6,20 +6,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from src import plots
-from src.artifacts import Manifest, claim, clear, clear_temporary, read_json, read_manifest, write_json, write_table
-from src.checkpoint import load_checkpoint, save_checkpoint
-from src.config import TrainConfig, as_flags
+from src.artifacts import (
+    Manifest,
+    claim,
+    clear,
+    clear_temporary,
+    read_json,
+    read_manifest,
+    sha256,
+    write_json,
+    write_table,
+)
+from src.calibration import correct_probs
+from src.checkpoint import load_best, load_checkpoint, save_checkpoint
+from src.config import ScoreConfig, TrainConfig, as_flags
 from src.dataset import ImageDataset, eval_loader, train_loader
 from src.distributed import is_main, launcher, process_group, together, total, world_size
 from src.early_stopping import EarlyStopping
-from src.engine import Run, Split, Task, fit
+from src.engine import Run, Split, Task, fit, predict
 from src.labels import apply_policy
 from src.models import build_model, compile_for_training
-from src.train_utils import build_optimizer, build_scheduler, class_pos_weight, pick_device
+from src.probs import Truth, View, write_probs
+from src.report import (
+    calibration_before_and_after,
+    print_calibration,
+    print_two_views,
+    reliability_curves,
+    two_views,
+)
+from src.tables import format_table, with_interval
+from src.train_utils import build_optimizer, build_scheduler, class_pos_weight, masked_bce, pick_device
 from src.watch import Watch
 
 EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
@@ -229,3 +250,95 @@ def _print_epoch(record: dict[str, float], improved: bool, *, planned: int) -> N
         f"{'  *' if improved else ''}{skipped}",
         flush=True,
     )
+
+
+def score(config: ScoreConfig) -> None:
+    """Write the best checkpoint's probabilities and metrics of val and test, and print them."""
+    device = pick_device(config.device)
+    with process_group(device):
+        _score(config, device)
+
+
+def _score(config: ScoreConfig, device: torch.device) -> None:
+    manifest = read_manifest(config.run_dir)
+    folder = config.run_dir / config.arch
+    claim([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
+    model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
+    views = {
+        split: View.of(Truth.of_split(manifest, split), uncertain=config.uncertain, missing=config.missing)
+        for split in ("val", "test")
+    }
+    model = model.to(device).folded()
+    logits = {
+        split: _logits(config, manifest.part(split).image_paths(), model, checkpoint, device, title=split)
+        for split in views
+    }
+    if not is_main():
+        return
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
+    results = {
+        split: _evaluate(config, logits[split], view, checkpoint["pos_weight"], folder, split)
+        for split, view in views.items()
+    }
+    story = {
+        "manifest_sha256": manifest.sha256,
+        "checkpoint_sha256": sha256(folder / "best.pt"),
+        "prior_correction": config.prior_correction,
+        "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
+        "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},
+    }
+    write_json(folder / "probs.json", story)
+    _print_scores(config.arch, results, config.resamples)
+    print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png")
+
+
+def _logits(
+    config: ScoreConfig,
+    paths: list[Path],
+    model: torch.nn.Module,
+    checkpoint: dict[str, Any],
+    device: torch.device,
+    *,
+    title: str,
+) -> torch.Tensor:
+    """Logits [N, C] of a split; raises ValueError where an image cannot be read, since each needs its probability."""
+    dataset = ImageDataset.open(paths, size=checkpoint["image_size"], cache=config.cache, workers=config.workers)
+    pin = device.type == "cuda"
+    loader = eval_loader(dataset, batch_size=config.batch_size, workers=config.workers, pin=pin)
+    classes = len(checkpoint["classes"])
+    logits, faults = predict(model, loader, num_classes=classes, device=device, title=f"{config.arch} {title}")
+    if faults:
+        more = f" ({len(faults)} such images in {title})" if len(faults) > 1 else ""
+        raise ValueError(f"{next(iter(faults.values()))}{more}")
+    return logits
+
+
+def _evaluate(
+    config: ScoreConfig, logits: torch.Tensor, view: View, pos_weight: list[float], folder: Path, split: str
+) -> dict[str, Any]:
+    """Write one split's probabilities, metrics and reliability diagram; returns the metrics, the loss among them."""
+    targets, mask = torch.from_numpy(view.targets), torch.from_numpy(view.mask)
+    loss = masked_bce(logits, targets=targets, mask=mask, pos_weight=torch.tensor(pos_weight)).item()
+    raw = logits.double().sigmoid().numpy()
+    corrected = correct_probs(raw, pos_weight=pos_weight)
+    probs = (corrected if config.prior_correction else raw).astype(np.float32)  # what the file holds, ties included
+    metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
+    calibration = calibration_before_and_after(raw, corrected, view)
+    metrics |= {"loss": loss, "calibration": calibration}
+    plots.reliability(reliability_curves(raw, corrected, view), path=folder / f"reliability_{split}.png", split=split)
+    write_probs(folder / f"probs_{split}.csv", ids=view.truth.ids, classes=view.truth.classes, values=probs)
+    write_json(folder / f"metrics_{split}.json", metrics)
+    return metrics
+
+
+def _print_scores(arch: str, results: dict[str, dict[str, Any]], resamples: int) -> None:
+    """The table of both splits, then per class both views and the calibration."""
+    keys = ("accuracy", "auroc", "auprc")
+    rows = [
+        (f"{arch} ({split})", metrics["loss"], *(with_interval(metrics["macro"], key) for key in keys))
+        for split, metrics in results.items()
+    ]
+    print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
+    for split, metrics in results.items():
+        print_two_views(metrics, title=split, resamples=resamples)
+        print_calibration(metrics["calibration"], title=split)
