@@ -109,7 +109,9 @@ class TrainConfig(StageConfig):
     workers: int = option(2, "processes that read images, per training process", low=0)
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
-    bfloat16: bool = option(True, "compute in bfloat16 where the device is a CUDA GPU; weights stay float32")
+    bfloat16: bool | None = option(
+        None, "compute in bfloat16, weights stay float32 (default: on CUDA GPUs; a CPU should have AVX512-BF16 or AMX)"
+    )
     compile: bool = option(False, "compile the training step first: minutes at the start, faster steps after")
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
@@ -306,7 +308,7 @@ def _add(parser: argparse.ArgumentParser, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text)
         return
     flag = "--" + f.name.replace("_", "-")
-    if hint is bool:
+    if hint in (bool, bool | None):
         text += " (on by default)" if default else ""
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
         return

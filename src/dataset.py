@@ -117,7 +117,8 @@ class EpochBatches(Sampler[list[int]]):
         """The rows [B] of each batch of the epoch."""
         if self._shuffled is None or self._shuffled[0] != self.epoch:
             order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
-            self._shuffled = self.epoch, order.tensor_split(self.steps * self.accumulate)
+            split = [step.tensor_split(self.accumulate) for step in order.tensor_split(self.steps)]
+            self._shuffled = self.epoch, tuple(itertools.chain.from_iterable(split))
         return self._shuffled[1]
 
 

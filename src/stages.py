@@ -152,7 +152,7 @@ def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task
         manifest.classes,
         seed=config.seed,
         augmented=config.augment,
-        bfloat16=config.bfloat16 and device.type == "cuda",
+        bfloat16=device.type == "cuda" if config.bfloat16 is None else config.bfloat16,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from src.config import ResNetConfig, SplitConfig, ThresholdConfig, option, parse, run
+from src.config import ResNetConfig, SplitConfig, ThresholdConfig, as_flags, option, parse, run
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ def test_a_wrong_flag_is_one_line_and_exit_status_2(argv, capsys):
     assert stop.value.code == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and ": error: " in err and argv[0] in err
+
+
+def test_a_switch_may_be_left_to_the_stage():
+    for flags, value in (([], None), (["--bfloat16"], True), (["--no-bfloat16"], False)):
+        config = parse(ResNetConfig(), None, flags)
+        assert config.bfloat16 is value and as_flags(config) == flags
 
 
 @pytest.mark.parametrize("number", ["1.5", "-0.1", "nan", "inf"])

@@ -183,6 +183,16 @@ def test_a_step_in_several_passes_is_the_step_in_one(images):
     assert one.history[1]["train_loss"] == pytest.approx(two.history[1]["train_loss"], rel=1e-6)
 
 
+def test_bfloat16_changes_the_arithmetic_and_little_else(images):
+    exact, rounded = make_run(), make_run()
+    for run, bfloat16 in ((exact, False), (rounded, True)):
+        task = dataclasses.replace(make_task(images), bfloat16=bfloat16)
+        list(fit(run, task, epochs=1, watch=Watch(60)))
+    loss, close = exact.history[0]["train_loss"], rounded.history[0]["train_loss"]
+    assert loss != close and loss == pytest.approx(close, rel=0.05)
+    assert {parameter.dtype for parameter in rounded.model.parameters()} == {torch.float32}
+
+
 def test_the_epoch_loss_is_weighted_by_valid_entries(images):
     run, task = make_run(), make_task(images, augmented=False)
     run.model.net[3].p = 0.0
