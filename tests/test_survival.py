@@ -158,7 +158,7 @@ def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_
 
 
 def test_two_processes_train_and_resume_and_test_as_one(new_run):
-    """In the same passes of eight images, else AdamW makes much of the rounding of gradients that are next to nothing."""
+    """In the same passes: AdamW would make much of how the gradients next to nothing are rounded in others."""
     one, two = new_run("one"), new_run("two")
     weights = str(pretrained(one / "weights.pth"))
     flags = [*TINY, "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", weights]
