@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
-from src.transforms import IMAGENET_MEAN, IMAGENET_STD, AccessError, draw_augmentation, prepare, read_image
+from src.transforms import IMAGENET_MEAN, IMAGENET_STD, AccessError, draw_augmentation, prepare, read_image, resized
 
 ROOT = Path(__file__).resolve().parent.parent
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
@@ -117,11 +117,24 @@ def test_a_large_jpeg_decoded_at_reduced_scale_looks_the_same(tmp_path, side, sc
     path = save(tmp_path / "a.jpg", picture(side, side), quality=92)
     with Image.open(path) as whole:
         expected = np.asarray(whole.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
-    decoded, load = [], JpegImageFile.load
-    monkeypatch.setattr(JpegImageFile, "load", lambda image: decoded.append(image.size) or load(image))
+    decoded, decode = [], simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *a, **b: decoded.append(decode(*a, **b)) or decoded[-1])
     difference = np.abs(read_image(path, size=64)[0].numpy() - expected)
-    assert decoded[0] == (-(-side // scale),) * 2
+    assert decoded[0].shape == (-(-side // scale), -(-side // scale), 1)
     assert difference.mean() < 1.5 and difference.max() <= 12 and difference[48:, 48:].mean() < 1.5
+
+
+@pytest.mark.parametrize("shape", [(80, 80), (163, 201), (645, 801)])
+@pytest.mark.parametrize("options", [{"subsampling": "4:2:0"}, {"keep_rgb": True}, {"progressive": True}])
+def test_a_jpegs_pixels_are_those_of_pillows_draft(tmp_path, shape, options):
+    colors = np.random.default_rng(0).integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.jpg", Image.fromarray(colors).resize(shape[::-1], Image.Resampling.BICUBIC), **options)
+    with Image.open(path) as image:
+        mode, box = image.draft("L", (80, 80))
+        gray = np.asarray(image if box[2:] == image.size else image.resize((64, 64), Image.Resampling.BILINEAR, box))
+    assert mode == "L"
+    expected = resized(torch.from_numpy(gray.copy()), 64)
+    assert torch.equal(read_image(path, size=64)[0], expected)
 
 
 def test_unreadable_files_are_named(tmp_path):
