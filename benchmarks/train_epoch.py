@@ -4,6 +4,7 @@ plain            PIL and torchvision transforms per sample, a DataLoader with 2 
                  model in train mode with requires_grad=False on the frozen layers, AdamW, masked BCE-with-logits
 ours             the engine, reading the same files, with the default unfreezing
 ours compiled    the same with --compile; the first epoch, which compiles, is left out and stated apart
+... bfloat16     (CPU only; on a GPU both compute in it) the same with --bfloat16
 on the device    (GPU only) the engine's steps on batches that lie on the device already
 
 The images are --count JPEGs of CheXpert-small's size, 390 x 320, cut from the radiographs in --images. Every loop runs
@@ -130,14 +131,14 @@ class OnDevice:
         return iter(self.batches)
 
 
-def our_loop(args, paths, cache, *, compiled=False, resident=False):
+def our_loop(args, paths, cache, *, compiled=False, resident=False, bfloat16=False):
     device = torch.device(args.device)
     targets, mask = draw_labels(len(paths))
     dataset = ImageDataset.open(paths, size=SIZE, cache=cache, workers=WORKERS)
     loader = train_loader(dataset, batch_size=args.batch_size, seed=0, workers=WORKERS, pin=device.type == "cuda")
     split = Split(OnDevice(loader, device) if resident else loader, targets, mask)
     pos_weight = torch.ones(len(CLASSES), device=device)
-    task = Task(split, split, pos_weight, CLASSES, seed=0, bfloat16=device.type == "cuda")
+    task = Task(split, split, pos_weight, CLASSES, seed=0, bfloat16=bfloat16 or device.type == "cuda")
     model = new_model(args.arch).to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, lr=LR, weight_decay=DECAY)
     scheduler = build_scheduler(optimizer, factor=0.3, patience=2)
@@ -155,6 +156,8 @@ LOOPS = {
     "plain": plain_loop,
     "ours": our_loop,
     "ours compiled": lambda *args: our_loop(*args, compiled=True),
+    "ours, bfloat16": lambda *args: our_loop(*args, bfloat16=True),
+    "ours compiled, bfloat16": lambda *args: our_loop(*args, compiled=True, bfloat16=True),
     "on the device": lambda *args: our_loop(*args, resident=True),
     "on the device, compiled": lambda *args: our_loop(*args, compiled=True, resident=True),
 }
@@ -177,7 +180,8 @@ def serve(name, pipe, args, paths, cache):
 def measure(args, paths, cache):
     """Loop -> (seconds of its first epoch, of each later one, peak memory in GB)."""
     spawn = multiprocessing.get_context("spawn")
-    loops = {name: spawn.Pipe() for name in LOOPS if args.device == "cuda" or not name.startswith("on the device")}
+    elsewhere = "bfloat16" if args.device == "cuda" else "on the device"
+    loops = {name: spawn.Pipe() for name in LOOPS if elsewhere not in name}
     processes = [spawn.Process(target=serve, args=(n, far, args, paths, cache)) for n, (_, far) in loops.items()]
     for process in processes:
         process.start()

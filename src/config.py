@@ -89,7 +89,9 @@ class TrainConfig(StageConfig):
     """What both training scripts take."""
 
     arch: str = option("", hidden=True)
-    weights: str = option("imagenet", "imagenet, none, or a file with a torchvision state dict")
+    weights: str = option(
+        "imagenet", "imagenet, none, or a file: a torchvision state dict, or the best.pt of an earlier run"
+    )
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
     batch_size: int = option(32, "images per pass, of all processes together", low=1)
     accumulate: int = option(1, "passes per optimizer step; more of smaller batches need less memory", low=1)

@@ -121,7 +121,7 @@ def build_model(
 
     `unfreeze`: `all`; for resnet50 else the first stage that trains (`layer1` .. `layer4`, `fc`), for
     efficientnet_b1 how many of its 9 feature blocks train, from the end. `weights`: `imagenet`, `none` (random), or
-    a file with a torchvision state dict. Raises ValueError for weights that cannot be had or do not fit.
+    a file with a torchvision state dict or a best.pt of an earlier run. Raises ValueError for weights that cannot be had or do not fit.
     """
     build, imagenet = ARCHITECTURES[arch]
     net = build(weights=None)
@@ -199,6 +199,7 @@ def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict as torchvision saves it, or that of a best.pt of ours."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -206,6 +207,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--weights {path} is not a torchvision state dict ({reason})") from None
+    if isinstance(state, dict) and "arch" in state:
+        state = state.get("model")
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"--weights {path} holds no state dict; expected tensors by name, as torchvision saves them")
     return state

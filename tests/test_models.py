@@ -228,13 +228,15 @@ def test_everything_can_train(arch, unfreeze):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_weights_from_a_torchvision_state_dict(arch, tmp_path):
+def test_weights_from_a_torchvision_state_dict_or_an_earlier_run(arch, tmp_path):
     torch.manual_seed(1)
     source = ARCHITECTURES[arch][0](weights=None)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    state = build_model(arch, num_classes=3, weights=str(tmp_path / "w.pt")).net.state_dict()
-    for key, value in source.state_dict().items():
-        assert key.startswith(("fc.", "classifier.")) or torch.equal(state[key], value), key
+    torch.save({"arch": arch, "model": source.state_dict(), "epoch": 3}, tmp_path / "best.pt")
+    for name in ("w.pt", "best.pt"):
+        state = build_model(arch, num_classes=3, weights=str(tmp_path / name)).net.state_dict()
+        for key, value in source.state_dict().items():
+            assert key.startswith(("fc.", "classifier.")) or torch.equal(state[key], value), key
 
 
 def test_weights_that_do_not_fit_or_are_no_state_dict_are_refused(tmp_path):
