@@ -121,7 +121,8 @@ def build_model(
 
     `unfreeze`: `all`; for resnet50 else the first stage that trains (`layer1` .. `layer4`, `fc`), for
     efficientnet_b1 how many of its 9 feature blocks train, from the end. `weights`: `imagenet`, `none` (random), or
-    a file with a torchvision state dict or a best.pt of an earlier run. Raises ValueError for weights that cannot be had or do not fit.
+    a file with a torchvision state dict or a best.pt of an earlier run. Raises ValueError for weights that cannot be
+    had or do not fit.
     """
     build, imagenet = ARCHITECTURES[arch]
     net = build(weights=None)
