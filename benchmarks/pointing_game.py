@@ -33,13 +33,12 @@ sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
 from src.evaluate import auroc, rank  # noqa: E402
-from src.heatmaps import CELLS, enlarged, grad_cam  # noqa: E402
+from src.heatmaps import METHODS, class_heat, enlarged  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
 from src.phantom import draw_view, simulate_patient  # noqa: E402
 from src.tables import format_table  # noqa: E402
 from src.transforms import prepare, read_image  # noqa: E402
 
-METHODS = {"grad-cam": True, "hires-cam": False}  # whether the gradients are averaged
 FINDINGS = ("Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices", "Cardiomegaly")
 HEADERS = ("Model", "Method", "Cells", "Finding", "AUROC", "Images", "Peak", "Chance", "Times", "Other", "Energy")
 HEADERS += ("Share",)
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="most images to look at")
     parser.add_argument("--seed", type=int, default=0, help="seed of the demo data")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cells", type=int, nargs="+", default=[CELLS], help="least cells on a side of a heat map")
+    parser.add_argument("--cells", type=int, nargs="+", help="least cells on a side of a heat map (default: its own)")
     parser.add_argument("--tolerance", type=float, default=15, help="distance from the region that still counts [px]")
     arguments = parser.parse_args()
     paths = sorted(arguments.data.glob("valid/*/*/*.jpg"))[: arguments.images]
@@ -67,16 +66,15 @@ def main() -> None:
         images = [prepare(read_image(path, size=side)[None], draws=None) for path in paths]
         with torch.no_grad():
             logits = torch.cat([layers(image.clone()) for image in tqdm(images, desc=arch, leave=False)]).numpy()
-        for method, cells in itertools.product(arguments.methods, arguments.cells):
-            options = {"averaged": METHODS[method], "cells": cells}
-            heats = heats_of(layers, images, drawn, columns, **options)
+        for method, cells in itertools.product(arguments.methods, arguments.cells or [None]):
+            heats = heats_of(layers, images, drawn, columns, method=method, cells=cells)
             for name, column in columns.items():
                 shown = np.array([name in regions for regions in drawn])
                 ability = auroc(rank(logits[:, column], positive=shown))
                 regions = [places[name] for places in drawn if name in places]
                 patients = [path.parts[-3] for path, places in zip(paths, drawn, strict=True) if name in places]
                 found = score(heats[name], regions, patients, side=side, tolerance=arguments.tolerance)
-                rows.append((arch, method, cells, name, ability, len(regions), *found))
+                rows.append((arch, method, len(heats[name][0]), name, ability, len(regions), *found))
     print(format_table(HEADERS, rows))
 
 
@@ -87,7 +85,7 @@ def heats_of(
     heats = {name: [] for name in columns}
     for image, regions in zip(tqdm(images, leave=False), drawn, strict=True):
         shown = [name for name in columns if name in regions]
-        maps = grad_cam(layers, image, logits=[columns[name] for name in shown], **options)
+        maps = class_heat(layers, image, logits=[columns[name] for name in shown], **options)
         for name, heat in zip(shown, maps, strict=True):
             heats[name].append(heat)
     return heats

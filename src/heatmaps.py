@@ -1,6 +1,6 @@
-"""Where in an image a network found what it flags: Grad-CAM, and the pictures of it."""
+"""Where in an image a network found what it flags: class activation maps, and the pictures of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,22 +12,27 @@ from torch import nn
 
 from src.artifacts import atomic_path
 
-CELLS = 7  # least cells on a side of a heat map: what a last convolution has at 224 px
+CELLS, STRIDE = 14, 8  # least cells on a side of a heat map, in images that have so many of STRIDE px
+# What weights the cells of a feature map, of the gradient [1, K, h, w] of a logit over the maps.
+METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "layer-cam": torch.relu,  # Jiang et al. 2021, LayerCAM, equation 6
+    "grad-cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),  # Selvaraju et al. 2017, equation 1
+    "hires-cam": lambda gradient: gradient,  # Draelos & Carin 2020, HiResCAM
+}
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
 
 
-def grad_cam(
-    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], cells: int = CELLS, averaged: bool = True
+def class_heat(
+    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], method: str, cells: int | None = None
 ) -> torch.Tensor:
     """Heat of each of `logits`, float32 [len(logits), h, w] on the CPU, 0 .. 1.
 
-    layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. Selvaraju et al. (2017), equations 1 and 2:
-    the feature maps of a layer, each weighted by the mean of the logit's gradient over it, summed, and what is below 0
-    cut off; then divided by its maximum. All 0 where nothing in the image speaks for the finding. The layer is the
-    last whose maps have at least `cells` cells on a side, so that small images do not leave a map of four cells.
-    Not `averaged`, each cell is weighted by its own gradient (HiResCAM, Draelos & Carin 2020): the same where only
-    pooling and a linear layer follow, as after the last convolution. Raises ValueError where there is no such layer.
+    layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. The feature maps of a layer, weighted as
+    `method` (of METHODS) weights them, summed, and what is below 0 cut off; then divided by its maximum. All 0 where
+    nothing in the image speaks for the finding. The layer is the last whose maps have at least `cells` cells on a side;
+    by default 14, in small images fewer, of 8 px each. Raises ValueError where there is no such layer.
     """
+    cells = min(CELLS, -(-image.shape[-1] // STRIDE)) if cells is None else cells
     with torch.no_grad():
         features = [image]
         for layer in layers:
@@ -39,10 +44,8 @@ def grad_cam(
     scores = layers[wide[-1] :](maps.clone())[0]
     heat = []
     for at, logit in enumerate(logits):
-        (weights,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
-        if averaged:
-            weights = weights.mean(dim=(2, 3), keepdim=True)
-        heat.append((weights * maps.detach()).sum(dim=1).relu())
+        (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
+        heat.append((METHODS[method](gradient) * maps.detach()).sum(dim=1).relu())
     heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
     return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).float().cpu()
 

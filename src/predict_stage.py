@@ -124,7 +124,7 @@ def _predict(
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
                     result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
-                    _draw(config.heatmaps, paths[row], members, seen, **result)
+                    _draw(config.heatmaps, paths[row], members, seen, method=config.heatmap_method, **result)
                 table.add(name, probs[index], flags[index])
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
@@ -136,6 +136,7 @@ def _draw(
     members: list[Member],
     images: list[torch.Tensor],
     *,
+    method: str,
     single: np.ndarray,
     probs: np.ndarray,
     thresholds: SavedThresholds,
@@ -146,12 +147,13 @@ def _draw(
     """
     flagged = np.flatnonzero(thresholds.flags(probs))
     for member, image, alone in zip(members, images, single, strict=True):
-        heats = heatmaps.grad_cam(member.net.layers, prepare(image, draws=None), logits=flagged.tolist())
+        seen = prepare(image, draws=None)
+        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=method)
         for c, heat in zip(flagged, heats, strict=True):
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
                 threshold = "no threshold, flags all"
-            heated = "heat: Grad-CAM" if heat.any() else "nothing in the image speaks for it"
+            heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
             caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
             target = folder / heatmap_name(path, finding=name, arch=member.arch)

@@ -1,4 +1,4 @@
-"""Grad-CAM with known answers, where its heat is drawn, and the overlay."""
+"""Heat maps with known answers, where its heat is drawn, and the overlay."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks.pointing_game import score
-from src.heatmaps import SIDE, enlarged, grad_cam, overlay
+from src.heatmaps import METHODS, SIDE, class_heat, enlarged, overlay
 from src.models import build_model
 
 
@@ -50,45 +50,54 @@ def image_with_spot(row, column):
 
 def peak(layers, image, **options):
     """Row and column of the hottest pixel of the first logit's heat, at the size of the image."""
-    heat = enlarged(grad_cam(layers, image, logits=[0], **options)[0], (64, 64), side=64)
+    heat = enlarged(class_heat(layers, image, logits=[0], method="grad-cam", **options)[0], (64, 64), side=64)
     return np.unravel_index(heat.argmax(), heat.shape)
 
 
-def test_heat_is_where_the_evidence_lies(tiny):
+@pytest.mark.parametrize("method", METHODS)
+def test_heat_is_where_the_evidence_lies(tiny, method):
     image = torch.zeros(1, 3, 8, 8)
     image[0, 0, 1, 2], image[0, 0, 5, 5], image[0, 1, 6, 3] = 4, 2, 3
-    heat = grad_cam(tiny, image, logits=[0, 1])
+    heat = class_heat(tiny, image, logits=[0, 1], method=method, cells=8)
     expected = torch.zeros(2, 8, 8)
     expected[0, 1, 2], expected[0, 5, 5], expected[1, 6, 3] = 1, 0.5, 1  # what speaks against a finding is cut off
     torch.testing.assert_close(heat, expected)
 
 
-def test_gradients_not_averaged_weight_each_cell_by_its_own(tiny):
+def test_each_method_weights_the_cells_its_own_way():
     draw = torch.Generator().manual_seed(0)
-    image, weights = torch.rand(1, 3, 4, 4, generator=draw), torch.rand(3, 4, 4, generator=draw)
-    same = [grad_cam(tiny, image, logits=[0], cells=4, averaged=averaged) for averaged in (True, False)]
-    torch.testing.assert_close(*same)  # only pooling and a linear layer follow
+    image, gradient = torch.rand(1, 3, 4, 4, generator=draw), torch.randn(3, 4, 4, generator=draw) + 0.5
     layers = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(48, 1)).requires_grad_(False)
-    layers[2].weight.copy_(weights.view(1, 48))
-    for options, factors in (({"averaged": False}, weights), ({}, weights.mean(dim=(1, 2), keepdim=True))):
-        heat = grad_cam(layers, image, logits=[0], cells=4, **options)[0]
-        expected = (factors * image[0]).sum(dim=0)
+    layers[2].weight.copy_(gradient.view(1, 48))
+    means = gradient.mean(dim=(1, 2), keepdim=True)
+    for method, weights in (("layer-cam", gradient.clamp(min=0)), ("grad-cam", means), ("hires-cam", gradient)):
+        heat = class_heat(layers, image, logits=[0], method=method, cells=4)[0]
+        expected = (weights * image[0]).sum(dim=0).clamp(min=0)
         torch.testing.assert_close(heat, expected / expected.max())
 
 
 def test_heat_is_zero_where_nothing_speaks_for_the_finding(tiny):
     image = torch.zeros(1, 3, 8, 8)
     image[0, 1] = 1
-    assert not grad_cam(tiny, image, logits=[0]).any()
-    assert grad_cam(tiny, image, logits=[]).shape == (0, 8, 8)
+    options = {"method": "layer-cam", "cells": 8}
+    assert not class_heat(tiny, image, logits=[0], **options).any()
+    assert class_heat(tiny, image, logits=[], **options).shape == (0, 8, 8)
 
 
 def test_the_layer_is_the_last_with_cells_enough(tiny):
     layers = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(inplace=True), *tiny[:1], nn.AvgPool2d(2), *tiny[1:])
+    options = {"logits": [1], "method": "layer-cam"}
     image = torch.rand(1, 3, 16, 16)
-    assert [grad_cam(layers, image, logits=[1], cells=c).shape[1] for c in (8, 7, 4, 1)] == [8, 8, 4, 1]
+    assert [class_heat(layers, image, cells=c, **options).shape[1] for c in (8, 7, 4, 1)] == [8, 8, 4, 1]
     with pytest.raises(ValueError, match="9 x 9"):
-        grad_cam(layers, image, logits=[1], cells=9)
+        class_heat(layers, image, cells=9, **options)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(224, 14), (112, 14), (96, 12), (64, 8), (512, 16)])
+def test_small_images_have_fewer_cells_of_eight_pixels(side, cells):
+    halving = nn.Sequential(*(nn.AvgPool2d(2) for _ in range(5)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    heat = class_heat(halving, torch.rand(1, 3, side, side), logits=[0], method="layer-cam")
+    assert heat.shape == (1, cells, cells)
 
 
 @pytest.mark.parametrize("place", [(8, 8), (16, 40), (48, 24), (40, 48)])
@@ -103,7 +112,9 @@ def test_heat_leans_to_no_side_of_a_spot(detector):
     places, pixels = np.random.default_rng(0).integers(16, 48, (40, 2)), np.arange(64)
     misses = []
     for place in places:
-        heat = enlarged(grad_cam(detector, image_with_spot(*place), logits=[0])[0], (64, 64), side=64)
+        heat = enlarged(
+            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam")[0], (64, 64), side=64
+        )
         center = [(heat.sum(axis=axis) * pixels).sum() / heat.sum() for axis in (1, 0)]
         misses.append(np.subtract(center, place))
     assert np.abs(misses).max() < 5 and np.abs(np.mean(misses, axis=0)).max() < 0.5
