@@ -222,7 +222,7 @@ class PredictConfig(StageConfig):
         None, "thresholds.json of stage 6 or saved from the report (default: the run's, of stage 6)"
     )
     heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
-    heatmap_method: Literal["layer-cam", "grad-cam", "hires-cam"] = option("layer-cam", "what heat is made of")
+    heatmap_method: Literal["grad-cam", "hires-cam", "layer-cam"] = option("grad-cam", "what makes the heat")
     batch_size: int = option(32, "images per pass", low=1)
     workers: int = option(2, "processes that read images", low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")

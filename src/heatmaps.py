@@ -15,9 +15,9 @@ from src.artifacts import atomic_path
 CELLS, STRIDE = 14, 8  # least cells on a side of a heat map, in images that have so many of STRIDE px
 # What weights the cells of a feature map, of the gradient [1, K, h, w] of a logit over the maps.
 METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "layer-cam": torch.relu,  # Jiang et al. 2021, LayerCAM, equation 6
     "grad-cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),  # Selvaraju et al. 2017, equation 1
     "hires-cam": lambda gradient: gradient,  # Draelos & Carin 2020, HiResCAM
+    "layer-cam": torch.relu,  # Jiang et al. 2021, LayerCAM
 }
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
 
