@@ -49,7 +49,7 @@ def search_alpha(config: AlphaConfig) -> None:
         truth = members.truths[split]
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=blend(stack, weights))
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
-    write_json(folder / "probs.json", members.origin | {"probs_sha256": digests})
+    write_json(folder / "probs.json", members.origin | {"probs_sha256": digests, "weights": weights})
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
     _compare(config, members, weights, views, split)

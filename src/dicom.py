@@ -53,12 +53,24 @@ def _shown(file: Any) -> np.ndarray:
         raise ValueError(f"it has {frames} frames; expected one")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"its photometric interpretation is {kind}; expected MONOCHROME1 or MONOCHROME2")
+    stored, high = file.get("BitsStored"), file.get("HighBit")
+    if stored and high is not None and high != stored - 1:
+        raise ValueError(f"its high bit is {high} of {stored} stored bits; expected {stored - 1}")
     _check_end(file)
-    values = _rescaled(file.pixel_array, file)
+    pixels = file.pixel_array
+    if pixels.ndim != 2:
+        raise ValueError(f"its pixels are an array of {pixels.ndim} dimensions; expected rows and columns")
+    values = _rescaled(pixels, file)
     values = _looked_up(values, file) if file.get("VOILUTSequence") else _windowed(values, file)
     if not np.isfinite(values).all():
         raise ValueError("some of its rescaled values are not finite")
-    return np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
+    if values.min() == values.max():
+        raise ValueError("its window, or its pixels, leave one gray value for the whole image")
+    shown = np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
+    padding = _padding(pixels, file)
+    if padding.any() and not padding.all():
+        shown[padding] = shown[~padding].min()  # black, and no part of the range that is stretched
+    return shown
 
 
 def _check_end(file: Any) -> None:
@@ -70,6 +82,15 @@ def _check_end(file: Any) -> None:
         frame = next(generate_frames(file.PixelData, number_of_frames=1))
         if frame.rfind(b"\xff\xd9") <= frame.rfind(b"\xff\xda"):  # end of image after the start of the last scan
             raise ValueError("its JPEG data end too early")
+
+
+def _padding(pixels: np.ndarray, file: Any) -> np.ndarray:
+    """Where a file says that there is no image: bool [H, W]."""
+    value = file.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(pixels.shape, bool)
+    low, high = sorted((value, file.get("PixelPaddingRangeLimit", value)))
+    return (pixels >= low) & (pixels <= high)
 
 
 def _rescaled(values: np.ndarray, file: Any) -> np.ndarray:

@@ -47,7 +47,8 @@ def class_heat(
         (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
         heat.append((METHODS[method](gradient) * maps.detach()).sum(dim=1).relu())
     heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
-    return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).float().cpu()
+    hottest = heat.amax(dim=(1, 2), keepdim=True)
+    return torch.where(hottest > 0, heat / hottest, 0).float().cpu()
 
 
 def enlarged(heat: torch.Tensor, shape: tuple[int, int], *, side: int) -> np.ndarray:
@@ -77,6 +78,8 @@ def overlay(gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> 
     picture.paste(Image.fromarray(np.rint((1 - opacity) * base + opacity * color).astype(np.uint8)))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
     for number, line in enumerate(caption):
+        while draw.textlength(line, font=font) > SIDE - 2 * MARGIN:
+            line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
         draw.text((MARGIN, SIDE + MARGIN + LINE * number), line, fill="black", font=font)
     return picture
 

@@ -23,6 +23,8 @@ LARGEST = 3_000_000  # bytes; more is slow to open on a phone
 def write_report(config: ReportConfig) -> None:
     """Write report.html of a run, and print its size and where it is."""
     path = config.out or config.run_dir / "report.html"
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"--out is {path}; expected a name that ends in .html")
     claim([path], overwrite=config.overwrite)
     search = read_search(config.run_dir, defaults=asdict(ThresholdConfig()))
     val, test = read_splits(config.run_dir, search)

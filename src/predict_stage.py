@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from src import heatmaps
-from src.artifacts import Manifest, clear_temporary, read_json, read_manifest, sha256
+from src.artifacts import Manifest, read_json, read_manifest, sha256
 from src.calibration import correct_probs
 from src.checkpoint import load_best
 from src.config import PredictConfig
@@ -69,6 +70,11 @@ def predict_images(config: PredictConfig) -> int:
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
+    if config.heatmaps:
+        config.heatmaps.mkdir(parents=True, exist_ok=True)
+    found = find_images(config.images, skip=config.heatmaps)
+    if os.path.abspath(config.out) in map(os.path.abspath, found):
+        raise ValueError(f"--out {config.out} is one of the images; give the table another name")
     table = PredictionTable.open(
         config.out,
         manifest.classes,
@@ -76,10 +82,6 @@ def predict_images(config: PredictConfig) -> int:
         append=config.append,
         overwrite=config.overwrite,
     )
-    if config.heatmaps:
-        config.heatmaps.mkdir(parents=True, exist_ok=True)
-        clear_temporary(config.heatmaps)
-    found = find_images(config.images, skip=config.heatmaps)
     new = {path: fault for path, fault in found.items() if not table.has(image_id(path))}
     if len(new) < len(found):
         print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already")
@@ -177,6 +179,8 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         raise ValueError(f"{folder / 'alpha.json'} blends {names}; expected {', '.join(ARCHITECTURES)}; {again}")
     if not all(is_number(weight) and 0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
         raise ValueError(f"{folder / 'alpha.json'} has the weights {weights}; expected shares of 1; {again}")
+    if story.get("weights") != weights or "prior_correction" not in story:
+        raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
     if story.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder / 'probs.json'} is of another manifest than the run's; {again}")
     val = sha256(folder / "probs_val.csv")

@@ -49,6 +49,8 @@ class PredictionTable:
             return table
         if path.exists() and not overwrite:
             raise ValueError(f"{path} is already there; pass --append to go on with it, or --overwrite to replace it")
+        if (path.exists() or story.exists()) and not _is_story(story):
+            raise ValueError(f"{path} or {story} is there and was not made by predict.py; pass another --out")
         path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
         write_json(story, origin)
         return table
@@ -93,3 +95,11 @@ class PredictionTable:
         if header != self.header or any(len(row) != len(header) for row in rows):
             raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
         self.rows = {row[0]: row for row in rows}
+
+
+def _is_story(path: Path) -> bool:
+    """Whether a file is what predict.py leaves beside its table."""
+    try:
+        return "checkpoint_sha256" in read_json(path)
+    except ValueError:
+        return False
