@@ -259,3 +259,20 @@ def test_without_pydicom_the_reason_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
         read_dicom(path)
+
+
+def test_padding_is_black_and_no_part_of_the_range(tmp_path):
+    values = noise(12) // 2 + 100
+    padded = values.copy()
+    padded[:, :4] = 4095
+    shown = read_dicom(write(tmp_path / "a.dcm", padded, PixelPaddingValue=4095))
+    assert (shown[:, :4] == shown[:, 4:].min()).all() and np.array_equal(shown[:, 4:], values[:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("tags", "match"),
+    [({"WindowCenter": 99999, "WindowWidth": 10}, "one gray value"), ({"HighBit": 15}, "high bit is 15 of 12")],
+)
+def test_what_would_show_no_image_is_refused(tmp_path, tags, match):
+    with pytest.raises(ValueError, match=match):
+        read_dicom(write(tmp_path / "a.dcm", noise(12), **tags))

@@ -330,6 +330,7 @@ def test_a_threshold_that_is_no_probability_is_refused(run_dir, images, tmp_path
         ("probs.json", {"probs_sha256": {}}, "not the file that probs.json describes"),
         ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
         ("alpha.json", {"members": ["a", "b"]}, "blends"),
+        ("alpha.json", {"weights": [0.25, 0.75]}, "not what the probabilities beside it were blended by"),
         ("alpha.json", {"weights": [0.5, 0.6]}, "expected shares of 1"),
     ],
 )
@@ -364,3 +365,23 @@ def test_folders_give_images_sorted_hidden_ones_left_out(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     found = find_images([tmp_path / "c.jpg", tmp_path])
     assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "a.jpeg", "b/2.PNG"]
+
+
+def test_files_that_are_not_its_own_are_left_alone(run_dir, tmp_path):
+    image, out, heat = tmp_path / "a.png", tmp_path / "o.csv", tmp_path / "heat"
+    write_image(image)
+    heat.mkdir()
+    (heat / ".notes.tmp.txt").write_text("mine")
+    run(run_dir, image, "--heatmaps", heat, out=out)
+    assert (heat / ".notes.tmp.txt").read_text() == "mine"
+    before = out.read_bytes()
+    with pytest.raises(FileExistsError):
+        run(run_dir, image, "--overwrite", "--heatmaps", image, out=out)
+    assert out.read_bytes() == before
+    other = tmp_path / "table.csv"
+    other.write_text("mine")
+    with pytest.raises(ValueError, match="not made by predict.py"):
+        run(run_dir, image, "--overwrite", out=other)
+    with pytest.raises(ValueError, match="one of the images"):
+        run(run_dir, other, "--overwrite", out=other)
+    assert other.read_text() == "mine"
