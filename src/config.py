@@ -112,7 +112,8 @@ class TrainConfig(StageConfig):
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
     bfloat16: bool | None = option(
-        None, "compute in bfloat16, weights stay float32 (default: on CUDA GPUs; a CPU should have AVX512-BF16 or AMX)"
+        None,
+        "train in bfloat16, weights stay float32 (default: on CUDA, and ResNet50 on CPUs that have it)",
     )
     compile: bool = option(False, "compile the training step first: minutes at the start, faster steps after")
     seed: int = option(0, "seed of weights, order and augmentation", low=0)

@@ -40,7 +40,14 @@ from src.report import (
     two_views,
 )
 from src.tables import format_table, with_interval
-from src.train_utils import build_optimizer, build_scheduler, class_pos_weight, masked_bce, pick_device
+from src.train_utils import (
+    bfloat16_is_faster,
+    build_optimizer,
+    build_scheduler,
+    class_pos_weight,
+    masked_bce,
+    pick_device,
+)
 from src.watch import Watch
 
 EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
@@ -53,6 +60,8 @@ MAY_CHANGE |= {"workers", "device", "cache", "compile"}
 def train(config: TrainConfig) -> None:
     """Fine-tune one model; leaves config, checkpoints, history and learning curves in its folder."""
     device = pick_device(config.device)
+    if config.bfloat16 is None:  # decided once: a continuation elsewhere computes alike or is refused
+        config = dataclasses.replace(config, bfloat16=bfloat16_is_faster(config.arch, device))
     with process_group(device):
         _train(config, device)
 
@@ -152,7 +161,7 @@ def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task
         manifest.classes,
         seed=config.seed,
         augmented=config.augment,
-        bfloat16=device.type == "cuda" if config.bfloat16 is None else config.bfloat16,
+        bfloat16=config.bfloat16,
     )
 
 
@@ -233,10 +242,11 @@ def _print_plan(config: TrainConfig, task: Task, model: torch.nn.Module) -> None
     total_weights = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     several = f" in {world_size()} processes" if world_size() > 1 else ""
+    arithmetic = " in bfloat16" if task.bfloat16 else ""
     print(
-        f"{config.arch} on {task.device}{several}: {len(task.train.targets):,} training and {len(task.val.targets):,} "
-        f"validation images of {config.image_size} px, {trainable / 1e6:.1f} of {total_weights / 1e6:.1f} million "
-        "weights train"
+        f"{config.arch} on {task.device}{several}{arithmetic}: {len(task.train.targets):,} training and "
+        f"{len(task.val.targets):,} validation images of {config.image_size} px, {trainable / 1e6:.1f} of "
+        f"{total_weights / 1e6:.1f} million weights train"
     )
     if config.weights == "none" and trainable < total_weights:
         print("note: --weights none leaves the frozen layers random; unfreeze all of them to train from scratch")

@@ -76,3 +76,14 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def bfloat16_is_faster(arch: str, device: torch.device) -> bool:
+    """Whether a training step of `arch` gains from bfloat16: on CUDA both do, on a CPU that has it ResNet50.
+
+    EfficientNet's depthwise convolutions gain nothing there and lose at small sizes (benchmarks/README.md).
+    """
+    if device.type != "cpu":
+        return device.type == "cuda"
+    native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return native and arch == "resnet50"

@@ -73,9 +73,9 @@ def make_split(images, *, shuffled, workers=0, **options):
     return Split(loader, targets, mask)
 
 
-def make_task(images, *, workers=0, augmented=True, **options):
-    train = make_split(images, shuffled=True, workers=workers, **options)
-    return Task(train, make_split(images, shuffled=False), torch.ones(2), CLASSES, seed=3, augmented=augmented)
+def make_task(images, *, workers=0, augmented=True, bfloat16=False, **options):
+    train, val = make_split(images, shuffled=True, workers=workers, **options), make_split(images, shuffled=False)
+    return Task(train, val, torch.ones(2), CLASSES, seed=3, augmented=augmented, bfloat16=bfloat16)
 
 
 def make_run(patience=100, model=Tiny):
@@ -146,17 +146,18 @@ def test_same_seed_same_weights_whatever_the_number_of_workers(images):
     assert torch.equal(weights(first), weights(second)) and torch.equal(weights(first), weights(third))
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("saves", [1, 2, 3, 5, 7])
-def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(images, saves):
+def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(images, saves, bfloat16):
     """With 3 steps and one end per epoch, saves 1 and 5 are after a first step, 3 after the last, 7 in validation."""
     whole, begun, resumed = make_run(), make_run(), make_run()
-    train(whole, images, epochs=3)
-    for count, _ in enumerate(fit(begun, make_task(images), epochs=3, watch=Watch(0)), 1):
+    train(whole, images, epochs=3, bfloat16=bfloat16)
+    for count, _ in enumerate(fit(begun, make_task(images, bfloat16=bfloat16), epochs=3, watch=Watch(0)), 1):
         if count == saves:
             state = copied(begun.state_dict())
             break
     resumed.load_state_dict(state)
-    train(resumed, images, epochs=3)
+    train(resumed, images, epochs=3, bfloat16=bfloat16)
     assert torch.equal(weights(whole), weights(resumed))
     assert whole.history == resumed.history and len(whole.history) == 3
 
@@ -186,8 +187,7 @@ def test_a_step_in_several_passes_is_the_step_in_one(images):
 def test_bfloat16_changes_the_arithmetic_and_little_else(images):
     exact, rounded = make_run(), make_run()
     for run, bfloat16 in ((exact, False), (rounded, True)):
-        task = dataclasses.replace(make_task(images), bfloat16=bfloat16)
-        list(fit(run, task, epochs=1, watch=Watch(60)))
+        train(run, images, epochs=1, bfloat16=bfloat16)
     loss, close = exact.history[0]["train_loss"], rounded.history[0]["train_loss"]
     assert loss != close and loss == pytest.approx(close, rel=0.05)
     assert {parameter.dtype for parameter in rounded.model.parameters()} == {torch.float32}

@@ -183,6 +183,11 @@ def test_resume_goes_on_and_refuses_a_changed_flag_that_matters(copied, capsys):
     run, flags = copied
     with pytest.raises(ValueError, match=r"--resume: --image-size was 32 and is 64 now"):
         train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--image-size", "64"])
+    bfloat16 = json.loads((run / "resnet50" / "config.json").read_text())["bfloat16"]
+    assert isinstance(bfloat16, bool)
+    with pytest.raises(ValueError, match=f"--resume: --bfloat16 was {bfloat16} and is {not bfloat16} now"):
+        other = "--no-bfloat16" if bfloat16 else "--bfloat16"
+        train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", other])
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--epochs", "3"])
     assert "resuming after epoch 2" in capsys.readouterr().out
     history = pd.read_csv(run / "resnet50" / "history.csv")

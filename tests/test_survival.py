@@ -161,7 +161,7 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run):
     """In the same passes: AdamW would make much of how the gradients next to nothing are rounded in others."""
     one, two = new_run("one"), new_run("two")
     weights = str(pretrained(one / "weights.pth"))
-    flags = [*TINY, "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", weights]
+    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", weights]
     finish(start("train_resnet.py", one, *flags, "--batch-size", "8", "--accumulate", "2", "--epochs", "2"))
     out = finish(start("train_resnet.py", two, *flags, "--epochs", "1", launcher=TORCHRUN))
     assert out.count("epoch 1/1") == 1 and "in 2 processes" in out
@@ -180,7 +180,7 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run):
 def test_two_nodes_of_two_passes_each_take_the_steps_of_one_pass(new_run):
     one, two = new_run("one"), new_run("two")
     weights = str(pretrained(one / "weights.pth"))
-    flags = [*TINY, "--unfreeze-from", "fc", "--weights", weights, "--epochs", "1"]
+    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--weights", weights, "--epochs", "1"]
     finish(start("train_resnet.py", one, *flags))
     flags, launcher = [*flags, "--batch-size", "8", "--accumulate", "2"], two_nodes()
     nodes = [start("train_resnet.py", two, *flags, launcher=launcher) for _ in range(2)]

@@ -15,7 +15,7 @@ from torch import nn
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
 from src.labels import apply_policy
-from src.train_utils import build_optimizer, class_pos_weight, masked_bce, pick_device
+from src.train_utils import bfloat16_is_faster, build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,3 +139,20 @@ def test_early_stopping_counts_epochs_without_a_better_score():
 def test_without_any_score_the_latest_epoch_is_the_one_to_keep():
     stopping = EarlyStopping(patience=3)
     assert [stopping.step(s) for s in (math.nan, math.nan, 0.1, math.nan)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("arch", "device", "capabilities", "expected"),
+    [
+        ("resnet50", "cpu", {"avx512_bf16": True, "amx_bf16": False}, True),
+        ("resnet50", "cpu", {"amx_bf16": True}, True),
+        ("resnet50", "cpu", {"avx512_f": True, "avx512_bf16": False}, False),
+        ("resnet50", "cpu", {}, False),
+        ("efficientnet_b1", "cpu", {"avx512_bf16": True}, False),
+        ("efficientnet_b1", "cuda", {}, True),
+        ("resnet50", "mps", {"avx512_bf16": True}, False),
+    ],
+)
+def test_bfloat16_is_the_default_where_it_is_faster(arch, device, capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert bfloat16_is_faster(arch, torch.device(device)) is expected
