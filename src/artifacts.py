@@ -19,27 +19,46 @@ SPLITS = ("train", "val", "test")
 MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder of each: how its two scripts are called
 
 
+def writer_of(path: Path) -> str:
+    """The script that writes a file of a run."""
+    folder, name = Path(path).parent.name, Path(path).name
+    if folder in MODELS:
+        tested = name.startswith(("probs", "metrics", "reliability"))
+        return f"{'test' if tested else 'train'}_{MODELS[folder]}.py"
+    if folder == "ensemble":
+        return "ensemble_threshold_search.py" if name.startswith("threshold") else "ensemble_alpha_search.py"
+    return "check_split.py" if name.startswith(("manifest.", "context.")) else "the script that writes it"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it replaces `path` in one step when the block ends well.
 
-    After an error or a kill, `path` is what it was before.
+    After an error or a kill, `path` is what it was before. An OSError names `path`, not the temporary one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename in (None, *map(str, (temporary, path.parent))):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        raise
 
 
 def claim(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise ValueError where an output is already there and may not be replaced."""
-    there = [str(path) for path in paths if Path(path).exists()]
+    """Raise ValueError where an output is already there and may not be replaced; a folder never may."""
+    there = [path for path in map(Path, paths) if path.exists()]
+    for path in there:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; expected the name of a file to write")
     if there and not overwrite:
         raise ValueError(f"{there[0]} is already there; pass --overwrite to replace it, or another --run-dir")
 
@@ -57,9 +76,12 @@ def clear_temporary(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """SHA-256 of a file, as hex; raises ValueError where it is not there."""
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,16 +93,28 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raise ValueError where there is none or it does not parse."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run the stage that writes it first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); run the stage that writes it again") from None
+        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError of its own
+        raise ValueError(f"{path} is not valid JSON ({error}); run {writer_of(path)} again") from None
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{path} holds a {type(value).__name__}; expected an object; run the stage that writes it again"
-        )
+        raise ValueError(f"{path} holds a {type(value).__name__}; expected an object; run {writer_of(path)} again")
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def recall_target(key: str) -> float | None:
+    """The recall target that a key of thresholds.json names; None where it is none."""
+    try:
+        value = float(key)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
 
 
 def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:

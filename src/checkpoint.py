@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from src.artifacts import Manifest, atomic_path
+from src.artifacts import Manifest, atomic_path, writer_of
 from src.models import ChestNet, build_model
+
+BEST_KEYS = ("model", "classes", "image_size", "manifest_sha256", "pos_weight")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -31,11 +33,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises ValueError where it is missing, damaged or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run the training script first") from None
+        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}; expected a checkpoint of ours; train again")
+    return state
 
 
 def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> tuple[ChestNet, dict[str, Any]]:
@@ -48,10 +53,17 @@ def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> t
     checkpoint = load_checkpoint(path)
     if checkpoint.get("arch") != arch:
         raise ValueError(f"{path} is a checkpoint of {checkpoint.get('arch')}; expected {arch}")
+    absent = [key for key in BEST_KEYS if key not in checkpoint]
+    if absent:
+        raise ValueError(f"{path} has no {absent[0]!r}; expected what {writer_of(path)} writes; train again")
     if manifest is not None:
         trained_on = checkpoint["manifest_sha256"], tuple(checkpoint["classes"])
         if trained_on != (manifest.sha256, manifest.classes):
             raise ValueError(f"{path} was trained on another manifest than the run's; train again")
     model = build_model(arch, num_classes=len(checkpoint["classes"]))
-    model.net.load_state_dict(checkpoint.pop("model"))
+    try:
+        model.net.load_state_dict(checkpoint.pop("model"))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not hold the weights of {arch} ({reason}); train again") from None
     return model.eval(), checkpoint

@@ -294,7 +294,9 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.stdout = None
         sys.exit(141)
     except (ValueError, OSError) as error:
-        print(f"{script}: error: {error}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename is not None
+        text = f"{error.filename} cannot be read or written ({error.strerror})" if named else error
+        print(f"{script}: error: {text}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if "out of memory" not in str(error):
@@ -327,11 +329,19 @@ def _add(parser: argparse.ArgumentParser, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(flag, type=_item_type(hint), default=default, help=text)
 
 
-def _item_type(hint: Any) -> type:
+def _item_type(hint: Any) -> Callable[[str], Any]:
     """`int` of `int`, `tuple[int, ...]` and `int | None`."""
     inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
-    return inner[0] if container else hint
+    item = inner[0] if container else hint
+    return _path if item is Path else item
+
+
+def _path(text: str) -> Path:
+    """A path; an empty one, which an unset shell variable leaves, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; expected a path")
+    return Path(text)
 
 
 def _check_range(f: dataclasses.Field, value: Any) -> None:

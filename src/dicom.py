@@ -38,6 +38,8 @@ def read_dicom(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values against the standard; those that matter raise below
             return _shown(pydicom.dcmread(path))
+    except pydicom.errors.InvalidDicomError:
+        raise ValueError(f"{path} is no DICOM file: DICM does not stand after its first 128 bytes") from None
     except Exception as error:  # each tag and each decoder raises its own
         reason = " ".join(str(error).split()) or type(error).__name__
         if "missing dependencies" in reason:
@@ -131,6 +133,8 @@ def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
 def _looked_up(values: np.ndarray, file: Any) -> np.ndarray:
     """Values through the first VOI LUT (C.11.2.1.1); those outside it get its first or its last entry."""
     table = file.VOILUTSequence[0]
+    if "LUTDescriptor" not in table or "LUTData" not in table:
+        raise ValueError("its VOI LUT has no LUTDescriptor or no LUTData")
     entries, first, _ = table.LUTDescriptor
     entries, data = entries or 2**16, table.LUTData
     if isinstance(data, bytes):

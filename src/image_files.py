@@ -75,7 +75,8 @@ def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path
     """The images among files and in and below folders, each once, in order, with what is wrong where it is known.
 
     A file that was named is taken whatever its name; in folders those count that end in .jpg, .jpeg or .png or are
-    DICOM by name or content. Hidden files and folders are left out, and the folder `skip`.
+    DICOM by name or content. Hidden files and folders are left out, and the folder `skip`; a folder that links lead to
+    twice is taken once.
     """
     found: dict[str, tuple[Path, str]] = {}
     for path in paths:
@@ -88,8 +89,10 @@ def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path
 def _walk(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
     errors: list[OSError] = []
     count = 0
-    for root, folders, files in os.walk(folder, onerror=errors.append):
-        skipped = skip is not None and os.path.exists(skip) and os.path.samefile(root, skip)
+    known = {os.path.realpath(skip)} if skip is not None else set()
+    for root, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
+        skipped = os.path.realpath(root) in known
+        known.add(os.path.realpath(root))
         folders[:] = [] if skipped else sorted(name for name in folders if not name.startswith("."))
         for name in [] if skipped else sorted(files):
             if not name.startswith(".") and _is_image(Path(root, name)):

@@ -36,11 +36,13 @@ class JudgedSplit:
 def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarray]]:
     """The truth of val and of test, and the blend [N, C] that stage 5 left of each.
 
-    Raises ValueError where a model was tested again since, or a file is of another manifest or was changed.
+    Raises ValueError where a model was tested again since, or a file is of another manifest or was changed. What is
+    left of a model does not matter: the blend stands by itself.
     """
     folder = run_dir / "ensemble"
     for model, digests in read_json(folder / "probs.json").get("members_sha256", {}).items():
-        if read_json(run_dir / model / "probs.json").get("probs_sha256") != digests:
+        story = run_dir / model / "probs.json"
+        if story.exists() and read_json(story).get("probs_sha256") != digests:
             raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     pairs = []
     for name in ("val", "test"):

@@ -80,9 +80,12 @@ def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
     if not path.exists():
         return absent(f"{path.parent.name} has no metrics on {split}; {script} makes them.")
     found = read_json(path)
-    part = {"masked": _view(found), "blank": _view(found["blank_as_negative"])}
-    if "calibration" in found:
-        part["calibration"] = {name: found["calibration"][name]["macro"] for name in ("raw", "corrected")}
+    try:
+        part = {"masked": _view(found), "blank": _view(found["blank_as_negative"])}
+        if "calibration" in found:
+            part["calibration"] = {name: found["calibration"][name]["macro"] for name in ("raw", "corrected")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not what {script} writes ({error}); run {script} --overwrite") from None
     return part | {"loss": found.get("loss")}
 
 
@@ -106,6 +109,8 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     part = {key: read_json(folder / "alpha.json").get(key) for key in ("members", "weights", "alpha", "select")}
     if part["alpha"] is None:
         return part
+    if not (folder / "alpha_search.csv").exists():
+        return absent("The search over alpha is no longer there; ensemble_alpha_search.py --overwrite makes it again.")
     table = read_table(folder / "alpha_search.csv")
     return part | {"curve": {name: table[name].to_numpy() for name in table}}
 

@@ -1,18 +1,37 @@
 """What stage 6 searched and judged, read again from the files it names, for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.artifacts import read_json, read_manifest, sha256
+from src.artifacts import is_number, read_json, read_manifest, recall_target, sha256
 from src.judged import JudgedSplit, read_blend
 from src.probs import Truth, read_probs, read_truth
 
 SCRIPT = "ensemble_threshold_search.py"
-RECORDED = ("confidence", "family_wise", "grid", "uncertain", "missing", "resamples", "seed")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_policy(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+# The flags that thresholds.json records: what each may be, in code and in words.
+RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "confidence": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "family_wise": (lambda value: isinstance(value, bool), "true or false"),
+    "grid": (lambda value: is_number(value) and 0 <= value <= 0.5, "a number from 0 to 0.5"),
+    "uncertain": (_is_policy, "a list of policies"),
+    "missing": (_is_policy, "a list of policies"),
+    "resamples": (_is_whole, "a whole number from 0"),
+    "seed": (_is_whole, "a whole number from 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,10 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     if missing or not ({"sources", "manifest_sha256"} & found.keys()):
         raise ValueError(f"{path} has no {(missing or ['manifest_sha256'])[0]!r}; run {SCRIPT} --overwrite")
     settings = {key: found.get(key, defaults[key]) for key in RECORDED}
+    for key, (allowed, expected) in RECORDED.items():
+        if not allowed(settings[key]):
+            raise ValueError(f"{path}: its {key} is {settings[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
+    _check_chosen(path, found["classes"], found["recall"])
     return Search(
         folder=folder,
         settings=settings | {key: tuple(settings[key]) for key in ("uncertain", "missing")},
@@ -51,6 +74,21 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
         classes=tuple(found["classes"]),
         chosen=found["recall"],
     )
+
+
+def _check_chosen(path: Path, classes: Any, chosen: Any) -> None:
+    """Raise ValueError where the operating points are not one per recall target and class."""
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: its classes are {classes!r}; expected a list of names; run {SCRIPT} --overwrite")
+    if not isinstance(chosen, dict) or not chosen:
+        raise ValueError(f"{path} has no thresholds for any recall; run {SCRIPT} --overwrite")
+    for key, points in chosen.items():
+        if recall_target(key) is None:
+            raise ValueError(f"{path} has a recall target of {key!r}; expected a number up to 1; run {SCRIPT} again")
+        named = points if isinstance(points, dict) else {}
+        absent = [name for name in classes if not isinstance(named.get(name), dict)]
+        if absent:
+            raise ValueError(f"{path}: recall {key} has no threshold for {absent[0]!r}; run {SCRIPT} --overwrite")
 
 
 def read_splits(run_dir: Path, search: Search) -> tuple[JudgedSplit, JudgedSplit | None]:

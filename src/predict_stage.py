@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from src import heatmaps
-from src.artifacts import Manifest, read_json, read_manifest, sha256
+from src.artifacts import Manifest, is_number, read_json, read_manifest, sha256
 from src.calibration import correct_probs
 from src.checkpoint import load_best
 from src.config import PredictConfig
@@ -27,7 +27,7 @@ from src.ensemble import blend
 from src.image_files import ImageFiles, find_images, image_id
 from src.models import ARCHITECTURES, CPU_STEP, Folded
 from src.prediction_table import PredictionTable, as_stored
-from src.saved_thresholds import SavedThresholds, is_number, read_thresholds
+from src.saved_thresholds import SavedThresholds, read_thresholds
 from src.tables import format_table, plural
 from src.train_utils import pick_device
 from src.transforms import prepare
@@ -62,8 +62,12 @@ def predict_images(config: PredictConfig) -> int:
     """Write one row per image, print a short table; returns the exit status, 1 where an image could not be read."""
     if world_size() > 1:
         raise ValueError("predict.py runs in one process; start it without torchrun")
-    if config.out.suffix.lower() != ".csv":
-        raise ValueError(f"--out is {config.out}; expected a name that ends in .csv")
+    if config.out.suffix.lower() != ".csv" or config.out.is_dir():
+        raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
+    if config.append and config.overwrite:
+        raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
+    if config.heatmaps and config.heatmaps.exists() and not config.heatmaps.is_dir():
+        raise ValueError(f"--heatmaps is {config.heatmaps}, a file; expected a folder")
     device = pick_device(config.device)
     manifest = read_manifest(config.run_dir)
     members, origin = _load_members(config.run_dir, manifest, device)
@@ -82,16 +86,17 @@ def predict_images(config: PredictConfig) -> int:
         append=config.append,
         overwrite=config.overwrite,
     )
-    new = {path: fault for path, fault in found.items() if not table.has(image_id(path))}
+    new = {path: fault for path, fault in found.items() if not table.has(path)}
     if len(new) < len(found):
-        print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already")
+        drawn = "; no heat maps are drawn of them, pass --overwrite for those of all" if config.heatmaps else ""
+        print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already{drawn}")
     try:
         for path in [path for path, fault in new.items() if fault]:
-            table.add_fault(image_id(path), new.pop(path))
+            table.add_fault(path, new.pop(path))
         _predict(config, list(new), members, thresholds, table, device)
     finally:  # after an interrupt too
         table.save()
-    names = [image_id(path) for path in found]
+    names = [table.id_of(path) for path in found]
     _print(table, names, thresholds)
     failed = sum(bool(table.fault(name)) for name in names)
     print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
@@ -119,15 +124,14 @@ def _predict(
             probs = as_stored(blend(single, [member.weight for member in members]))
             flags = thresholds.flags(probs)
             for index, row in enumerate(images.rows.tolist()):
-                name = image_id(paths[row])
                 if images.faults[index]:
-                    table.add_fault(name, images.faults[index])
+                    table.add_fault(paths[row], images.faults[index])
                     continue
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
                     result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
                     _draw(config.heatmaps, paths[row], members, seen, method=config.heatmap_method, **result)
-                table.add(name, probs[index], flags[index])
+                table.add(paths[row], probs[index], flags[index])
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
 
@@ -176,10 +180,16 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
     story, choice = read_json(folder / "probs.json"), read_json(folder / "alpha.json")
     names, weights = choice.get("members"), choice.get("weights")
     if names != list(ARCHITECTURES) or not isinstance(weights, list) or len(weights) != len(names):
-        raise ValueError(f"{folder / 'alpha.json'} blends {names}; expected {', '.join(ARCHITECTURES)}; {again}")
+        raise ValueError(
+            f"{folder / 'alpha.json'} blends {names} by {weights}; expected one weight for each of "
+            f"{', '.join(ARCHITECTURES)}; {again}"
+        )
     if not all(is_number(weight) and 0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
         raise ValueError(f"{folder / 'alpha.json'} has the weights {weights}; expected shares of 1; {again}")
-    if story.get("weights") != weights or "prior_correction" not in story:
+    for key in ("weights", "prior_correction"):
+        if key not in story:
+            raise ValueError(f"{folder / 'probs.json'} does not record {key}, as older versions did not; {again}")
+    if story["weights"] != weights:
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
     if story.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder / 'probs.json'} is of another manifest than the run's; {again}")
@@ -213,13 +223,22 @@ def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresh
     if len(names) > len(shown):
         print(f"... and {len(names) - len(shown):,} more")
     read = sum(not table.fault(name) for name in names)
-    print(f"\nflagged among {plural(read, 'image')}, for recall >= {thresholds.recall:g}:")
+    several = len(set(thresholds.targets)) > 1
+    target = "the recall targets below" if several else f"recall >= {thresholds.targets[0]:g}"
+    print(f"\nflagged among {plural(read, 'image')}, for {target}:")
     counts = Counter(itertools.chain.from_iterable(flagged.values()))
-    rows = [(c, value, counts[c]) for c, value in zip(thresholds.classes, thresholds.values.tolist(), strict=True)]
-    print(format_table(("Finding", "Threshold", "Flagged"), rows))
-    for name, needed in thresholds.needed.items():
-        more = f" ({needed} more positive patients needed)" if needed else ""
-        print(f"{name}: no threshold is known to reach recall {thresholds.recall:g}{more}; it flags every image")
+    columns = [thresholds.classes, thresholds.values.tolist(), [counts[c] for c in thresholds.classes]]
+    headers = ["Finding", "Threshold", "Flagged"]
+    if several:
+        columns.append([f"{target:g}" for target in thresholds.targets])
+        headers.append("Recall target")
+    print(format_table(headers, list(zip(*columns, strict=True))))
+    for name, target in zip(thresholds.classes, thresholds.targets, strict=True):
+        if name in thresholds.needed:
+            print(
+                f"{name}: no threshold is known to reach recall {target:g} ({thresholds.needed[name]} more positive "
+                "patients needed); it flags every image"
+            )
 
 
 def _printable(text: str) -> str:

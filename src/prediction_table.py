@@ -1,6 +1,7 @@
 """The table of predictions: a row per image, rewritten as it grows, gone on with after an interrupt."""
 
 import csv
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.artifacts import atomic_path, read_json, write_json
+from src.image_files import image_id
 
 
 def as_stored(probs: np.ndarray) -> np.ndarray:
@@ -26,6 +28,7 @@ class PredictionTable:
         self.path, self.classes = path, tuple(classes)
         self.header = ["image_id", *(n for c in classes for n in (c, f"{c} flagged")), "flags", "error"]
         self.rows: dict[str, list[str]] = {}
+        self._ids: dict[str, str] = {}  # by absolute path, whichever way it is spelled
         self.saved: float | None = None  # when; None before the first time
         if len(set(self.header)) < len(self.header):
             raise ValueError("the run has a finding named as another column of the table; rename it")
@@ -41,6 +44,8 @@ class PredictionTable:
         """
         table, story = cls(path, classes), path.with_name(path.name + ".json")
         if append and path.exists():
+            if not story.exists():
+                raise ValueError(f"{story}, which says what made it, is gone; remove {path} or pass another --out")
             made_by = read_json(story)
             changed = [key for key in origin if made_by.get(key) != origin[key]]
             if changed:
@@ -55,20 +60,28 @@ class PredictionTable:
         write_json(story, origin)
         return table
 
-    def has(self, image: str) -> bool:
-        """Whether there are results of an image; one that could not be read is tried again."""
-        return image in self.rows and not self.rows[image][-1]
+    def id_of(self, path: Path) -> str:
+        """The id of an image: its path as it was first given."""
+        return self._ids.get(os.path.abspath(path), image_id(path))
 
-    def add(self, image: str, probs: np.ndarray, flags: np.ndarray) -> None:
+    def has(self, path: Path) -> bool:
+        """Whether there are results of an image; one that could not be read is tried again."""
+        return not self.rows.get(self.id_of(path), ["", "no results"])[-1]
+
+    def add(self, path: Path, probs: np.ndarray, flags: np.ndarray) -> None:
         """The row of an image: probs [C] as `as_stored` returns them, flags [C] bool."""
         cells = [text for p, flag in zip(probs, flags, strict=True) for text in (f"{p:.9g}", str(int(flag)))]
-        self.rows[image] = [image, *cells, str(int(flags.sum())), ""]
+        self._set([self.id_of(path), *cells, str(int(flags.sum())), ""])
 
-    def add_fault(self, image: str, reason: str) -> None:
+    def add_fault(self, path: Path, reason: str) -> None:
         """The row of an image that cannot be read."""
         blank = [""] * (2 * len(self.classes) + 1)
         text = reason.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        self.rows[image] = [image, *blank, text]
+        self._set([self.id_of(path), *blank, text])
+
+    def _set(self, row: list[str]) -> None:
+        self.rows[row[0]] = row
+        self._ids[os.path.abspath(row[0])] = row[0]
 
     def flagged(self, image: str) -> list[str]:
         """The findings that an image's row flags."""
@@ -94,7 +107,23 @@ class PredictionTable:
             raise ValueError(f"{self.path} is not a table of predict.py ({error}); pass another --out") from None
         if header != self.header or any(len(row) != len(header) for row in rows):
             raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
-        self.rows = {row[0]: row for row in rows}
+        for row in rows:
+            if row[0] in self.rows or not _is_whole(row):
+                what = "is there twice" if row[0] in self.rows else "is damaged"
+                raise ValueError(f"{self.path}: the row of {row[0]!r} {what}; pass --overwrite or another --out")
+            self._set(row)
+
+
+def _is_whole(row: list[str]) -> bool:
+    """Whether a row is one that this table writes: probabilities, flags and their number, or the reason of a fault."""
+    probs, flags, (number, error) = row[1:-2:2], row[2:-2:2], row[-2:]
+    if error:
+        return not any(row[1:-1])
+    try:
+        inside = all(0 <= float(prob) <= 1 for prob in probs)
+    except ValueError:
+        return False
+    return inside and set(flags) <= {"0", "1"} and number == str(flags.count("1"))
 
 
 def _is_story(path: Path) -> bool:

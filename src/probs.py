@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts import Manifest, read_json, read_table, sha256, write_table
+from src.artifacts import Manifest, read_json, read_table, sha256, write_table, writer_of
 from src.label_source import patient_of
 from src.labels import apply_policy
 
@@ -142,9 +142,9 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     path = Path(folder) / f"probs_{split}.csv"
     origin = read_json(path.with_name("probs.json"))
     if origin.get("manifest_sha256") != manifest.sha256:
-        raise ValueError(f"{path} was made from another manifest than the run's; run the stage that writes it again")
+        raise ValueError(f"{path} was made from another manifest than the run's; run {writer_of(path)} again")
     if origin.get("probs_sha256", {}).get(split) != sha256(path):
-        raise ValueError(f"{path} is not the file that probs.json describes; run the stage that writes it again")
+        raise ValueError(f"{path} is not the file that probs.json describes; run {writer_of(path)} again")
     return read_probs(path)
 
 

@@ -12,6 +12,7 @@ from src.artifacts import (
     read_json,
     read_manifest,
     read_table,
+    sha256,
     write_json,
     write_manifest,
     write_table,
@@ -53,7 +54,9 @@ def test_json_has_null_for_what_is_not_finite_and_plain_numbers_for_numpy(tmp_pa
     assert json.loads(text) == {"a": 0.5, "b": None, "c": [3, None], "d": str(tmp_path)}
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [None, b"{", b"\xff\xfe\x00", b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000, b"[1]"]
+)
 def test_unreadable_json_is_an_error_that_names_the_file(tmp_path, content):
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
@@ -71,6 +74,41 @@ def test_a_float32_survives_a_table_and_a_float64_an_exact_one(tmp_path):
     assert (read_table(tmp_path / "b.csv", dtype=str)["double"].map(float) == table["double"]).all()
 
 
+def test_json_that_a_windows_editor_saved_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("manifest.json", "check_split.py"),
+        ("resnet50/config.json", "train_resnet.py"),
+        ("efficientnet_b1/probs.json", "test_efficientnet.py"),
+        ("ensemble/alpha.json", "ensemble_alpha_search.py"),
+        ("ensemble/thresholds.json", "ensemble_threshold_search.py"),
+        ("elsewhere/a.json", "the script that writes it"),
+    ],
+)
+def test_a_missing_file_of_a_run_is_an_error_that_names_its_script(tmp_path, name, script):
+    for read in (read_json, sha256):
+        with pytest.raises(ValueError, match=f"is not there; run {script} first"):
+            read(tmp_path / name)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_one(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for path in (tmp_path / "file" / "a.json", tmp_path / "folder.json"):
+        with pytest.raises(OSError) as raised:
+            write_json(path, {})
+        assert raised.value.filename == str(path)
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "b.json"):
+        raise OSError(28, "No space left on device")  # as a write says it
+    assert raised.value.filename == str(tmp_path / "b.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder.json"}
+
+
 def test_claim_refuses_an_output_that_is_there(tmp_path):
     path = tmp_path / "a.csv"
     claim([path], overwrite=False)
@@ -78,6 +116,9 @@ def test_claim_refuses_an_output_that_is_there(tmp_path):
     with pytest.raises(ValueError, match=r"a.csv is already there; pass --overwrite"):
         claim([tmp_path / "b.csv", path], overwrite=False)
     claim([path], overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is a folder; expected the name of a file"):
+            claim([tmp_path], overwrite=overwrite)
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path):

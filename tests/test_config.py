@@ -1,5 +1,7 @@
 """The command line built from the dataclasses."""
 
+import errno
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,12 @@ def test_ranges_hold_for_every_item_of_a_tuple():
         parse(ThresholdConfig(), "doc", ["--recall", "0.9", "1.2"])
 
 
+def test_an_empty_path_is_not_the_current_folder(capsys):
+    with pytest.raises(SystemExit):
+        parse(SplitConfig(), "doc", ["--run-dir", ""])
+    assert "argument --run-dir: it is empty; expected a path" in capsys.readouterr().err
+
+
 def test_help_shows_defaults_and_percent_signs(capsys):
     with pytest.raises(SystemExit):
         parse(Toy(), "The doc.", ["--help"])
@@ -91,6 +99,13 @@ def test_run_turns_results_and_errors_into_exit_status(result, status, capsys, m
     assert stop.value.code == status
     err = capsys.readouterr().err
     assert err.endswith(f"error: {result}\n") if isinstance(result, Exception) else err == ""
+
+
+def test_an_error_of_the_system_names_the_file_in_words(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit):
+        run((tmp_path / "gone.csv").read_bytes)
+    assert capsys.readouterr().err.endswith(f"gone.csv cannot be read or written ({os.strerror(errno.ENOENT)})\n")
 
 
 def test_run_lets_a_bug_show_its_traceback(monkeypatch):

@@ -216,7 +216,7 @@ def test_missing_and_wrong_tags_are_refused_by_name(tmp_path, tags, reason):
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\xff" * 400])
 def test_what_is_no_dicom_file_is_refused(tmp_path, content):
     (tmp_path / "a.dcm").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.dcm cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.dcm (cannot be read|is no DICOM file)"):
         read_dicom(tmp_path / "a.dcm")
 
 
@@ -276,3 +276,11 @@ def test_padding_is_black_and_no_part_of_the_range(tmp_path):
 def test_what_would_show_no_image_is_refused(tmp_path, tags, match):
     with pytest.raises(ValueError, match=match):
         read_dicom(write(tmp_path / "a.dcm", noise(12), **tags))
+
+
+def test_the_reason_does_not_name_what_a_user_cannot_pass(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"")
+    with pytest.raises(ValueError, match="is no DICOM file: DICM does not stand after its first 128 bytes"):
+        read_dicom(tmp_path / "a.dcm")
+    with pytest.raises(ValueError, match="its VOI LUT has no LUTDescriptor"):
+        read_dicom(write(tmp_path / "b.dcm", noise(12), VOILUTSequence=[Dataset()]))

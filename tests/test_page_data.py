@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,46 @@ def test_what_a_stage_did_not_leave_is_said_with_the_stage(copied):
     assert "train_resnet.py" not in json.dumps(page)
 
 
+def test_a_run_whose_models_were_removed_is_still_shown(copied):
+    for name in ("resnet50", "efficientnet_b1"):
+        shutil.rmtree(copied / name)
+    (copied / "ensemble" / "alpha_search.csv").unlink(missing_ok=True)
+    report.main(["--run-dir", str(copied)])
+    page = page_data(copied / "report.html")
+    assert "train_resnet.py" in page["histories"]["resnet50"]["absent"]
+    assert "test_efficientnet.py" in json.dumps(page["metrics"])
+    assert [group["name"] for group in page["reliability"]] == ["ensemble"]
+    assert "ensemble_alpha_search.py" in page["alpha"]["absent"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"confidence": None}, "its confidence is None; expected a number from 0"),
+        ({"confidence": "0.8"}, "its confidence is '0.8'"),
+        ({"resamples": -5}, "its resamples is -5"),
+        ({"family_wise": 1}, "its family_wise is 1; expected true or false"),
+        ({"missing": "mask"}, "its missing is 'mask'; expected a list"),
+        ({"classes": "Edema"}, "its classes are 'Edema'"),
+        ({"recall": {}}, "no thresholds for any recall"),
+        ({"recall": {"abc": {}}}, "a recall target of 'abc'"),
+        ({"recall": {"0.85": {"Edema": {}}}}, "recall 0.85 has no threshold for 'Rare'"),
+    ],
+)
+def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, match):
+    path = copied / "ensemble" / "thresholds.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize("content", ["{}", '{"macro": 3}', '{"macro": {}, "per_class": []}'])
+def test_metrics_of_another_shape_are_refused(copied, content):
+    (copied / "ensemble" / "metrics_test.json").write_text(content)
+    with pytest.raises(ValueError, match="metrics_test.json is not what ensemble_alpha_search.py writes"):
+        report.main(["--run-dir", str(copied)])
+
+
 def test_without_stage_6_the_error_names_its_script(copied):
     (copied / "ensemble" / "thresholds.json").unlink()
     with pytest.raises(ValueError, match="thresholds.json is not there; run ensemble_threshold_search.py"):
@@ -191,6 +232,9 @@ def test_a_page_is_not_replaced_unasked_and_may_go_elsewhere(copied, tmp_path):
     assert page_data(tmp_path / "a page.html")["run"] == "run"
     with pytest.raises(ValueError, match="already there; pass --overwrite"):
         report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        report.main(["--run-dir", str(copied), "--out", str(tmp_path / "folder.html")])
 
 
 def test_files_of_another_manifest_are_refused(copied):

@@ -240,7 +240,7 @@ def test_an_interrupted_run_keeps_its_results_and_append_goes_on(run_dir, images
 def test_the_table_is_saved_while_images_are_left(tmp_path):
     table = PredictionTable(tmp_path / "p.csv", ["A"])
     for number in range(3):
-        table.add(f"{number}.png", np.array([0.1]), np.array([False]))
+        table.add(Path(f"{number}.png"), np.array([0.1]), np.array([False]))
         table.save(every=1000)
     assert len(pd.read_csv(tmp_path / "p.csv")) == 1  # the first at once, the others when it is time
     table.save()
@@ -256,6 +256,9 @@ def test_an_output_that_is_there_is_left_alone(run_dir, images, tmp_path):
     out.write_text("\n".join(line.rpartition(",")[0] for line in lines if line))
     refused(run_dir, images, "--append", out=out, match="other columns")
     refused(run_dir, images, out=images / "0.png", match=r"ends in \.csv")
+    refused(run_dir, images, "--append", "--overwrite", out=out, match="pass one of them")
+    (tmp_path / "folder.csv").mkdir()
+    refused(run_dir, images, "--append", out=tmp_path / "folder.csv", match="expected a file")
     status, rows = run(run_dir, images, "--overwrite", out=out)
     assert status == 0 and len(rows) == 5 and out.read_bytes() == before
 
@@ -267,6 +270,44 @@ def test_append_refuses_rows_of_another_recall_or_model(run_dir, images, tmp_pat
         run(run_dir, images, "--append", out=out, recall="0.9")
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
     refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
+    (tmp_path / "p.csv.json").unlink()
+    refused(run_dir, images, "--append", out=out, match="which says what made it, is gone")
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "match"),
+    [
+        (1, "abc", "damaged"),
+        (1, "1.5", "damaged"),
+        (1, "nan", "damaged"),
+        (2, "maybe", "damaged"),
+        (-2, "99", "damaged"),
+        (-1, "unreadable", "damaged"),
+        (0, None, "twice"),
+    ],
+)
+def test_append_refuses_rows_that_it_did_not_write(run_dir, images, tmp_path, column, text, match):
+    out = tmp_path / "p.csv"
+    run(run_dir, images, out=out)
+    with open(out, encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    rows[2][column] = rows[1][0] if text is None else text
+    with open(out, "w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    refused(run_dir, images, "--append", out=out, match=match)
+
+
+def test_append_knows_an_image_under_another_spelling_and_says_that_it_draws_none(
+    run_dir, images, tmp_path, monkeypatch, capsys
+):
+    out, heat = tmp_path / "p.csv", tmp_path / "heat"
+    run(run_dir, images, out=out)
+    before = out.read_bytes()
+    monkeypatch.chdir(images)
+    status, rows = run(run_dir, ".", Path("..") / images.name, "--append", "--heatmaps", heat, out=out)
+    assert status == 0 and len(rows) == 5 and out.read_bytes() == before
+    assert "results of 5 images already; no heat maps are drawn of them" in capsys.readouterr().out
+    assert not list(heat.glob("*"))
 
 
 def test_a_recall_that_the_file_lacks_is_refused_naming_those_it_has(run_dir, images, tmp_path):
@@ -284,7 +325,8 @@ def page_file(run_dir, path, **changed):
     first, second = list(points)[:2]
     points[first] |= {"threshold": 1, "precision": None}
     points[second] |= {"threshold": 0, "status": "infeasible", "positives_needed": 7}
-    content |= {"recall": {"0.85": points}, "report": {"run": "other", "chosen": {}}}
+    chosen = {second: {"recall": 0.97, "confidence": 0.9}}
+    content |= {"recall": {"0.85": points}, "report": {"run": "other", "chosen": chosen}}
     path.write_text(json.dumps(content | changed))
     return first, second
 
@@ -295,7 +337,9 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
     assert predict.main([str(images), "--run-dir", str(run_dir), *flags]) == 0  # its one recall need not be named
     table = pd.read_csv(tmp_path / "p.csv")
     assert (table[f"{never} flagged"] == 0).all() and (table[f"{always} flagged"] == 1).all()
-    assert f"{always}: no threshold is known to reach recall 0.85 (7 more positive patients" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "for the recall targets below" in out and "Recall target" in out
+    assert f"{always}: no threshold is known to reach recall 0.97 (7 more positive patients" in out
 
 
 @pytest.mark.parametrize(
@@ -303,11 +347,18 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
     [
         ({"manifest_sha256": "0"}, "not of this run: its manifest_sha256"),
         ({"probs_val_sha256": "0"}, "not of this run: its probs_val_sha256"),
-        ({"classes": ["Edema"]}, "other classes"),
+        ({"classes": ["Edema"]}, r"lacks '.+', a class of the run"),
+        ({"classes": None}, r"lacks '.+', a class of the run"),
         ({"recall": {}}, "no thresholds"),
-        ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, "other classes"),
-        ({"recall": {"0.85": None}}, "other classes"),
-        ({"recall": {"high": None}}, "recall 'high'; expected a number"),
+        ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, r"recall 0\.85 lacks '.+', a class of the run"),
+        ({"recall": {"0.85": None}}, "expected a threshold per class"),
+        ({"recall": {"high": {}}}, "recall 'high'; expected a number"),
+        ({"recall": {"nan": {}}}, "recall 'nan'; expected a number"),
+        ({"recall": {"1e999": {}}}, "recall '1e999'; expected a number"),
+        ({"recall": {"-3": {}}}, "recall '-3'; expected a number"),
+        ({"recall": {"0.85": {}, "0.850": {}}}, "recall 0.85 twice"),
+        ({"report": {"chosen": {"Edema": {"recall": "high"}}}}, "recall chosen for Edema is 'high'"),
+        ({"report": {"chosen": None}}, "'report' is not what the report writes"),
     ],
 )
 def test_thresholds_of_another_run_are_refused(run_dir, images, tmp_path, changed, match):
@@ -315,12 +366,24 @@ def test_thresholds_of_another_run_are_refused(run_dir, images, tmp_path, change
     refused(run_dir, images, "--thresholds", tmp_path / "t.json", out=tmp_path / "p.csv", match=match)
 
 
-@pytest.mark.parametrize("threshold", [None, "0.5", True, 1.5])
-def test_a_threshold_that_is_no_probability_is_refused(run_dir, images, tmp_path, threshold):
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        *(({"threshold": value}, "threshold of Edema is") for value in (None, "0.5", True, 1.5, 10**400)),
+        ({"status": "fine"}, "status of Edema is 'fine'"),
+        ({"status": None}, "status of Edema is None"),
+        *(
+            ({"status": "infeasible", "positives_needed": value}, "Edema is infeasible and its positives_needed is")
+            for value in (0, "many", float("nan"), [], None)
+        ),
+        ({"status": "ok", "positives_needed": 3}, "Edema is ok and its positives_needed is 3"),
+    ],
+)
+def test_an_operating_point_that_no_stage_writes_is_refused(run_dir, images, tmp_path, changed, match):
     content = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())
-    content["recall"]["0.85"]["Edema"]["threshold"] = threshold
+    content["recall"]["0.85"]["Edema"] |= changed
     (tmp_path / "t.json").write_text(json.dumps(content))
-    refused(run_dir, images, "--thresholds", tmp_path / "t.json", out=tmp_path / "p.csv", match="threshold of Edema")
+    refused(run_dir, images, "--thresholds", tmp_path / "t.json", out=tmp_path / "p.csv", match=match)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +393,7 @@ def test_a_threshold_that_is_no_probability_is_refused(run_dir, images, tmp_path
         ("probs.json", {"probs_sha256": {}}, "not the file that probs.json describes"),
         ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
         ("alpha.json", {"members": ["a", "b"]}, "blends"),
+        ("alpha.json", {"weights": [0.2, 0.3, 0.5]}, "expected one weight for each"),
         ("alpha.json", {"weights": [0.25, 0.75]}, "not what the probabilities beside it were blended by"),
         ("alpha.json", {"weights": [0.5, 0.6]}, "expected shares of 1"),
     ],
@@ -337,6 +401,14 @@ def test_a_threshold_that_is_no_probability_is_refused(run_dir, images, tmp_path
 def test_a_run_whose_parts_do_not_fit_is_refused(copied, images, tmp_path, file, changed, match):
     change(copied / "ensemble" / file, **changed)
     refused(copied, images, out=tmp_path / "p.csv", match=match)
+
+
+def test_a_blend_of_an_older_version_is_refused_as_that(copied, images, tmp_path):
+    path = copied / "ensemble" / "probs.json"
+    story = json.loads(path.read_text())
+    del story["weights"]
+    path.write_text(json.dumps(story))
+    refused(copied, images, out=tmp_path / "p.csv", match="does not record weights, as older versions did not")
 
 
 def test_heat_maps_are_one_picture_per_flagged_finding_and_model(run_dir, tmp_path):
@@ -367,6 +439,17 @@ def test_folders_give_images_sorted_hidden_ones_left_out(tmp_path):
     assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "a.jpeg", "b/2.PNG"]
 
 
+def test_folders_behind_links_are_followed_once(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "1.png").write_bytes(b"x")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "a").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "b").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "near")
+    assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / "a" / "1.png"]
+    assert find_images([tmp_path / "near"], skip=tmp_path / "far")[tmp_path / "near"]  # it says that there is none
+
+
 def test_files_that_are_not_its_own_are_left_alone(run_dir, tmp_path):
     image, out, heat = tmp_path / "a.png", tmp_path / "o.csv", tmp_path / "heat"
     write_image(image)
@@ -375,7 +458,7 @@ def test_files_that_are_not_its_own_are_left_alone(run_dir, tmp_path):
     run(run_dir, image, "--heatmaps", heat, out=out)
     assert (heat / ".notes.tmp.txt").read_text() == "mine"
     before = out.read_bytes()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ValueError, match="a file; expected a folder"):
         run(run_dir, image, "--overwrite", "--heatmaps", image, out=out)
     assert out.read_bytes() == before
     other = tmp_path / "table.csv"

@@ -12,9 +12,10 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from src.checkpoint import load_checkpoint, save_checkpoint
+from src.checkpoint import load_best, load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
 from src.labels import apply_policy
+from src.models import build_model
 from src.train_utils import bfloat16_is_faster, build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder
 
@@ -92,8 +93,8 @@ def test_norms_and_biases_are_not_decayed():
 
 
 def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
-    path = tmp_path / "best.pt"
-    with pytest.raises(ValueError, match="run the training script first"):
+    path = tmp_path / "resnet50" / "best.pt"
+    with pytest.raises(ValueError, match=r"is not there; run train_resnet\.py first"):
         load_checkpoint(path)
     save_checkpoint(path, {"model": {"w": torch.ones(3)}, "classes": ["A"], "score": 0.5})
     assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(3))
@@ -104,6 +105,34 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "intruder").exists()
+
+
+def best(**changed):
+    """What best.pt holds, of a ResNet50 for one class."""
+    state = {"arch": "resnet50", "classes": ["A"], "image_size": 32, "manifest_sha256": "0", "pos_weight": [1.0]}
+    return state | {"model": build_model("resnet50", num_classes=1).net.state_dict()} | changed
+
+
+def test_a_best_checkpoint_of_another_shape_is_refused(tmp_path):
+    path = tmp_path / "resnet50" / "best.pt"
+    whole = best()
+    lacking = {key: value for key, value in whole.items() if key != "classes"}
+    weights = {key: value for key, value in whole["model"].items() if key != "conv1.weight"}
+    for state, match in (
+        (torch.ones(3), "holds a Tensor; expected a checkpoint"),
+        ([1, 2], "holds a list; expected a checkpoint"),
+        ({"arch": "efficientnet_b1"}, "is a checkpoint of efficientnet_b1; expected resnet50"),
+        (lacking, "has no 'classes'"),
+        (whole | {"model": weights}, r"does not hold the weights of resnet50 .*conv1\.weight"),
+        (whole | {"model": [1]}, "does not hold the weights of resnet50"),
+        (whole | {"classes": ["A", "B"]}, "does not hold the weights of resnet50"),
+    ):
+        save_checkpoint(path, state)
+        with pytest.raises(ValueError, match=match):
+            load_best(path.parent, arch="resnet50")
+    save_checkpoint(path, whole)
+    model, found = load_best(path.parent, arch="resnet50")
+    assert torch.equal(model.net.conv1.weight, whole["model"]["conv1.weight"]) and found["classes"] == ["A"]
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
