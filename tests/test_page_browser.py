@@ -288,6 +288,10 @@ def test_nothing_is_cut_off_at_any_width(browser, run, width, scheme):
     resize(browser, width, 800, scheme)
     page = opened(browser, run / "report.html")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    rights = "return [...document.querySelectorAll('nav a')].map((link) => link.getBoundingClientRect().right)"
+    assert max(page.execute_script(rights)) <= width
+    captions = "return [...document.querySelectorAll('#curves figcaption')].map((one) => one.innerText)"
+    assert page.execute_script(captions)[-1].startswith("Never\ninfeasible")  # on a line of its own
     cards = page.execute_script("return getComputedStyle(document.querySelector('#findings tr:last-child')).display")
     assert cards == ("grid" if width < 992 else "table-row")
     ink, paper = page.execute_script(
@@ -305,6 +309,12 @@ def test_print_unfolds_everything_and_leaves_the_controls_out(page):
         "return ['#recall', '#export', '#recall-value'].map((one) => document.querySelector(one).offsetParent !== null)"
     )
     assert page.execute_script(shown) == [False, False, True]
+    column = (
+        "return [...document.querySelectorAll('#findings .keep')].map((cell) => cell.offsetParent && cell.innerText)"
+    )
+    assert not any(page.execute_script(column))  # nothing is kept, so that there is no such column
+    page.execute_script("document.querySelector('#findings .keep input').click()")
+    assert page.execute_script(column)[:3] == ["Keep", "0.85 at 95%", ""]
     assert base64.b64decode(page.print_page())[:4] == b"%PDF"
 
 
