@@ -203,7 +203,7 @@ def read_manifest(run_dir: Path) -> Manifest:
             f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
         )
     if meta["failed"]:
-        warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=2)
+        warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
     texts = dict.fromkeys(MANIFEST_COLUMNS, str)
     table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
     return Manifest(table, meta, digest)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts import Manifest, read_json, read_table, sha256, write_table, writer_of
-from src.label_source import patient_of
+from src.label_source import labels_of, patient_of, read_header, read_text_csv, require_columns
 from src.labels import apply_policy
 
 
@@ -37,26 +37,16 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     studies from a `study_id` column, else each id is its own study.
     Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
     """
-    _header(path)
-    table = read_table(path, dtype=str, keep_default_na=False, index_col=False)
-    if table.empty:
-        raise ValueError(f"{path} has no rows; expected one per image or study")
-    ids = tuple(table.iloc[:, 0])
+    if not "".join(read_header(path)[:1]):
+        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
+    cells = read_text_csv(path)
+    ids = cells.iloc[:, 0]
     _unique(ids, f"{path}: id")
-    missing = [name for name in classes if name not in table.columns[1:]]
-    if missing:
-        raise ValueError(f"{path}: class {missing[0]!r} is missing; it has {', '.join(table.columns[1:])}")
-    texts = table[list(classes)].apply(lambda column: column.str.strip().replace("nan", ""))
-    labels = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    bad = np.argwhere(~np.isin(labels, (1, 0, -1)) & (texts != "").to_numpy())
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(
-            f"{path}: {classes[column]} of {ids[row]} is {texts.iloc[row, column]!r}; expected 1, 0, -1 or blank"
-        )
-    unused = [name for name in table.columns[1:] if name not in (*classes, "patient_id", "study_id")]
-    patients, studies = patient_of(ids, table.get("patient_id")), table.get("study_id", table.iloc[:, 0]).to_numpy()
-    return Truth(ids, tuple(classes), labels, patients, studies), unused
+    require_columns(cells.iloc[:, 1:], classes, path=path)
+    labels = labels_of(cells, classes, path=path).to_numpy()
+    unused = [name for name in cells.columns[1:] if name not in (*classes, "patient_id", "study_id")]
+    patients, studies = patient_of(ids, cells.get("patient_id")), cells.get("study_id", ids).to_numpy()
+    return Truth(tuple(ids), tuple(classes), labels, patients, studies), unused
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,14 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,X\na,2\n", "X of a is '2'; expected 1, 0, -1 or blank"),
-        ("id,X\na,yes\n", "X of a is 'yes'"),
+        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
+        ("id,X\na,yes\n", "'yes' is not a label"),
         ("id,X\na,1\na,0\n", "id 'a' stands there twice"),
-        ("id,Y\na,1\n", "class 'X' is missing; it has Y"),
+        ("id,Y\na,1\n", "has no column 'X'; it has Y"),
         ("id,X\n", "no rows"),
-        ("id,X,X\na,1,0\n", "column 'X' stands there twice"),
+        ("id,X,X\na,1,0\n", "has two columns 'X'"),
+        (",X\na,1\n", "first column has no name"),
+        ("", "first column has no name"),
     ],
 )
 def test_bad_truth_is_refused(tmp_path, text, message):
