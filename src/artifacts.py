@@ -22,12 +22,14 @@ MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder of 
 def writer_of(path: Path) -> str:
     """The script that writes a file of a run."""
     folder, name = Path(path).parent.name, Path(path).name
+    if name.startswith(("manifest.", "context.")):
+        return "check_split.py"
     if folder in MODELS:
         tested = name.startswith(("probs", "metrics", "reliability"))
         return f"{'test' if tested else 'train'}_{MODELS[folder]}.py"
     if folder == "ensemble":
         return "ensemble_threshold_search.py" if name.startswith("threshold") else "ensemble_alpha_search.py"
-    return "check_split.py" if name.startswith(("manifest.", "context.")) else "the script that writes it"
+    return "the script that writes it"
 
 
 @contextmanager
@@ -97,24 +99,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError of its own
-        raise ValueError(f"{path} is not valid JSON ({error}); run {writer_of(path)} again") from None
+        raise ValueError(f"{path} is not valid JSON ({error}); run {writer_of(path)} --overwrite") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}; expected an object; run {writer_of(path)} again")
+        raise ValueError(
+            f"{path} holds a {type(value).__name__}; expected an object; run {writer_of(path)} --overwrite"
+        )
     return value
 
 
 def is_number(value: Any) -> bool:
     """Whether a value of a JSON file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def recall_target(key: str) -> float | None:
-    """The recall target that a key of thresholds.json names; None where it is none."""
-    try:
-        value = float(key)
-    except ValueError:
-        return None
-    return value if 0 < value <= 1 else None
 
 
 def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:
@@ -202,7 +197,7 @@ def read_manifest(run_dir: Path) -> Manifest:
             f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
             f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
         )
-    if meta["failed"]:
+    if meta["failed"]:  # warned of at this line, whoever calls: Python shows it once
         warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
     texts = dict.fromkeys(MANIFEST_COLUMNS, str)
     table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})

@@ -79,8 +79,6 @@ class EdaConfig(StageConfig):
 
 
 POLICY_HELP = "mask, or a target in [0, 1], for all classes or as CLASS=value, e.g. mask Atelectasis=1 Edema=0.6"
-
-
 CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: read the files each time)"
 
 

@@ -86,5 +86,6 @@ def overlay(gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> 
 
 def write_overlay(path: Path, gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> None:
     """Write `overlay`'s picture as PNG."""
+    picture = overlay(gray, heat, caption=caption)
     with atomic_path(path) as temporary:
-        overlay(gray, heat, caption=caption).save(temporary)
+        picture.save(temporary)

@@ -75,29 +75,31 @@ def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path
     """The images among files and in and below folders, each once, in order, with what is wrong where it is known.
 
     A file that was named is taken whatever its name; in folders those count that end in .jpg, .jpeg or .png or are
-    DICOM by name or content. Hidden files and folders are left out, and the folder `skip`; a folder that links lead to
-    twice is taken once.
+    DICOM by name or content. Hidden files and folders are left out, and the folder `skip`. Links to folders are
+    followed after all else, to folders that were not searched yet and do not hold the one that was named.
     """
     found: dict[str, tuple[Path, str]] = {}
     for path in paths:
-        inside = _walk(path, skip=skip) if os.path.isdir(path) else [(path, "")]
+        inside = _search(path, skip=skip) if os.path.isdir(path) else [(path, "")]
         for file, fault in inside:
             found.setdefault(os.path.abspath(file), (file, fault))
     return dict(found.values())
 
 
-def _walk(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
+def _search(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
+    known = set(map(os.path.realpath, (*Path(os.path.realpath(folder)).parents, *([] if skip is None else [skip]))))
     errors: list[OSError] = []
-    count = 0
-    known = {os.path.realpath(skip)} if skip is not None else set()
-    for root, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
-        skipped = os.path.realpath(root) in known
-        known.add(os.path.realpath(root))
-        folders[:] = [] if skipped else sorted(name for name in folders if not name.startswith("."))
-        for name in [] if skipped else sorted(files):
-            if not name.startswith(".") and _is_image(Path(root, name)):
-                count += 1
-                yield Path(root, name), ""
+    links, count = [folder], 0
+    while links:
+        for root, folders, files in os.walk(links.pop(0), onerror=errors.append):
+            searched = os.path.realpath(root) in known
+            known.add(os.path.realpath(root))
+            folders[:] = [] if searched else sorted(name for name in folders if not name.startswith("."))
+            links += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
+            for name in [] if searched else sorted(files):
+                if not name.startswith(".") and _is_image(Path(root, name)):
+                    count += 1
+                    yield Path(root, name), ""
     for error in errors:
         yield Path(error.filename), f"folder {error.filename} cannot be read ({error.strerror})"
     if not count and not errors:

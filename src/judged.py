@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artifacts import Manifest, read_json
+from src.artifacts import Manifest, read_json, writer_of
 from src.probs import Truth, View, read_stage_probs
 
 
@@ -36,13 +36,20 @@ class JudgedSplit:
 def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarray]]:
     """The truth of val and of test, and the blend [N, C] that stage 5 left of each.
 
-    Raises ValueError where a model was tested again since, or a file is of another manifest or was changed. What is
-    left of a model does not matter: the blend stands by itself.
+    Raises ValueError where a model was trained or tested again since, or a file is of another manifest or was changed.
+    A model whose folder was removed does not matter: the blend stands by itself.
     """
     folder = run_dir / "ensemble"
     for model, digests in read_json(folder / "probs.json").get("members_sha256", {}).items():
         story = run_dir / model / "probs.json"
-        if story.exists() and read_json(story).get("probs_sha256") != digests:
+        if not story.exists() and not (run_dir / model / "best.pt").exists():
+            continue
+        if not story.exists():  # training removes it
+            raise ValueError(
+                f"{model} was trained again since it was blended; run {writer_of(story)} --overwrite, then "
+                f"{writer_of(folder / 'probs.json')} --overwrite"
+            )
+        if read_json(story).get("probs_sha256") != digests:
             raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     pairs = []
     for name in ("val", "test"):

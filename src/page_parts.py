@@ -110,7 +110,7 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     if part["alpha"] is None:
         return part
     if not (folder / "alpha_search.csv").exists():
-        return absent("The search over alpha is no longer there; ensemble_alpha_search.py --overwrite makes it again.")
+        return part | {"gone": "Its scores over alpha are gone; ensemble_alpha_search.py --overwrite makes them again."}
     table = read_table(folder / "alpha_search.csv")
     return part | {"curve": {name: table[name].to_numpy() for name in table}}
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts import is_number, read_json, read_manifest, recall_target, sha256
+from src.artifacts import is_number, read_json, read_manifest, sha256
 from src.judged import JudgedSplit, read_blend
 from src.probs import Truth, read_probs, read_truth
+from src.saved_thresholds import check_targets
 
 SCRIPT = "ensemble_threshold_search.py"
 
@@ -65,7 +66,7 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(settings[key]):
             raise ValueError(f"{path}: its {key} is {settings[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
-    _check_chosen(path, found["classes"], found["recall"])
+    check_targets(path, found)
     return Search(
         folder=folder,
         settings=settings | {key: tuple(settings[key]) for key in ("uncertain", "missing")},
@@ -74,21 +75,6 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
         classes=tuple(found["classes"]),
         chosen=found["recall"],
     )
-
-
-def _check_chosen(path: Path, classes: Any, chosen: Any) -> None:
-    """Raise ValueError where the operating points are not one per recall target and class."""
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"{path}: its classes are {classes!r}; expected a list of names; run {SCRIPT} --overwrite")
-    if not isinstance(chosen, dict) or not chosen:
-        raise ValueError(f"{path} has no thresholds for any recall; run {SCRIPT} --overwrite")
-    for key, points in chosen.items():
-        if recall_target(key) is None:
-            raise ValueError(f"{path} has a recall target of {key!r}; expected a number up to 1; run {SCRIPT} again")
-        named = points if isinstance(points, dict) else {}
-        absent = [name for name in classes if not isinstance(named.get(name), dict)]
-        if absent:
-            raise ValueError(f"{path}: recall {key} has no threshold for {absent[0]!r}; run {SCRIPT} --overwrite")
 
 
 def read_splits(run_dir: Path, search: Search) -> tuple[JudgedSplit, JudgedSplit | None]:

@@ -28,6 +28,7 @@ class PredictionTable:
         self.path, self.classes = path, tuple(classes)
         self.header = ["image_id", *(n for c in classes for n in (c, f"{c} flagged")), "flags", "error"]
         self.rows: dict[str, list[str]] = {}
+        self.folder = os.getcwd()  # that the ids are relative to
         self._ids: dict[str, str] = {}  # by absolute path, whichever way it is spelled
         self.saved: float | None = None  # when; None before the first time
         if len(set(self.header)) < len(self.header):
@@ -50,6 +51,7 @@ class PredictionTable:
             changed = [key for key in origin if made_by.get(key) != origin[key]]
             if changed:
                 raise ValueError(f"{path} was made with other {', '.join(changed)}; pass --overwrite or another --out")
+            table.folder = str(made_by.get("folder", table.folder))
             table._read()
             return table
         if path.exists() and not overwrite:
@@ -57,12 +59,14 @@ class PredictionTable:
         if (path.exists() or story.exists()) and not _is_story(story):
             raise ValueError(f"{path} or {story} is there and was not made by predict.py; pass another --out")
         path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
-        write_json(story, origin)
+        write_json(story, {**origin, "folder": table.folder})
         return table
 
     def id_of(self, path: Path) -> str:
-        """The id of an image: its path as it was first given."""
-        return self._ids.get(os.path.abspath(path), image_id(path))
+        """The id of an image: its path as it was first given, from the folder where the table was begun."""
+        if not path.is_absolute() and self.folder != os.getcwd():
+            path = Path(os.path.relpath(path, self.folder))
+        return self._ids.get(self._absolute(path), image_id(path))
 
     def has(self, path: Path) -> bool:
         """Whether there are results of an image; one that could not be read is tried again."""
@@ -81,7 +85,10 @@ class PredictionTable:
 
     def _set(self, row: list[str]) -> None:
         self.rows[row[0]] = row
-        self._ids[os.path.abspath(row[0])] = row[0]
+        self._ids[self._absolute(row[0])] = row[0]
+
+    def _absolute(self, path: Path | str) -> str:
+        return os.path.normpath(os.path.join(self.folder, path))
 
     def flagged(self, image: str) -> list[str]:
         """The findings that an image's row flags."""

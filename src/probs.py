@@ -37,7 +37,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     studies from a `study_id` column, else each id is its own study.
     Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
     """
-    if not "".join(read_header(path)[:1]):
+    if read_header(path)[:1] == [""]:
         raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
     cells = read_text_csv(path)
     ids = cells.iloc[:, 0]
@@ -111,7 +111,7 @@ def read_probs(path: Path) -> Probs:
     table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
-    ids, classes = tuple(table.iloc[:, 0]), tuple(header[1:])
+    ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip() for name in header[1:])
     _unique(ids, f"{path}: id")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
@@ -132,9 +132,9 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     path = Path(folder) / f"probs_{split}.csv"
     origin = read_json(path.with_name("probs.json"))
     if origin.get("manifest_sha256") != manifest.sha256:
-        raise ValueError(f"{path} was made from another manifest than the run's; run {writer_of(path)} again")
+        raise ValueError(f"{path} was made from another manifest than the run's; run {writer_of(path)} --overwrite")
     if origin.get("probs_sha256", {}).get(split) != sha256(path):
-        raise ValueError(f"{path} is not the file that probs.json describes; run {writer_of(path)} again")
+        raise ValueError(f"{path} is not the file that probs.json describes; run {writer_of(path)} --overwrite")
     return read_probs(path)
 
 

@@ -86,3 +86,16 @@ def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: View) -> li
             )
         curves.append({"name": name, "series": series})
     return curves
+
+
+def print_scores(name: str, results: Mapping[str, dict[str, Any]], *, resamples: int) -> None:
+    """The metrics of a model's splits in one table, then per class both views and the calibration of each."""
+    keys = ("accuracy", "auroc", "auprc")
+    rows = [
+        (f"{name} ({split})", metrics["loss"], *(with_interval(metrics["macro"], key) for key in keys))
+        for split, metrics in results.items()
+    ]
+    print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
+    for split, metrics in results.items():
+        print_two_views(metrics, title=split, resamples=resamples)
+        print_calibration(metrics["calibration"], title=split)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts import is_number, read_json, recall_target
+from src.artifacts import is_number, read_json
 
 AGAIN = "run ensemble_threshold_search.py --overwrite, or save it from the report again"
 
@@ -40,18 +40,18 @@ def read_thresholds(
     origin: the digests that the file must record too. Raises ValueError where it is of another run or other classes,
     has no such target (naming those it has), or an entry is not what stage 6 and the report write.
     """
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run ensemble_threshold_search.py, or save one from the report")
     content = read_json(path)
     for key in ("manifest_sha256", "probs_val_sha256"):
         if content.get(key) != origin[key]:
             what = "does not say" if key not in content else "says otherwise"
             raise ValueError(f"{path} is not of this run: its {key} {what}; {AGAIN}")
     if content.get("classes") != list(classes):
-        raise ValueError(f"{path} {_other(content.get('classes'), classes)}; {AGAIN}")
-    points, target = _points(path, content.get("recall"), recall)
-    if set(points) != set(classes):
-        raise ValueError(f"{path}: recall {target:g} {_other(list(points), classes)}; {AGAIN}")
-    for name in classes:
-        _check_point(path, name, points[name])
+        raise ValueError(f"{path} {_other(content.get('classes'), classes)}, as the run has them; {AGAIN}")
+    by_target = check_targets(path, content)
+    target = _choose(path, list(by_target), recall)
+    points = by_target[target]
     needed = {name: points[name]["positives_needed"] for name in classes if points[name]["status"] == "infeasible"}
     values = [0.0 if name in needed else float(points[name]["threshold"]) for name in classes]
     chosen = _chosen(path, content.get("report", {}), classes)
@@ -59,25 +59,47 @@ def read_thresholds(
     return SavedThresholds(tuple(classes), target, targets, np.array(values), needed)
 
 
-def _points(path: Path, targets: Any, recall: float | None) -> tuple[dict[str, Any], float]:
-    """The operating points by class of a recall target, and the target."""
+def check_targets(path: Path, content: Mapping[str, Any]) -> dict[float, dict[str, dict[str, Any]]]:
+    """The operating points of a thresholds.json by recall target and class.
+
+    Raises ValueError where they are not what stage 6 and the report write.
+    """
+    classes, targets = content.get("classes"), content.get("recall")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: its classes are {classes!r}; expected a list of names; {AGAIN}")
     if not isinstance(targets, dict) or not targets:
         raise ValueError(f"{path} has no thresholds for any recall; {AGAIN}")
-    by_value: dict[float, dict[str, Any]] = {}
+    by_target: dict[float, dict[str, dict[str, Any]]] = {}
     for key, points in targets.items():
-        value = recall_target(key)
-        if value is None or not isinstance(points, dict):
-            what = "a number above 0 and up to 1" if value is None else "a threshold per class"
-            raise ValueError(f"{path} has thresholds for recall {key!r}; expected {what}; {AGAIN}")
-        if value in by_value:
-            raise ValueError(f"{path} has thresholds for recall {value:g} twice; expected each target once; {AGAIN}")
-        by_value[value] = points
+        target = _as_target(key)
+        if target is None or target in by_target:
+            expected = "a number above 0 and up to 1" if target is None else "each target once"
+            raise ValueError(f"{path} has thresholds for recall {key!r}; expected {expected}; {AGAIN}")
+        if not isinstance(points, dict) or set(points) != set(classes):
+            raise ValueError(f"{path}: recall {key} {_other(points, classes)}; {AGAIN}")
+        for name in classes:
+            _check_point(path, name, points[name])
+        by_target[target] = points
+    return by_target
+
+
+def _as_target(key: str) -> float | None:
+    try:
+        value = float(key)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
+
+
+def _choose(path: Path, targets: Sequence[float], recall: float | None) -> float:
+    """The target that is asked for, or the only one."""
+    there = ", ".join(f"{target:g}" for target in targets)
     if recall is None and len(targets) > 1:
-        raise ValueError(f"{path} has thresholds for recall {', '.join(targets)}; pass --recall with one of them")
-    for value, points in by_value.items():
-        if recall is None or math.isclose(value, recall, abs_tol=1e-9):
-            return points, value
-    raise ValueError(f"{path} has no thresholds for recall {recall:g}; it has {', '.join(targets)}")
+        raise ValueError(f"{path} has thresholds for recall {there}; pass --recall with one of them")
+    for target in targets:
+        if recall is None or math.isclose(target, recall, abs_tol=1e-9):
+            return target
+    raise ValueError(f"{path} has no thresholds for recall {recall:g}; it has {there}")
 
 
 def _check_point(path: Path, name: str, point: Any) -> None:
@@ -88,7 +110,7 @@ def _check_point(path: Path, name: str, point: Any) -> None:
         raise ValueError(f"{path}: the threshold of {name} is {threshold!r}; expected a number from 0 to 1; {AGAIN}")
     if status not in ("ok", "infeasible"):
         raise ValueError(f"{path}: the status of {name} is {status!r}; expected ok or infeasible; {AGAIN}")
-    if not isinstance(needed, int) or isinstance(needed, bool) or (needed > 0) != (status == "infeasible"):
+    if not is_number(needed) or needed != int(needed) or needed < 0 or (needed > 0) != (status == "infeasible"):
         raise ValueError(
             f"{path}: {name} is {status} and its positives_needed is {needed!r}; expected 0 where it is ok, else the "
             f"number of positive patients it lacks; {AGAIN}"
@@ -110,10 +132,10 @@ def _chosen(path: Path, report: Any, classes: Sequence[str]) -> dict[str, float]
 
 
 def _other(found: Any, classes: Sequence[str]) -> str:
-    """How a list of classes differs from the run's."""
-    found = found if isinstance(found, list) else []
-    missing = [name for name in classes if name not in found]
-    extra = [name for name in found if name not in classes]
+    """How the names in a list or an object differ from the classes."""
+    names = list(found) if isinstance(found, list | dict) else []
+    missing = [name for name in classes if name not in names]
+    extra = [name for name in names if name not in classes]
     if missing:
-        return f"lacks {missing[0]!r}, a class of the run"
-    return f"has {extra[0]!r}, no class of the run" if extra else "has the run's classes in another order"
+        return f"lacks the class {missing[0]!r}"
+    return f"has {extra[0]!r}, which is no class" if extra else "has the classes in another order"

@@ -32,14 +32,7 @@ from src.engine import Run, Split, Task, fit, predict
 from src.labels import apply_policy
 from src.models import build_model, compile_for_training
 from src.probs import Truth, View, write_probs
-from src.report import (
-    calibration_before_and_after,
-    print_calibration,
-    print_two_views,
-    reliability_curves,
-    two_views,
-)
-from src.tables import format_table, with_interval
+from src.report import calibration_before_and_after, print_scores, reliability_curves, two_views
 from src.train_utils import (
     bfloat16_is_faster,
     build_optimizer,
@@ -60,10 +53,19 @@ MAY_CHANGE |= {"workers", "device", "cache", "compile"}
 def train(config: TrainConfig) -> None:
     """Fine-tune one model; leaves config, checkpoints, history and learning curves in its folder."""
     device = pick_device(config.device)
-    if config.bfloat16 is None:  # decided once: a continuation elsewhere computes alike or is refused
-        config = dataclasses.replace(config, bfloat16=bfloat16_is_faster(config.arch, device))
     with process_group(device):
-        _train(config, device)
+        _train(dataclasses.replace(config, bfloat16=_arithmetic(config, device)), device)
+
+
+def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
+    """Whether to train in bfloat16: as asked, else as the run began, else where that is faster for every process."""
+    if config.bfloat16 is not None:
+        return config.bfloat16
+    faster = total([bfloat16_is_faster(config.arch, device)])[0] == world_size()
+    folder = config.run_dir / config.arch
+    if config.resume and (folder / "last.pt").exists():
+        return bool(read_json(folder / "config.json").get("bfloat16", faster))
+    return faster
 
 
 def _train(config: TrainConfig, device: torch.device) -> None:
@@ -298,7 +300,7 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
         "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},
     }
     write_json(folder / "probs.json", story)
-    _print_scores(config.arch, results, config.resamples)
+    print_scores(config.arch, results, resamples=config.resamples)
     print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png")
 
 
@@ -339,16 +341,3 @@ def _evaluate(
     write_probs(folder / f"probs_{split}.csv", ids=view.truth.ids, classes=view.truth.classes, values=probs)
     write_json(folder / f"metrics_{split}.json", metrics)
     return metrics
-
-
-def _print_scores(arch: str, results: dict[str, dict[str, Any]], resamples: int) -> None:
-    """The table of both splits, then per class both views and the calibration."""
-    keys = ("accuracy", "auroc", "auprc")
-    rows = [
-        (f"{arch} ({split})", metrics["loss"], *(with_interval(metrics["macro"], key) for key in keys))
-        for split, metrics in results.items()
-    ]
-    print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
-    for split, metrics in results.items():
-        print_two_views(metrics, title=split, resamples=resamples)
-        print_calibration(metrics["calibration"], title=split)

@@ -83,6 +83,7 @@ def test_json_that_a_windows_editor_saved_is_read(tmp_path):
     ("name", "script"),
     [
         ("manifest.json", "check_split.py"),
+        ("resnet50/manifest.csv", "check_split.py"),
         ("resnet50/config.json", "train_resnet.py"),
         ("efficientnet_b1/probs.json", "test_efficientnet.py"),
         ("ensemble/alpha.json", "ensemble_alpha_search.py"),
@@ -106,6 +107,9 @@ def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_one(tmp_pa
     with pytest.raises(OSError) as raised, atomic_path(tmp_path / "b.json"):
         raise OSError(28, "No space left on device")  # as a write says it
     assert raised.value.filename == str(tmp_path / "b.json")
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "b.json"):
+        (tmp_path / "read meanwhile").read_bytes()
+    assert raised.value.filename == str(tmp_path / "read meanwhile")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder.json"}
 
 

@@ -183,13 +183,23 @@ def test_what_a_stage_did_not_leave_is_said_with_the_stage(copied):
 def test_a_run_whose_models_were_removed_is_still_shown(copied):
     for name in ("resnet50", "efficientnet_b1"):
         shutil.rmtree(copied / name)
-    (copied / "ensemble" / "alpha_search.csv").unlink(missing_ok=True)
+    (copied / "ensemble" / "alpha_search.csv").unlink()
     report.main(["--run-dir", str(copied)])
     page = page_data(copied / "report.html")
     assert "train_resnet.py" in page["histories"]["resnet50"]["absent"]
     assert "test_efficientnet.py" in json.dumps(page["metrics"])
     assert [group["name"] for group in page["reliability"]] == ["ensemble"]
-    assert "ensemble_alpha_search.py" in page["alpha"]["absent"]
+    assert "ensemble_alpha_search.py" in page["alpha"]["gone"] and "curve" not in page["alpha"]
+
+
+def test_a_model_trained_again_since_the_blend_is_refused(copied):
+    (copied / "resnet50" / "probs.json").unlink()  # as training does
+    (copied / "resnet50" / "best.pt").write_bytes(b"new weights")
+    match = r"resnet50 was trained again since it was blended; run test_resnet\.py --overwrite, then ensemble_alpha"
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+    with pytest.raises(ValueError, match=match):
+        search(copied)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +207,16 @@ def test_a_run_whose_models_were_removed_is_still_shown(copied):
     [
         ({"confidence": None}, "its confidence is None; expected a number from 0"),
         ({"confidence": "0.8"}, "its confidence is '0.8'"),
+        ({"grid": 0.7}, "its grid is 0.7; expected"),
+        ({"seed": 1.5}, "its seed is 1.5; expected a whole number"),
+        ({"uncertain": [1]}, r"its uncertain is \[1\]; expected a list"),
         ({"resamples": -5}, "its resamples is -5"),
         ({"family_wise": 1}, "its family_wise is 1; expected true or false"),
         ({"missing": "mask"}, "its missing is 'mask'; expected a list"),
         ({"classes": "Edema"}, "its classes are 'Edema'"),
         ({"recall": {}}, "no thresholds for any recall"),
-        ({"recall": {"abc": {}}}, "a recall target of 'abc'"),
-        ({"recall": {"0.85": {"Edema": {}}}}, "recall 0.85 has no threshold for 'Rare'"),
+        ({"recall": {"abc": {}}}, "recall 'abc'; expected a number"),
+        ({"recall": {"0.85": {"Edema": {}}}}, r"recall 0\.85 lacks the class 'Rare'"),
     ],
 )
 def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, match):

@@ -310,6 +310,18 @@ def test_append_knows_an_image_under_another_spelling_and_says_that_it_draws_non
     assert not list(heat.glob("*"))
 
 
+def test_append_from_another_folder_takes_no_image_for_one_of_the_same_name(run_dir, images, tmp_path, monkeypatch):
+    out, other = tmp_path / "p.csv", tmp_path / "other"
+    monkeypatch.chdir(images)
+    run(run_dir, "0.png", out=out)
+    write_image(other / "0.png", size=40, seed=9)
+    monkeypatch.chdir(other)
+    for _ in range(2):
+        _, rows = run(run_dir, "0.png", images / "0.png", "--append", out=out)
+        assert list(rows) == ["0.png", "../other/0.png"]
+    assert rows["0.png"] | {"image_id": ""} != rows["../other/0.png"] | {"image_id": ""}
+
+
 def test_a_recall_that_the_file_lacks_is_refused_naming_those_it_has(run_dir, images, tmp_path):
     with pytest.raises(ValueError, match=r"no thresholds for recall 0\.8; it has 0\.85, 0\.9"):
         run(run_dir, images, out=tmp_path / "p.csv", recall="0.8")
@@ -347,17 +359,18 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
     [
         ({"manifest_sha256": "0"}, "not of this run: its manifest_sha256"),
         ({"probs_val_sha256": "0"}, "not of this run: its probs_val_sha256"),
-        ({"classes": ["Edema"]}, r"lacks '.+', a class of the run"),
-        ({"classes": None}, r"lacks '.+', a class of the run"),
+        ({"classes": ["Edema"]}, r"lacks the class '.+', as the run has them"),
+        ({"classes": None}, r"lacks the class '.+', as the run has them"),
         ({"recall": {}}, "no thresholds"),
-        ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, r"recall 0\.85 lacks '.+', a class of the run"),
-        ({"recall": {"0.85": None}}, "expected a threshold per class"),
+        ({"recall": {"0.85": {"Edema": {"threshold": 0.5}}}}, r"recall 0\.85 lacks the class '.+'"),
+        ({"recall": {"0.85": None}}, r"recall 0\.85 lacks the class"),
         ({"recall": {"high": {}}}, "recall 'high'; expected a number"),
         ({"recall": {"nan": {}}}, "recall 'nan'; expected a number"),
         ({"recall": {"1e999": {}}}, "recall '1e999'; expected a number"),
         ({"recall": {"-3": {}}}, "recall '-3'; expected a number"),
-        ({"recall": {"0.85": {}, "0.850": {}}}, "recall 0.85 twice"),
         ({"report": {"chosen": {"Edema": {"recall": "high"}}}}, "recall chosen for Edema is 'high'"),
+        ({"report": {"chosen": {"Edema": {"recall": 0}}}}, "recall chosen for Edema is 0; expected"),
+        ({"report": {"chosen": {"Edema": {"recall": 1.5}}}}, "recall chosen for Edema is 1.5"),
         ({"report": {"chosen": None}}, "'report' is not what the report writes"),
     ],
 )
@@ -374,7 +387,7 @@ def test_thresholds_of_another_run_are_refused(run_dir, images, tmp_path, change
         ({"status": None}, "status of Edema is None"),
         *(
             ({"status": "infeasible", "positives_needed": value}, "Edema is infeasible and its positives_needed is")
-            for value in (0, "many", float("nan"), [], None)
+            for value in (0, -1, 0.5, True, "many", float("nan"), [], None)
         ),
         ({"status": "ok", "positives_needed": 3}, "Edema is ok and its positives_needed is 3"),
     ],
@@ -401,6 +414,19 @@ def test_an_operating_point_that_no_stage_writes_is_refused(run_dir, images, tmp
 def test_a_run_whose_parts_do_not_fit_is_refused(copied, images, tmp_path, file, changed, match):
     change(copied / "ensemble" / file, **changed)
     refused(copied, images, out=tmp_path / "p.csv", match=match)
+
+
+def test_one_target_spelled_twice_is_refused(run_dir, images, tmp_path):
+    page_file(run_dir, tmp_path / "t.json")
+    targets = json.loads((tmp_path / "t.json").read_text())["recall"]
+    change(tmp_path / "t.json", recall=targets | {"0.850": targets["0.85"]})
+    flags = ("--thresholds", tmp_path / "t.json")
+    refused(run_dir, images, *flags, out=tmp_path / "p.csv", match=r"recall '0\.850'; expected each target once")
+
+
+def test_a_mistyped_thresholds_file_is_not_there(run_dir, images, tmp_path):
+    match = r"gone\.json is not there; run ensemble_threshold_search\.py, or save one from the report"
+    refused(run_dir, images, "--thresholds", tmp_path / "gone.json", out=tmp_path / "p.csv", match=match)
 
 
 def test_a_blend_of_an_older_version_is_refused_as_that(copied, images, tmp_path):
@@ -446,7 +472,14 @@ def test_folders_behind_links_are_followed_once(tmp_path):
     (tmp_path / "near" / "a").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "b").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "near")
+    (tmp_path / "near" / "up").symlink_to(tmp_path)
     assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / "a" / "1.png"]
+    (tmp_path / "near" / "c").mkdir()
+    (tmp_path / "near" / "c" / "2.png").write_bytes(b"x")
+    (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, and is no place of its own
+    assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / name for name in ("c/2.png", "a/1.png")]
+    shutil.rmtree(tmp_path / "near" / "c")
+    (tmp_path / "near" / "a2").unlink()
     assert find_images([tmp_path / "near"], skip=tmp_path / "far")[tmp_path / "near"]  # it says that there is none
 
 

@@ -68,6 +68,20 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
         read_stage_probs(tmp_path, "val", Manifest)
 
 
+def test_a_truth_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="t.csv is not there; expected a CSV table"):
+        read_truth(tmp_path / "t.csv", ["X"])
+    with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
+        read_truth(tmp_path, ["X"])
+
+
+def test_spaces_around_names_do_not_matter(tmp_path):
+    probs = read_probs(write(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
+    assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
+    truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), probs.classes)
+    assert truth.labels.tolist() == [[1, 0]]
+
+
 def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     text = "Study,No Finding,X,patient_id\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
     truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
@@ -90,7 +104,7 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
         ("id,X\n", "no rows"),
         ("id,X,X\na,1,0\n", "has two columns 'X'"),
         (",X\na,1\n", "first column has no name"),
-        ("", "first column has no name"),
+        ("", "no rows"),
     ],
 )
 def test_bad_truth_is_refused(tmp_path, text, message):

@@ -116,13 +116,13 @@ def best(**changed):
 def test_a_best_checkpoint_of_another_shape_is_refused(tmp_path):
     path = tmp_path / "resnet50" / "best.pt"
     whole = best()
-    lacking = {key: value for key, value in whole.items() if key != "classes"}
+    lacking = [({k: v for k, v in whole.items() if k != key}, f"has no '{key}'") for key in whole if key != "arch"]
     weights = {key: value for key, value in whole["model"].items() if key != "conv1.weight"}
     for state, match in (
         (torch.ones(3), "holds a Tensor; expected a checkpoint"),
         ([1, 2], "holds a list; expected a checkpoint"),
         ({"arch": "efficientnet_b1"}, "is a checkpoint of efficientnet_b1; expected resnet50"),
-        (lacking, "has no 'classes'"),
+        *lacking,
         (whole | {"model": weights}, r"does not hold the weights of resnet50 .*conv1\.weight"),
         (whole | {"model": [1]}, "does not hold the weights of resnet50"),
         (whole | {"classes": ["A", "B"]}, "does not hold the weights of resnet50"),

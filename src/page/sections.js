@@ -148,9 +148,11 @@ function perClass({ name, split, masked, blank }) {
   );
 }
 
-function blendSection({ members, weights, alpha, select, curve }) {
-  if (alpha === null) {
-    return [cardTable(["Member", "Weight"], members.map((name, i) => [name, fixed(weights[i])]), "Weights of the blend")];
+function blendSection({ members, weights, alpha, select, curve, gone }) {
+  if (!curve) {
+    const rows = members.map((name, i) => [name, fixed(weights[i])]);
+    const table = cardTable(["Member", "Weight"], rows, "Weights of the blend");
+    return gone ? [table, element("p", { class: "absent" }, gone)] : [table];
   }
   const rule = select === "one-se" ? "nearest 0.5 within one standard error of the best" : "the best";
   const words = `p = alpha × ${members[0]} + (1 − alpha) × ${members[1]}. Chosen on validation: alpha ${alpha}, ${rule}.`;
