@@ -188,7 +188,10 @@ def test_resume_goes_on_and_refuses_a_changed_flag_that_matters(copied, capsys):
     with pytest.raises(ValueError, match=f"--resume: --bfloat16 was {bfloat16} and is {not bfloat16} now"):
         other = "--no-bfloat16" if bfloat16 else "--bfloat16"
         train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", other])
+    recorded = json.loads((run / "resnet50" / "config.json").read_text()) | {"bfloat16": not bfloat16}
+    (run / "resnet50" / "config.json").write_text(json.dumps(recorded))  # as another machine's default would be
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--epochs", "3"])
+    assert json.loads((run / "resnet50" / "config.json").read_text())["bfloat16"] is not bfloat16
     assert "resuming after epoch 2" in capsys.readouterr().out
     history = pd.read_csv(run / "resnet50" / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
@@ -222,8 +225,10 @@ def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
     test_resnet.main([*flags, *FAST, "--overwrite"])
     ensemble_threshold_search.main([*flags, "--resamples", "0", "--overwrite"])  # the same probabilities: fine
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "fc", "--overwrite"])
-    with pytest.raises(ValueError, match="probs.json is not there; run the stage"):
+    with pytest.raises(ValueError, match=r"probs.json is not there; run test_resnet\.py first"):
         ensemble_alpha_search.main([*flags, "--overwrite"])
+    with pytest.raises(ValueError, match="resnet50 was trained again since it was blended"):
+        ensemble_threshold_search.main([*flags, "--overwrite"])
     test_resnet.main([*flags, *FAST, "--overwrite"])
     with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
         ensemble_threshold_search.main([*flags, "--overwrite"])

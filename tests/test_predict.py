@@ -96,7 +96,7 @@ def test_probabilities_are_the_numbers_that_a_stages_file_gives_back(tmp_path):
     np.testing.assert_array_equal(stored, read_probs(tmp_path / "probs.csv").values)
     table = PredictionTable(tmp_path / "p.csv", "AB")
     for name, row in zip(ids, stored, strict=True):
-        table.add(name, row, row >= 0.5)
+        table.add(Path(name), row, row >= 0.5)
     table.save()
     theirs = [line.split(",")[1:] for line in (tmp_path / "probs.csv").read_text().splitlines()[1:]]
     assert [row[1:4:2] for row in table.rows.values()] == theirs

@@ -131,20 +131,27 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
     assert_same(killed / "efficientnet_b1", whole / "efficientnet_b1")
 
 
-def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run):
+@pytest.mark.parametrize(
+    ("script", "arch", "flags"),
+    [
+        ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0"]),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "layer4", "--bfloat16"]),
+    ],
+)
+def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags):
     whole, stopped = new_run("whole"), new_run("stopped")
-    flags = [*TINY, "--unfreeze-last-n-blocks", "0", "--epochs", "2", "--checkpoint-minutes", "0"]
-    finish(start("train_efficientnet.py", whole, *flags))
-    process = start("train_efficientnet.py", stopped, *flags)
-    wait_for(stopped / "efficientnet_b1" / "last.pt", process)
+    flags = [*TINY, *flags, "--epochs", "2", "--checkpoint-minutes", "0"]
+    finish(start(script, whole, *flags))
+    process = start(script, stopped, *flags)
+    wait_for(stopped / arch / "last.pt", process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
     command = out.splitlines()[-1].split()
-    assert command[:2] == ["python", "train_efficientnet.py"] and "--resume" in command
+    assert command[:2] == ["python", script] and "--resume" in command
     again = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert_same(stopped / "efficientnet_b1", whole / "efficientnet_b1")
+    assert_same(stopped / arch, whole / arch)
 
 
 def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_run):
