@@ -6,7 +6,8 @@ Writes manifest.csv, manifest.json and context.csv in the run folder. Exit statu
 Example: python check_split.py --data data/demo --run-dir runs/default
 """
 
-from src.config import SplitConfig, parse, run
+from src.config import SplitConfig, parse
+from src.script import run
 
 DEFAULTS = SplitConfig()
 

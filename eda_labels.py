@@ -6,7 +6,8 @@ Writes eda/ in the run folder: a CSV per table, and PNGs, of which overview.png 
 Example: python eda_labels.py --run-dir runs/chexpert
 """
 
-from src.config import EdaConfig, parse, run
+from src.config import EdaConfig, parse
+from src.script import run
 
 DEFAULTS = EdaConfig()
 

@@ -7,7 +7,8 @@ metrics_test.json.
 Example: python ensemble_alpha_search.py --run-dir runs/default --step 0.1
 """
 
-from src.config import AlphaConfig, parse, run
+from src.config import AlphaConfig, parse
+from src.script import run
 
 DEFAULTS = AlphaConfig()
 

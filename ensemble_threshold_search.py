@@ -6,7 +6,8 @@ Writes ensemble/ in the run folder: a table and two pictures per recall target, 
 Example: python ensemble_threshold_search.py --run-dir runs/default --recall 0.85 0.90
 """
 
-from src.config import ThresholdConfig, parse, run
+from src.config import ThresholdConfig, parse
+from src.script import run
 
 DEFAULTS = ThresholdConfig()
 

@@ -6,7 +6,8 @@ Writes data/demo/: train.csv (what reports say), valid.csv (the truth), and the 
 Example: python make_demo_data.py --patients 500 --seed 1
 """
 
-from src.config import DemoConfig, parse, run
+from src.config import DemoConfig, parse
+from src.script import run
 
 DEFAULTS = DemoConfig()
 

@@ -9,7 +9,8 @@ Exit status 1 says that some images could not be read; their rows say why. Not f
 Example: python predict.py --run-dir runs/default --recall 0.85 data/demo/valid --out predictions.csv
 """
 
-from src.config import PredictConfig, parse, run
+from src.config import PredictConfig, parse
+from src.script import run
 
 DEFAULTS = PredictConfig()
 

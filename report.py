@@ -6,7 +6,8 @@ Writes report.html in the run folder: one file that needs no network and can be 
 Example: python report.py --run-dir runs/default
 """
 
-from src.config import ReportConfig, parse, run
+from src.config import ReportConfig, parse
+from src.script import run
 
 DEFAULTS = ReportConfig()
 

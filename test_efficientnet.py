@@ -6,7 +6,8 @@ Writes efficientnet_b1/probs_val.csv, probs_test.csv, metrics_val.json and metri
 Example: python test_efficientnet.py --run-dir runs/default
 """
 
-from src.config import ScoreConfig, parse, run
+from src.config import ScoreConfig, parse
+from src.script import run
 
 DEFAULTS = ScoreConfig(arch="efficientnet_b1")
 

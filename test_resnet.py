@@ -6,7 +6,8 @@ Writes resnet50/probs_val.csv, probs_test.csv, metrics_val.json and metrics_test
 Example: python test_resnet.py --run-dir runs/default
 """
 
-from src.config import ScoreConfig, parse, run
+from src.config import ScoreConfig, parse
+from src.script import run
 
 DEFAULTS = ScoreConfig(arch="resnet50")
 

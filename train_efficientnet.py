@@ -6,7 +6,8 @@ Writes efficientnet_b1/ in the run folder: config.json, best.pt, last.pt, histor
 Example: python train_efficientnet.py --run-dir runs/default --unfreeze-last-n-blocks 2
 """
 
-from src.config import EfficientNetConfig, parse, run
+from src.config import EfficientNetConfig, parse
+from src.script import run
 
 DEFAULTS = EfficientNetConfig()
 

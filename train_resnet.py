@@ -6,7 +6,8 @@ Writes resnet50/ in the run folder: config.json, best.pt, last.pt, history.csv a
 Example: python train_resnet.py --run-dir runs/default --unfreeze-from layer4
 """
 
-from src.config import ResNetConfig, parse, run
+from src.config import ResNetConfig, parse
+from src.script import run
 
 DEFAULTS = ResNetConfig()
 

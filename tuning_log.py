@@ -5,7 +5,8 @@ Reads config.json and history.csv of each model in the run folders. Writes nothi
 Example: python tuning_log.py runs/layer4 runs/layer3
 """
 
-from src.config import LogConfig, parse, run
+from src.config import LogConfig, parse
+from src.script import run
 
 DEFAULTS = LogConfig()
 

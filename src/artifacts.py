@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
 SPLITS = ("train", "val", "test")
 MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder of each: how its two scripts are called
 
@@ -38,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     After an error or a kill, `path` is what it was before. An OSError names `path`, not the temporary one.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # what a link leads to, not the link, is replaced
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(
             f"{path} holds a {type(value).__name__}; expected an object; run {writer_of(path)} --overwrite"
+        )
+    return value
+
+
+def entry(content: Mapping[str, Any], key: str, kind: type, *, path: Path) -> Any:
+    """The value of a key of the JSON file at `path`; raises ValueError where it is missing or of another kind."""
+    value = content.get(key)
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{path}: its {key} is {value!r}; expected a {kind.__name__}; run {writer_of(path)} --overwrite"
         )
     return value
 
@@ -197,6 +208,8 @@ def read_manifest(run_dir: Path) -> Manifest:
             f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
             f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
         )
+    for key, kind in MANIFEST_ENTRIES.items():
+        entry(meta, key, kind, path=path.with_suffix(".json"))
     if meta["failed"]:  # warned of at this line, whoever calls: Python shows it once
         warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
     texts = dict.fromkeys(MANIFEST_COLUMNS, str)

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from src.jpeg import decoded_jpeg
 from src.tables import plural
 from src.thresholds import patients_needed
 
@@ -133,6 +134,7 @@ def _open(path: Path) -> OpenedImage:
         data = path.read_bytes()
         if not data:
             return OpenedImage(fault="is empty")
+        decoded_jpeg(data, 1)  # which finds damage that Pillow passes over
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             if image.mode not in EXPECTED_MODES:
@@ -141,7 +143,7 @@ def _open(path: Path) -> OpenedImage:
             digest = hashlib.sha256(f"{pixels.mode} {pixels.size}".encode() + pixels.tobytes()).hexdigest()
     except FileNotFoundError:
         return OpenedImage(fault="is not there")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        known = "cannot identify" in str(error)
-        return OpenedImage(fault="is not an image" if known else f"cannot be read ({str(error).splitlines()[0]})")
+    except Exception as error:  # each decoder of Pillow raises its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return OpenedImage(fault="is not an image" if "cannot identify" in reason else f"cannot be read ({reason})")
     return OpenedImage(hashlib.sha256(data).hexdigest(), digest)

@@ -7,11 +7,8 @@ config; they take plain arguments.
 import argparse
 import dataclasses
 import math
-import os
-import sys
 import types
 import typing
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -278,32 +275,6 @@ def as_flags(config: StageConfig, **changed: Any) -> list[str]:
         else:
             flags += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
     return flags
-
-
-def run(main: Callable[[], int | None]) -> typing.NoReturn:
-    """Run a stage script: ValueError and OSError become one line on stderr and exit status 2."""
-    script = Path(sys.argv[0]).name
-    if os.environ.get("RANK", "0") != "0":
-        script += f" (process {os.environ['RANK']})"
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # the reader of stdout has gone, as `| head` does
-        sys.stdout = None
-        sys.exit(141)
-    except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename is not None
-        text = f"{error.filename} cannot be read or written ({error.strerror})" if named else error
-        print(f"{script}: error: {text}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        print(f"{script}: error: out of memory; lower --batch-size or --image-size", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def _add(parser: argparse.ArgumentParser, f: dataclasses.Field, hint: Any, default: Any) -> None:

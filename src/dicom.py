@@ -48,7 +48,7 @@ def read_dicom(path: Path) -> np.ndarray:
 
 
 def _shown(file: Any) -> np.ndarray:
-    if "PixelData" not in file:
+    if not file.get("PixelData"):
         raise ValueError("it has no pixel data, or is cut off before their end")
     frames, kind = int(file.get("NumberOfFrames") or 1), file.get("PhotometricInterpretation")
     if frames != 1:
@@ -69,6 +69,8 @@ def _shown(file: Any) -> np.ndarray:
     if values.min() == values.max():
         raise ValueError("its window, or its pixels, leave one gray value for the whole image")
     shown = np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
+    if not np.isfinite(shown).all():
+        raise ValueError("some of its rescaled values are too large")
     padding = _padding(pixels, file)
     if padding.any() and not padding.all():
         shown[padding] = shown[~padding].min()  # black, and no part of the range that is stretched

@@ -12,6 +12,7 @@ from src.dicom import is_dicom, read_dicom
 from src.transforms import ImageError, access_error, read_image, resized, stretched
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+HEATMAP_SUFFIX = ".heat.png"  # of pictures that are no radiographs
 
 
 class Images(NamedTuple):
@@ -66,17 +67,12 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
     return {size: resized(gray, size).unsqueeze(0) for size in sizes}
 
 
-def image_id(path: Path) -> str:
-    """The path as it was given, as text that any file can hold."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:
     """The images among files and in and below folders, each once, in order, with what is wrong where it is known.
 
     A file that was named is taken whatever its name; in folders those count that end in .jpg, .jpeg or .png or are
-    DICOM by name or content. Hidden files and folders are left out, and the folder `skip`. Links to folders are
-    followed after all else, to folders that were not searched yet and do not hold the one that was named.
+    DICOM by name or content. Hidden files and folders, heat maps and the folder `skip` are left out. Links to folders
+    are followed after all else, to folders that were not searched yet and do not hold the one that was named.
     """
     found: dict[str, tuple[Path, str]] = {}
     for path in paths:
@@ -107,7 +103,9 @@ def _search(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
 
 
 def _is_image(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return not path.name.endswith(HEATMAP_SUFFIX)
     try:
-        return path.suffix.lower() in SUFFIXES or (os.path.isfile(path) and is_dicom(path))
-    except OSError:
-        return False
+        return os.path.isfile(path) and is_dicom(path)
+    except OSError:  # it may be one: its row says that it cannot be read
+        return True

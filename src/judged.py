@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artifacts import Manifest, read_json, writer_of
+from src.artifacts import Manifest, entry, read_json, writer_of
 from src.probs import Truth, View, read_stage_probs
 
 
@@ -40,7 +40,8 @@ def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarra
     A model whose folder was removed does not matter: the blend stands by itself.
     """
     folder = run_dir / "ensemble"
-    for model, digests in read_json(folder / "probs.json").get("members_sha256", {}).items():
+    blended = {"members_sha256": {}} | read_json(folder / "probs.json")
+    for model, digests in entry(blended, "members_sha256", dict, path=folder / "probs.json").items():
         story = run_dir / model / "probs.json"
         if not story.exists() and not (run_dir / model / "best.pt").exists():
             continue

@@ -209,6 +209,9 @@ def _check(
         path = search.folder / f"thresholds_recall_{key}.csv"
         table = read_table(path, dtype={"class": str}, keep_default_na=False,
                            na_values={"test_precision": [""], "test_recall": [""]})  # fmt: skip
+        missing = [name for name in ("class", "test_precision", "test_recall") if tested and name not in table]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]!r}; run {SCRIPT} --overwrite")
         for c, name in enumerate(search.classes):
             point = dataclasses.asdict(grids[c][level][r])
             theirs = named.get(name, {})

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from src.artifacts import MODELS, SPLITS, Manifest, read_json, read_table
+from src.artifacts import MODELS, SPLITS, Manifest, entry, read_json, read_table
 from src.calibration import correct_probs, reliability
 from src.eda import ALL, STATES, count_states
 from src.judged import JudgedSplit
@@ -69,9 +70,12 @@ def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[s
     missing = [column for column in HISTORY if column not in table]
     if missing:
         raise ValueError(f"{folder / 'history.csv'} has no column {missing[0]}; run {script} --overwrite")
-    score = table["val_auprc"]
+    numbers = table[list(HISTORY)].apply(pd.to_numeric, errors="coerce")
+    if table.empty or numbers["epoch"].isna().any():
+        raise ValueError(f"{folder / 'history.csv'} has no epochs, or rows without one; run {script} --overwrite")
+    score = numbers["val_auprc"]
     kept = int(table["epoch"][score.idxmax()]) if score.notna().any() else None
-    return {"kept": kept, **{column: table[column].to_numpy() for column in HISTORY}}
+    return {"kept": kept, **{column: numbers[column].to_numpy() for column in HISTORY}}
 
 
 def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
@@ -82,6 +86,8 @@ def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
     found = read_json(path)
     try:
         part = {"masked": _view(found), "blank": _view(found["blank_as_negative"])}
+        if not found["per_class"] or found["per_class"].keys() != found["blank_as_negative"]["per_class"].keys():
+            raise KeyError("per_class")
         if "calibration" in found:
             part["calibration"] = {name: found["calibration"][name]["macro"] for name in ("raw", "corrected")}
     except (KeyError, TypeError, AttributeError) as error:
@@ -107,11 +113,21 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     if not (folder / "alpha.json").exists():
         return absent("Nothing was blended in this run; ensemble_alpha_search.py does.")
     part = {key: read_json(folder / "alpha.json").get(key) for key in ("members", "weights", "alpha", "select")}
+    weights = part["weights"]
+    if not isinstance(part["members"], list) or not isinstance(weights, list) or len(weights) != len(part["members"]):
+        raise ValueError(
+            f"{folder / 'alpha.json'} has no weight for each member; run ensemble_alpha_search.py --overwrite"
+        )
     if part["alpha"] is None:
         return part
     if not (folder / "alpha_search.csv").exists():
         return part | {"gone": "Its scores over alpha are gone; ensemble_alpha_search.py --overwrite makes them again."}
     table = read_table(folder / "alpha_search.csv")
+    missing = [name for name in ("alpha", "auprc", "auroc", "accuracy") if name not in table]
+    if missing:
+        raise ValueError(
+            f"{folder / 'alpha_search.csv'} has no column {missing[0]!r}; run ensemble_alpha_search.py --overwrite"
+        )
     return part | {"curve": {name: table[name].to_numpy() for name in table}}
 
 
@@ -133,8 +149,9 @@ def reliability_part(run_dir: Path, judged: JudgedSplit, manifest: Manifest | No
         if len(probs.ids) != len(truth.ids) or set(probs.ids) != set(truth.ids):
             continue  # test probabilities made elsewhere, of other images
         probs = probs.aligned(truth.ids, truth.classes)
-        weight = np.array([story["pos_weight"][name] for name in truth.classes])
-        if story["prior_correction"]:
+        recorded = entry(story, "pos_weight", dict, path=folder / "probs.json")
+        weight = np.array([entry(recorded, name, float, path=folder / "probs.json") for name in truth.classes])
+        if entry(story, "prior_correction", bool, path=folder / "probs.json"):
             pair = {"before": correct_probs(probs, pos_weight=1 / weight), "after": probs}
         else:
             pair = {"before": probs, "after": correct_probs(probs, pos_weight=weight)}

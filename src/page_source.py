@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts import is_number, read_json, read_manifest, sha256
+from src.artifacts import entry, is_number, read_json, read_manifest, sha256
 from src.judged import JudgedSplit, read_blend
 from src.probs import Truth, read_probs, read_truth
 from src.saved_thresholds import check_targets
@@ -27,7 +27,7 @@ def _is_policy(value: Any) -> bool:
 RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "confidence": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "family_wise": (lambda value: isinstance(value, bool), "true or false"),
-    "grid": (lambda value: is_number(value) and 0 <= value <= 0.5, "a number from 0 to 0.5"),
+    "grid": (lambda value: is_number(value) and (value == 0 or 1e-5 <= value <= 0.5), "0, or a step from 1e-5 to 0.5"),
     "uncertain": (_is_policy, "a list of policies"),
     "missing": (_is_policy, "a list of policies"),
     "resamples": (_is_whole, "a whole number from 0"),
@@ -62,6 +62,10 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     missing = [key for key in ("confidence", "family_wise", "grid", "classes", "recall") if key not in found]
     if missing or not ({"sources", "manifest_sha256"} & found.keys()):
         raise ValueError(f"{path} has no {(missing or ['manifest_sha256'])[0]!r}; run {SCRIPT} --overwrite")
+    if "sources" in found and not all(
+        isinstance(value, str) for pair in entry(found, "sources", dict, path=path).items() for value in pair
+    ):
+        raise ValueError(f"{path}: its sources are no paths with their digests; run {SCRIPT} --overwrite")
     settings = {key: found.get(key, defaults[key]) for key in RECORDED}
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(settings[key]):

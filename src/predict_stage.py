@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +18,16 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from src import heatmaps
-from src.artifacts import Manifest, is_number, read_json, read_manifest, sha256
+from src.artifacts import Manifest, entry, is_number, read_json, read_manifest, sha256
 from src.calibration import correct_probs
 from src.checkpoint import load_best
 from src.config import PredictConfig
 from src.dataset import eval_loader, on_device
 from src.distributed import world_size
 from src.ensemble import blend
-from src.image_files import ImageFiles, find_images, image_id
+from src.image_files import HEATMAP_SUFFIX, ImageFiles, find_images
 from src.models import ARCHITECTURES, CPU_STEP, Folded
-from src.prediction_table import PredictionTable, as_stored
+from src.prediction_table import PredictionTable, as_stored, image_id
 from src.saved_thresholds import SavedThresholds, read_thresholds
 from src.tables import format_table, plural
 from src.train_utils import pick_device
@@ -66,16 +67,15 @@ def predict_images(config: PredictConfig) -> int:
         raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
     if config.append and config.overwrite:
         raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
-    if config.heatmaps and config.heatmaps.exists() and not config.heatmaps.is_dir():
-        raise ValueError(f"--heatmaps is {config.heatmaps}, a file; expected a folder")
+    if not any(map(os.path.lexists, config.images)):
+        raise ValueError(f"{config.images[0]} is not there; expected images or folders of images")
+    _check_heatmaps(config)
     device = pick_device(config.device)
     manifest = read_manifest(config.run_dir)
     members, origin = _load_members(config.run_dir, manifest, device)
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
-    if config.heatmaps:
-        config.heatmaps.mkdir(parents=True, exist_ok=True)
     found = find_images(config.images, skip=config.heatmaps)
     if os.path.abspath(config.out) in map(os.path.abspath, found):
         raise ValueError(f"--out {config.out} is one of the images; give the table another name")
@@ -86,6 +86,10 @@ def predict_images(config: PredictConfig) -> int:
         append=config.append,
         overwrite=config.overwrite,
     )
+    if config.heatmaps:
+        config.heatmaps.mkdir(parents=True, exist_ok=True)
+    for path in config.images:  # a folder that was empty, say; it may hold images now
+        table.forget(path)
     new = {path: fault for path, fault in found.items() if not table.has(path)}
     if len(new) < len(found):
         drawn = "; no heat maps are drawn of them, pass --overwrite for those of all" if config.heatmaps else ""
@@ -94,13 +98,31 @@ def predict_images(config: PredictConfig) -> int:
         for path in [path for path, fault in new.items() if fault]:
             table.add_fault(path, new.pop(path))
         _predict(config, list(new), members, thresholds, table, device)
-    finally:  # after an interrupt too
-        table.save()
+    except BaseException as error:  # an interrupt too
+        if any(map(table.has, found)):
+            table.save()
+            if isinstance(error, KeyboardInterrupt):
+                print(f"{config.out} holds what is done, go on with --append", file=sys.stderr)
+        raise
+    table.save()
     names = [table.id_of(path) for path in found]
     _print(table, names, thresholds)
     failed = sum(bool(table.fault(name)) for name in names)
     print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
     return int(failed > 0)
+
+
+def _check_heatmaps(config: PredictConfig) -> None:
+    """Raise ValueError where heat maps cannot be written, or would be written among the images."""
+    folder = config.heatmaps
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--heatmaps is {folder}, a file; expected a folder")
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"--heatmaps is {folder}, in which this user may not write; pass another folder")
+    if folder.exists() and any(path.exists() and path.samefile(folder) for path in config.images):
+        raise ValueError(f"--heatmaps is {folder}, which is to be searched for images; pass another folder")
 
 
 def _predict(
@@ -152,6 +174,8 @@ def _draw(
     images: what each member sees, uint8 [1, 1, S, S]; single [M, C] the members' probabilities, probs [C] the blend's.
     """
     flagged = np.flatnonzero(thresholds.flags(probs))
+    for member, name in itertools.product(members, thresholds.classes):  # those of other thresholds
+        (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
         heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=method)
@@ -168,10 +192,10 @@ def _draw(
 
 def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
     """File name of a heat map: readable, safe anywhere, and its own for each image and finding."""
-    digest = hashlib.sha256(f"{image_id(path)}\n{finding}".encode()).hexdigest()[:10]
+    digest = hashlib.sha256(f"{image_id(Path(os.path.abspath(path)))}\n{finding}".encode()).hexdigest()[:10]
     place = image_id(Path(*path.parts[-3:]).with_suffix(""))  # data sets name images by patient and study above them
     parts = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-60:].strip(".-") for text in (place, finding))
-    return "_".join((*parts, arch, digest)) + ".png"
+    return "_".join((*parts, arch, digest)) + HEATMAP_SUFFIX
 
 
 def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:
@@ -186,28 +210,28 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         )
     if not all(is_number(weight) and 0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
         raise ValueError(f"{folder / 'alpha.json'} has the weights {weights}; expected shares of 1; {again}")
-    for key in ("weights", "prior_correction"):
-        if key not in story:
-            raise ValueError(f"{folder / 'probs.json'} does not record {key}, as older versions did not; {again}")
+    if "weights" not in story:
+        raise ValueError(f"{folder / 'probs.json'} does not record weights, as older versions did not; {again}")
+    corrected = entry(story, "prior_correction", bool, path=folder / "probs.json")
     if story["weights"] != weights:
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
     if story.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder / 'probs.json'} is of another manifest than the run's; {again}")
     val = sha256(folder / "probs_val.csv")
-    if story.get("probs_sha256", {}).get("val") != val:
+    if entry(story, "probs_sha256", dict, path=folder / "probs.json").get("val") != val:
         raise ValueError(f"{folder / 'probs_val.csv'} is not the file that probs.json describes; {again}")
     members, digests = [], {}
-    recorded = dict(zip(names, story.get("checkpoint_sha256", ()), strict=False))
+    recorded = dict(zip(names, entry(story, "checkpoint_sha256", list, path=folder / "probs.json"), strict=False))
     for arch, weight in zip(names, weights, strict=True):
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         digests[arch] = sha256(run_dir / arch / "best.pt")
         if digests[arch] != recorded.get(arch):
             raise ValueError(f"{arch} was trained again since it was blended; test it again, then {again}")
-        pos_weight = np.array(checkpoint["pos_weight"]) if story["prior_correction"] else None
+        pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
         net = model.to(device).folded().eval()
         members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": val, "checkpoint_sha256": digests}
-    return members, origin | {"weights": weights, "prior_correction": story["prior_correction"]}
+    return members, origin | {"weights": weights, "prior_correction": corrected}
 
 
 def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:

@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from src.artifacts import atomic_path, read_json, write_json
-from src.image_files import image_id
 
 
 def as_stored(probs: np.ndarray) -> np.ndarray:
@@ -19,6 +19,11 @@ def as_stored(probs: np.ndarray) -> np.ndarray:
     Thresholds are chosen on such numbers, so only such a number is flagged where it is its threshold.
     """
     return np.char.mod("%.9g", probs.astype(np.float32)).astype(np.float64)
+
+
+def image_id(path: Path) -> str:
+    """The path as it was given, as text that a row of a CSV can hold."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")  # csv does not quote it
 
 
 class PredictionTable:
@@ -30,7 +35,10 @@ class PredictionTable:
         self.rows: dict[str, list[str]] = {}
         self.folder = os.getcwd()  # that the ids are relative to
         self._ids: dict[str, str] = {}  # by absolute path, whichever way it is spelled
-        self.saved: float | None = None  # when; None before the first time
+        self._story = path.with_name(path.name + ".json")
+        self._origin: dict[str, Any] = {}
+        self._owner = self._owner_on_disk()
+        self._saved: float | None = None  # when; None before the first time
         if len(set(self.header)) < len(self.header):
             raise ValueError("the run has a finding named as another column of the table; rename it")
 
@@ -40,10 +48,11 @@ class PredictionTable:
     ) -> "PredictionTable":
         """A new table, or with `append` the one that is there, if the same models and thresholds made it.
 
-        origin: what made it, as JSON reads it back. Raises ValueError where the table that is there was made by
-        something else, has other columns, or may not be replaced.
+        origin: what made it, as JSON reads it back. Nothing that is there is touched before `save`. Raises ValueError
+        where the table that is there was made by something else, has other columns, or may not be replaced.
         """
-        table, story = cls(path, classes), path.with_name(path.name + ".json")
+        table = cls(path, classes)
+        story = table._story
         if append and path.exists():
             if not story.exists():
                 raise ValueError(f"{story}, which says what made it, is gone; remove {path} or pass another --out")
@@ -53,13 +62,11 @@ class PredictionTable:
                 raise ValueError(f"{path} was made with other {', '.join(changed)}; pass --overwrite or another --out")
             table.folder = str(made_by.get("folder", table.folder))
             table._read()
-            return table
-        if path.exists() and not overwrite:
+        elif path.exists() and not overwrite:
             raise ValueError(f"{path} is already there; pass --append to go on with it, or --overwrite to replace it")
-        if (path.exists() or story.exists()) and not _is_story(story):
+        elif (path.exists() or story.exists()) and not _is_story(story):
             raise ValueError(f"{path} or {story} is there and was not made by predict.py; pass another --out")
-        path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
-        write_json(story, {**origin, "folder": table.folder})
+        table._origin = {**origin, "folder": table.folder}
         return table
 
     def id_of(self, path: Path) -> str:
@@ -99,16 +106,37 @@ class PredictionTable:
         return self.rows[image][-1]
 
     def save(self, *, every: float = 0.0) -> None:
-        """Rewrite the file, unless that happened less than `every` seconds ago."""
-        if every and self.saved is not None and time.monotonic() - self.saved < every:
+        """Rewrite the file, unless that happened less than `every` seconds ago.
+
+        Raises ValueError where another run writes it too.
+        """
+        if every and self._saved is not None and time.monotonic() - self._saved < every:
             return
+        if self._owner_on_disk() != self._owner:
+            raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
+        if self._saved is None:
+            self._owner = uuid.uuid4().hex
+            self.path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
+            write_json(self._story, {**self._origin, "owner": self._owner})
         with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows.values()])
-        self.saved = time.monotonic()
+        self._saved = time.monotonic()
+
+    def forget(self, path: Path) -> None:
+        """Drop the row of what could not be read."""
+        if self.rows.get(self.id_of(path), [""])[-1]:
+            del self.rows[self.id_of(path)]
+
+    def _owner_on_disk(self) -> str | None:
+        """Which run wrote the file last."""
+        try:
+            return read_json(self._story).get("owner")
+        except (ValueError, OSError):
+            return None
 
     def _read(self) -> None:
         try:
-            with open(self.path, encoding="utf-8", newline="") as stream:
+            with open(self.path, encoding="utf-8-sig", newline="") as stream:
                 header, *rows = list(csv.reader(stream)) or [[]]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a table of predict.py ({error}); pass another --out") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts import Manifest, read_json, read_table, sha256, write_table, writer_of
+from src.artifacts import Manifest, entry, read_json, read_table, sha256, write_table, writer_of
 from src.label_source import labels_of, patient_of, read_header, read_text_csv, require_columns
 from src.labels import apply_policy
 
@@ -111,7 +111,7 @@ def read_probs(path: Path) -> Probs:
     table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
-    ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip() for name in header[1:])
+    ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip(" ") for name in header[1:])
     _unique(ids, f"{path}: id")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
@@ -133,7 +133,7 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     origin = read_json(path.with_name("probs.json"))
     if origin.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{path} was made from another manifest than the run's; run {writer_of(path)} --overwrite")
-    if origin.get("probs_sha256", {}).get(split) != sha256(path):
+    if entry(origin, "probs_sha256", dict, path=path.with_name("probs.json")).get(split) != sha256(path):
         raise ValueError(f"{path} is not the file that probs.json describes; run {writer_of(path)} --overwrite")
     return read_probs(path)
 

@@ -112,9 +112,9 @@ def build_curves(
 
 
 def _on_grid(ranking: Ranking, step: float) -> Ranking:
-    steps = round(1 / step) if step > 0 else 0
+    steps = round(1 / step) if step >= 1e-5 else 0  # finer ones would only take memory
     if steps < 1 or abs(steps * step - 1) > 1e-9:
-        raise ValueError(f"grid step is {step}, expected a step that divides 1, such as 0.01")
+        raise ValueError(f"grid step is {step}, expected a step of at least 1e-5 that divides 1, such as 0.01")
     grid = np.arange(steps, -1, -1) / steps
     flagged = np.searchsorted(-ranking.thresholds, -grid, side="right")  # distinct scores >= each grid point
     return Ranking(grid, np.append(0, ranking.tp)[flagged], np.append(0, ranking.fp)[flagged])

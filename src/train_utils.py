@@ -74,7 +74,9 @@ def pick_device(name: str) -> torch.device:
         device = local_device(torch.device(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0][:200]}") from None
+    if device.type == "meta":
+        raise ValueError("--device meta computes nothing; expected auto, cpu, cuda, cuda:1, mps ...")
     return device
 
 

@@ -1,15 +1,15 @@
 """Image file -> uint8 [1, S, S]; augmentation and normalization of whole batches."""
 
-import contextlib
 import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
+
+from src.jpeg import decoded_jpeg
 
 # Mean and standard deviation of ImageNet's channels, on the 0-1 scale: what the pretrained weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -61,7 +61,7 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
         gray = _decoded(data, size)
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each decoder of Pillow raises its own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ImageError(f"image {path} cannot be read ({reason})", "run check_split.py --images open") from None
     return resized(gray, size).unsqueeze(0)
@@ -84,6 +84,8 @@ def resized(gray: torch.Tensor, size: int) -> torch.Tensor:
 def stretched(values: np.ndarray) -> torch.Tensor:
     """Numbers [H, W] from lowest to highest as 0 .. 255, zeros where they are all the same: uint8 [H, W]."""
     low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("some of its values are not finite")
     if low == high:
         return torch.zeros(values.shape, dtype=torch.uint8)
     stretched = np.subtract(values, low, dtype=np.float32)
@@ -152,9 +154,9 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
 
     Transparency is ignored.
     """
-    if data.startswith(b"\xff\xd8"):
-        with contextlib.suppress(ValueError):  # Pillow reads more kinds of JPEG, and says what is wrong with the rest
-            return _decoded_jpeg(data, size)
+    jpeg = decoded_jpeg(data, size)
+    if jpeg is not None:
+        return torch.from_numpy(jpeg)
     with Image.open(io.BytesIO(data)) as image:
         if image.format == "PNG" and image.tile and image.tile[0][3] in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
@@ -163,24 +165,6 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
         if image.mode == "P":
             image = image.convert("RGBA")  # straight to gray, Pillow warns of a transparent palette
         return torch.from_numpy(np.array(image if image.mode == "L" else image.convert("L")))
-
-
-def _decoded_jpeg(data: bytes, size: int) -> torch.Tensor:
-    """A JPEG's brightness, scaled down by 2, 4 or 8 in decoding where that leaves 5/4 of `size` or more: uint8 [H, W].
-
-    With Pillow's `draft` the pixels are the same; around them it does more. Raises ValueError where the file is damaged
-    or of a kind that has no brightness of its own (CMYK).
-    """
-    height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    if colors not in ("Gray", "YCbCr", "RGB"):
-        raise ValueError(f"a JPEG of {colors}")
-    scale = max(scale for scale in (1, 2, 4, 8) if scale == 1 or min(height, width) // scale >= size * 5 // 4)
-    least = {"min_height": -(-height // scale), "min_width": -(-width // scale), "min_factor": scale}
-    gray = simplejpeg.decode_jpeg(data, colorspace="GRAY", fastdct=False, **least)[..., 0]
-    if height % scale or width % scale:  # what fills up the last blocks is no part of the image
-        image, box = Image.fromarray(gray), (0, 0, width / scale, height / scale)
-        gray = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    return torch.from_numpy(gray)
 
 
 def _deep_color(data: bytes, packing: str) -> np.ndarray:

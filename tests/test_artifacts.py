@@ -34,7 +34,8 @@ def small_manifest(run_dir):
         }
     )
     context = pd.DataFrame({"image_id": table["image_id"], "sex": "", "age": [1.0, np.nan, 3.0], "study_order": 0})
-    write_manifest(run_dir, table, {"classes": CLASSES, "image_root": run_dir, "failed": []}, context)
+    meta = {"dataset": "csv", "split": "by patient", "classes": CLASSES, "image_root": run_dir, "failed": []}
+    write_manifest(run_dir, table, meta, context)
     return table
 
 
@@ -141,6 +142,15 @@ def test_a_manifest_changed_by_hand_is_refused(tmp_path):
     path = tmp_path / "manifest.csv"
     path.write_text(path.read_text().replace("val", "test"))
     with pytest.raises(ValueError, match="not the file that manifest.json describes"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["dataset", "classes", "failed"])
+def test_a_manifest_without_an_entry_is_refused(tmp_path, key):
+    small_manifest(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: None}))
+    with pytest.raises(ValueError, match=f"manifest.json: its {key} is None; .* run check_split.py --overwrite"):
         read_manifest(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from src.config import ResNetConfig, SplitConfig, ThresholdConfig, as_flags, option, parse, run
+from src.config import ResNetConfig, SplitConfig, ThresholdConfig, as_flags, option, parse
+from src.script import run
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,33 @@ def test_an_error_of_the_system_names_the_file_in_words(capsys, monkeypatch, tmp
     with pytest.raises(SystemExit):
         run((tmp_path / "gone.csv").read_bytes)
     assert capsys.readouterr().err.endswith(f"gone.csv cannot be read or written ({os.strerror(errno.ENOENT)})\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (RuntimeError("CUDA out of memory. Tried"), "lower --batch-size or --image-size"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "lower --workers or --batch-size"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_bug(error, advice, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 2 and advice in capsys.readouterr().err
+
+
+def test_a_script_runs_without_stderr_and_prints_any_name(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr("sys.stderr", None)
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: print("\udcff", file=sys.stdout) or print("progress", file=sys.stderr))
+    assert stop.value.code is None and "\\udcff" in capsys.readouterr().out
 
 
 def test_run_lets_a_bug_show_its_traceback(monkeypatch):

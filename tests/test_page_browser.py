@@ -193,6 +193,20 @@ def test_the_keyboard_alone_moves_keeps_and_saves(page):
     assert outline == "solid"
 
 
+def test_what_was_chosen_is_not_half_restored_on_the_way_back(page):
+    """Of Keep, the slider and a prevalence, the browser would restore the marks and not what they stand for."""
+    press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)
+    move(page, "recall", RECALLS.index(0.6))
+    page.get("about:blank")
+    page.back()
+    shown = (
+        "return [document.getElementById('recall').value, document.querySelector('.keep input').checked,"
+        " document.querySelectorAll('tr.kept').length, document.getElementById('recall-value').textContent]"
+    )
+    value, ticked, kept, text = page.execute_script(shown)
+    assert RECALLS[int(value)] == float(text) and ticked == bool(kept)
+
+
 def test_precision_at_another_prevalence_is_stage_6s(page, run, capsys):
     search(run, "--recall", "0.85", "--prevalence", "Edema=0.05")
     last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Edema")][-1]

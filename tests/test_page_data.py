@@ -208,6 +208,9 @@ def test_a_model_trained_again_since_the_blend_is_refused(copied):
         ({"confidence": None}, "its confidence is None; expected a number from 0"),
         ({"confidence": "0.8"}, "its confidence is '0.8'"),
         ({"grid": 0.7}, "its grid is 0.7; expected"),
+        ({"grid": 1e-9}, "its grid is 1e-09; expected"),
+        ({"sources": [1]}, r"its sources is \[1\]; expected a dict"),
+        ({"sources": {"a": 1}}, "its sources are no paths"),
         ({"seed": 1.5}, "its seed is 1.5; expected a whole number"),
         ({"uncertain": [1]}, r"its uncertain is \[1\]; expected a list"),
         ({"resamples": -5}, "its resamples is -5"),
@@ -230,6 +233,40 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
 def test_metrics_of_another_shape_are_refused(copied, content):
     (copied / "ensemble" / "metrics_test.json").write_text(content)
     with pytest.raises(ValueError, match="metrics_test.json is not what ensemble_alpha_search.py writes"):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("ensemble/probs.json", {"members_sha256": None}, "its members_sha256 is None; expected a dict"),
+        ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
+        ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
+        ("resnet50/probs.json", {"pos_weight": None}, "its pos_weight is None"),
+        ("resnet50/probs.json", {"prior_correction": None}, "its prior_correction is None; expected a bool"),
+        ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
+    ],
+)
+def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):
+    path = copied / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "match"),
+    [
+        ("ensemble/thresholds_recall_0.85.csv", "test_precision", "precision", "has no column 'test_precision'"),
+        ("ensemble/alpha_search.csv", "auprc", "aucpr", "has no column 'auprc'"),
+        ("resnet50/history.csv", "1,0.6", ",0.6", "has no epochs, or rows without one"),
+    ],
+)
+def test_a_table_that_no_stage_writes_is_refused(copied, file, old, new, match):
+    path = copied / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=match):
         report.main(["--run-dir", str(copied)])
 
 

@@ -17,9 +17,9 @@ import predict
 from src import image_files
 from src.artifacts import read_manifest
 from src.heatmaps import SIDE
-from src.image_files import find_images, image_id
+from src.image_files import find_images
 from src.predict_stage import Member, heatmap_name
-from src.prediction_table import PredictionTable, as_stored
+from src.prediction_table import PredictionTable, as_stored, image_id
 from src.probs import read_probs, write_probs
 from tests.page_runs import random_run
 from tests.trees import write_image
@@ -405,6 +405,9 @@ def test_an_operating_point_that_no_stage_writes_is_refused(run_dir, images, tmp
         ("probs.json", {"manifest_sha256": "0"}, "another manifest"),
         ("probs.json", {"probs_sha256": {}}, "not the file that probs.json describes"),
         ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
+        ("probs.json", {"checkpoint_sha256": None}, "its checkpoint_sha256 is None; expected a list"),
+        ("probs.json", {"probs_sha256": None}, "its probs_sha256 is None; expected a dict"),
+        ("probs.json", {"prior_correction": "false"}, "its prior_correction is 'false'; expected a bool"),
         ("alpha.json", {"members": ["a", "b"]}, "blends"),
         ("alpha.json", {"weights": [0.2, 0.3, 0.5]}, "expected one weight for each"),
         ("alpha.json", {"weights": [0.25, 0.75]}, "not what the probabilities beside it were blended by"),
@@ -481,6 +484,101 @@ def test_folders_behind_links_are_followed_once(tmp_path):
     shutil.rmtree(tmp_path / "near" / "c")
     (tmp_path / "near" / "a2").unlink()
     assert find_images([tmp_path / "near"], skip=tmp_path / "far")[tmp_path / "near"]  # it says that there is none
+
+
+def test_what_cannot_be_done_leaves_the_old_table(run_dir, images, tmp_path, monkeypatch):
+    out = tmp_path / "p.csv"
+    run(run_dir, images, out=out)
+    before = out.read_bytes()
+    refused(
+        run_dir, tmp_path / "imgaes", "--overwrite", out=out, match="imgaes is not there; expected images or folders"
+    )
+    refused(run_dir, images, "--overwrite", "--heatmaps", images, out=out, match="which is to be searched for images")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_files, "read_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(run_dir, images, "--overwrite", out=out)
+    assert out.read_bytes() == before
+    monkeypatch.undo()
+    assert run(run_dir, images, "--append", out=out)[0] == 0
+
+
+def test_of_two_runs_that_write_one_table_one_is_told(tmp_path):
+    flags = {"origin": {"checkpoint_sha256": {}}, "append": True, "overwrite": False}
+    first, second = (PredictionTable.open(tmp_path / "p.csv", ["A"], **flags) for _ in range(2))
+    first.add(Path("1.png"), np.array([0.1]), np.array([False]))
+    first.save()
+    first.save()
+    second.add(Path("2.png"), np.array([0.1]), np.array([False]))
+    with pytest.raises(ValueError, match=r"another run of predict.py writes .*p\.csv"):
+        second.save()
+    third = PredictionTable.open(tmp_path / "p.csv", ["A"], **flags)
+    third.save()
+    with pytest.raises(ValueError, match="another run"):
+        first.save()
+    assert list(third.rows) == ["1.png"]
+
+
+def test_heat_maps_are_no_radiographs_and_go_with_their_flags(run_dir, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    heat = tmp_path / "in" / "heat"
+    _, rows = run(run_dir, tmp_path / "in", "--heatmaps", heat, out=tmp_path / "p.csv")
+    flags = int(rows[str(tmp_path / "in" / "a.png")]["flags"])
+    assert flags and len(list(heat.iterdir())) == 2 * flags
+    _, rows = run(run_dir, tmp_path / "in", "--append", out=tmp_path / "p.csv")
+    assert len(rows) == 1
+    content = json.loads((run_dir / "ensemble" / "thresholds.json").read_text())
+    for point in content["recall"]["0.85"].values():
+        point |= {"threshold": 1.0, "status": "ok", "positives_needed": 0}
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    never = ("--overwrite", "--heatmaps", heat, "--thresholds", tmp_path / "t.json")
+    _, rows = run(run_dir, tmp_path / "in", *never, out=tmp_path / "p.csv")
+    assert rows[str(tmp_path / "in" / "a.png")]["flags"] == "0" and not list(heat.iterdir())
+
+
+def test_a_heat_map_is_of_the_image_and_not_of_how_its_path_is_typed(tmp_path, monkeypatch):
+    names = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        names.append(heatmap_name(Path("1.png"), finding="Edema", arch="resnet50"))
+    assert names[0] != names[1]
+
+
+def test_a_file_that_may_be_dicom_and_cannot_be_looked_into_gets_a_row(tmp_path, monkeypatch):
+    for name in ("IM0001", "notes"):
+        (tmp_path / name).write_text("text")
+
+    def denied(path):
+        if path.name == "IM0001":
+            raise PermissionError(13, "Permission denied", str(path))
+        return False
+
+    monkeypatch.setattr(image_files, "is_dicom", denied)
+    assert list(find_images([tmp_path])) == [tmp_path / "IM0001"]
+
+
+def test_a_folder_that_was_empty_loses_its_row_when_it_holds_images(run_dir, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    status, rows = run(run_dir, folder, out=tmp_path / "p.csv")
+    assert status == 1 and list(rows) == [str(folder)]
+    write_image(folder / "a.png")
+    status, rows = run(run_dir, folder, "--append", out=tmp_path / "p.csv")
+    assert status == 0 and list(rows) == [str(folder / "a.png")]
+
+
+def test_a_table_survives_odd_names_and_an_editor(run_dir, tmp_path):
+    write_image(tmp_path / "a\rb.png")
+    _, rows = run(run_dir, tmp_path / "a\rb.png", out=tmp_path / "p.csv")
+    assert list(rows) == [f"{tmp_path}/a\\rb.png"] and len(pd.read_csv(tmp_path / "p.csv")) == 1
+    (tmp_path / "p.csv").write_text((tmp_path / "p.csv").read_text(), encoding="utf-8-sig")
+    write_image(tmp_path / "c.png")
+    status, _ = run(run_dir, tmp_path / "a\rb.png", tmp_path / "c.png", "--append", out=tmp_path / "p.csv")
+    assert status == 0 and len(pd.read_csv(tmp_path / "p.csv")) == 2
 
 
 def test_files_that_are_not_its_own_are_left_alone(run_dir, tmp_path):

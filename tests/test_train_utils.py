@@ -170,6 +170,11 @@ def test_without_any_score_the_latest_epoch_is_the_one_to_keep():
     assert [stopping.step(s) for s in (math.nan, math.nan, 0.1, math.nan)] == [True, True, True, False]
 
 
+def test_a_device_that_computes_nothing_is_refused():
+    with pytest.raises(ValueError, match="--device meta computes nothing"):
+        pick_device("meta")
+
+
 @pytest.mark.parametrize(
     ("arch", "device", "capabilities", "expected"),
     [

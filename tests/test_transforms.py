@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from src.transforms import IMAGENET_MEAN, IMAGENET_STD, AccessError, draw_augmentation, prepare, read_image, resized
+from src.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    AccessError,
+    ImageError,
+    draw_augmentation,
+    prepare,
+    read_image,
+    resized,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
@@ -160,6 +169,42 @@ def test_unreadable_files_are_named(tmp_path):
         again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a reader's process
         assert str(again) == f"{again.reason}; {again.args[1]}" == str(caught.value)
         assert "check_split" in str(again) and "check_split" not in again.reason
+
+
+def damaged(data, *, at, count):
+    """A file's bytes with `count` zeros over what stood there."""
+    return data[:at] + bytes(count) + data[at + count :]
+
+
+def test_a_jpeg_that_lost_pixels_is_refused_though_pillow_makes_them_up(tmp_path):
+    save(tmp_path / "a.jpg", picture(600, 500), quality=90)
+    data = (tmp_path / "a.jpg").read_bytes()
+    for at in (len(data) // 3, len(data) // 2):
+        (tmp_path / "b.jpg").write_bytes(damaged(data, at=at, count=len(data) // 8))
+        with Image.open(tmp_path / "b.jpg") as image:
+            image.load()  # without a word
+        with pytest.raises(ImageError, match=r"b\.jpg cannot be read \(.*Corrupt JPEG data"):
+            read_image(tmp_path / "b.jpg", size=64)
+
+
+def test_a_jpeg_with_bytes_too_many_between_its_segments_is_read(tmp_path):
+    save(tmp_path / "a.jpg", picture(80, 60), quality=90)
+    data = (tmp_path / "a.jpg").read_bytes()
+    scan = data.index(b"\xff\xda")
+    (tmp_path / "b.jpg").write_bytes(data[:scan] + b"\0\0\0" + data[scan:])
+    assert torch.equal(read_image(tmp_path / "a.jpg", size=32), read_image(tmp_path / "b.jpg", size=32))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a decoder's own"), NotImplementedError(), TypeError("tags")])
+def test_whatever_a_decoder_raises_is_of_one_image(tmp_path, monkeypatch, error):
+    save(tmp_path / "a.png", picture(40, 40))
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(ImageError, match=r"a\.png cannot be read"):
+        read_image(tmp_path / "a.png", size=32)
 
 
 def test_what_the_system_does_not_open_is_told_from_what_is_no_image(tmp_path):

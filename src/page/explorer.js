@@ -184,7 +184,7 @@ function buildRow(finding, c, explorer, state, show) {
   const there = element("output", {});
   cells.there.append(prevalenceField(finding, c, explorer, state, show), there);
   const kept = element("span", { class: "muted" });
-  const box = element("input", { type: "checkbox", "aria-label": `Keep ${finding.name} at its target` });
+  const box = element("input", { type: "checkbox", autocomplete: "off", "aria-label": `Keep ${finding.name} at its target` });
   box.addEventListener("change", () => {
     if (box.checked) state.kept.set(c, choiceOf(state, c));
     else state.kept.delete(c);
@@ -197,7 +197,7 @@ function buildRow(finding, c, explorer, state, show) {
 function prevalenceField(finding, c, explorer, state, show) {
   const here = prevalenceOf(finding);
   const field = element("input", {
-    type: "number", min: 0, max: 1, step: 0.001, inputmode: "decimal",
+    type: "number", autocomplete: "off", min: 0, max: 1, step: 0.001, inputmode: "decimal",
     placeholder: fixed(here),
     "aria-label": `Prevalence of ${finding.name}, a share; in ${explorer.judged} it is ${fixed(here)}`,
   });

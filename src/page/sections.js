@@ -175,7 +175,7 @@ const RELIABILITY_LOOKS = {
 };
 
 function reliabilitySection(groups, explorer) {
-  const choice = element("select", { id: "reliability-of" }, ...groups.map(({ name }) => element("option", {}, name)));
+  const choice = element("select", { id: "reliability-of", autocomplete: "off" }, ...groups.map(({ name }) => element("option", {}, name)));
   const label = element("label", { for: "reliability-of" }, "Probabilities of ");
   const key = element("p", { class: "legend" });
   const panels = element("div", { class: "panels" });
