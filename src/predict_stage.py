@@ -61,15 +61,7 @@ class Member:
 
 def predict_images(config: PredictConfig) -> int:
     """Write one row per image, print a short table; returns the exit status, 1 where an image could not be read."""
-    if world_size() > 1:
-        raise ValueError("predict.py runs in one process; start it without torchrun")
-    if config.out.suffix.lower() != ".csv" or config.out.is_dir():
-        raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
-    if config.append and config.overwrite:
-        raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
-    if not any(map(os.path.lexists, config.images)):
-        raise ValueError(f"{config.images[0]} is not there; expected images or folders of images")
-    _check_heatmaps(config)
+    _check_arguments(config)
     device = pick_device(config.device)
     manifest = read_manifest(config.run_dir)
     members, origin = _load_members(config.run_dir, manifest, device)
@@ -79,15 +71,27 @@ def predict_images(config: PredictConfig) -> int:
     found = find_images(config.images, skip=config.heatmaps)
     if os.path.abspath(config.out) in map(os.path.abspath, found):
         raise ValueError(f"--out {config.out} is one of the images; give the table another name")
-    table = PredictionTable.open(
-        config.out,
-        manifest.classes,
-        origin=json.loads(json.dumps(origin)),
-        append=config.append,
-        overwrite=config.overwrite,
-    )
+    flags = {"append": config.append, "overwrite": config.overwrite}
+    table = PredictionTable.open(config.out, manifest.classes, origin=json.loads(json.dumps(origin)), **flags)
     if config.heatmaps:
         config.heatmaps.mkdir(parents=True, exist_ok=True)
+    _fill(config, table, found, members, thresholds, device)
+    names = [table.id_of(path) for path in found]
+    _print(table, names, thresholds)
+    failed = sum(bool(table.fault(name)) for name in names)
+    print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
+    return int(failed > 0)
+
+
+def _fill(
+    config: PredictConfig,
+    table: PredictionTable,
+    found: dict[Path, str],
+    members: list[Member],
+    thresholds: SavedThresholds,
+    device: torch.device,
+) -> None:
+    """Add what the table lacks of the images, and save it; of an interrupted run too, where there are results."""
     for path in config.images:  # a folder that was empty, say; it may hold images now
         table.forget(path)
     new = {path: fault for path, fault in found.items() if not table.has(path)}
@@ -98,18 +102,25 @@ def predict_images(config: PredictConfig) -> int:
         for path in [path for path, fault in new.items() if fault]:
             table.add_fault(path, new.pop(path))
         _predict(config, list(new), members, thresholds, table, device)
-    except BaseException as error:  # an interrupt too
+    except BaseException as error:
         if any(map(table.has, found)):
             table.save()
             if isinstance(error, KeyboardInterrupt):
                 print(f"{config.out} holds what is done, go on with --append", file=sys.stderr)
         raise
     table.save()
-    names = [table.id_of(path) for path in found]
-    _print(table, names, thresholds)
-    failed = sum(bool(table.fault(name)) for name in names)
-    print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
-    return int(failed > 0)
+
+
+def _check_arguments(config: PredictConfig) -> None:
+    if world_size() > 1:
+        raise ValueError("predict.py runs in one process; start it without torchrun")
+    if config.out.suffix.lower() != ".csv" or config.out.is_dir():
+        raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
+    if config.append and config.overwrite:
+        raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
+    if not any(map(os.path.lexists, config.images)):
+        raise ValueError(f"{config.images[0]} is not there; expected images or folders of images")
+    _check_heatmaps(config)
 
 
 def _check_heatmaps(config: PredictConfig) -> None:
