@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
 from src.evaluate import auroc, rank  # noqa: E402
-from src.heatmaps import METHODS, class_heat, enlarged  # noqa: E402
+from src.heatmaps import METHODS, best_heat, class_heat, enlarged  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
 from src.phantom import draw_view, simulate_patient  # noqa: E402
 from src.tables import format_table  # noqa: E402
@@ -66,7 +66,7 @@ def main() -> None:
         images = [prepare(read_image(path, size=side)[None], draws=None) for path in paths]
         with torch.no_grad():
             logits = torch.cat([layers(image.clone()) for image in tqdm(images, desc=arch, leave=False)]).numpy()
-        for method, cells in itertools.product(arguments.methods, arguments.cells or [None]):
+        for method, cells in itertools.product(arguments.methods, arguments.cells or best_heat(arch, side)[1:]):
             heats = heats_of(layers, images, drawn, columns, method=method, cells=cells)
             for name, column in columns.items():
                 shown = np.array([name in regions for regions in drawn])

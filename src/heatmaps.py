@@ -12,7 +12,10 @@ from torch import nn
 
 from src.artifacts import atomic_path
 
-CELLS, STRIDE = 14, 8  # least cells on a side of a heat map, in images that have so many of STRIDE px
+# Per architecture the method and the least cells on a side of a map that hit lesions best (benchmarks/README.md), in
+# images that have so many cells of STRIDE px.
+BEST = {"resnet50": ("grad-cam", 14), "efficientnet_b1": ("hires-cam", 28)}
+STRIDE = 8
 # What weights the cells of a feature map, of the gradient [1, K, h, w] of a logit over the maps.
 METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "grad-cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),  # Selvaraju et al. 2017, equation 1
@@ -22,17 +25,22 @@ METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
 
 
+def best_heat(arch: str, side: int) -> tuple[str, int]:
+    """Method and least cells for `class_heat` of images of `side` px."""
+    method, cells = BEST[arch]
+    return method, min(cells, -(-side // STRIDE))
+
+
 def class_heat(
-    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], method: str, cells: int | None = None
+    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], method: str, cells: int
 ) -> torch.Tensor:
     """Heat of each of `logits`, float32 [len(logits), h, w] on the CPU, 0 .. 1.
 
     layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. The feature maps of a layer, weighted as
     `method` (of METHODS) weights them, summed, and what is below 0 cut off; then divided by its maximum. All 0 where
-    nothing in the image speaks for the finding. The layer is the last whose maps have at least `cells` cells on a side;
-    by default 14, in small images fewer, of 8 px each. Raises ValueError where there is no such layer.
+    nothing in the image speaks for the finding. The layer is the last whose maps have at least `cells` cells on a
+    side. Raises ValueError where there is no such layer.
     """
-    cells = min(CELLS, -(-image.shape[-1] // STRIDE)) if cells is None else cells
     with torch.no_grad():
         features = [image]
         for layer in layers:

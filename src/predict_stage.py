@@ -189,12 +189,14 @@ def _draw(
         (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
-        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=method)
+        best, cells = heatmaps.best_heat(member.arch, member.image_size)
+        used = best if method == "auto" else method
+        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=used, cells=cells)
         for c, heat in zip(flagged, heats, strict=True):
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
                 threshold = "no threshold, flags all"
-            heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
+            heated = f"heat: {used}" if heat.any() else "nothing in the image speaks for it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
             caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
             target = folder / heatmap_name(path, finding=name, arch=member.arch)

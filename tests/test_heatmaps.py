@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks.pointing_game import score
-from src.heatmaps import METHODS, SIDE, class_heat, enlarged, overlay
+from src.heatmaps import METHODS, SIDE, best_heat, class_heat, enlarged, overlay
 from src.models import build_model
 
 
@@ -48,9 +48,9 @@ def image_with_spot(row, column):
     return image
 
 
-def peak(layers, image, **options):
+def peak(layers, image):
     """Row and column of the hottest pixel of the first logit's heat, at the size of the image."""
-    heat = enlarged(class_heat(layers, image, logits=[0], method="grad-cam", **options)[0], (64, 64), side=64)
+    heat = enlarged(class_heat(layers, image, logits=[0], method="grad-cam", cells=8)[0], (64, 64), side=64)
     return np.unravel_index(heat.argmax(), heat.shape)
 
 
@@ -93,10 +93,17 @@ def test_the_layer_is_the_last_with_cells_enough(tiny):
         class_heat(layers, image, cells=9, **options)
 
 
-@pytest.mark.parametrize(("side", "cells"), [(224, 14), (112, 14), (96, 12), (64, 8), (512, 16)])
-def test_small_images_have_fewer_cells_of_eight_pixels(side, cells):
+@pytest.mark.parametrize(
+    ("arch", "side", "cells"),
+    [
+        *(("resnet50", side, cells) for side, cells in ((512, 16), (224, 14), (112, 14), (96, 12), (64, 8))),
+        *(("efficientnet_b1", side, cells) for side, cells in ((512, 32), (224, 28), (112, 14), (96, 12), (64, 8))),
+    ],
+)
+def test_small_images_have_fewer_cells_of_eight_pixels(arch, side, cells):
     halving = nn.Sequential(*(nn.AvgPool2d(2) for _ in range(5)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    heat = class_heat(halving, torch.rand(1, 3, side, side), logits=[0], method="layer-cam")
+    method, least = best_heat(arch, side)
+    heat = class_heat(halving, torch.rand(1, 3, side, side), logits=[0], method=method, cells=least)
     assert heat.shape == (1, cells, cells)
 
 
@@ -113,7 +120,9 @@ def test_heat_leans_to_no_side_of_a_spot(detector):
     misses = []
     for place in places:
         heat = enlarged(
-            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam")[0], (64, 64), side=64
+            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam", cells=8)[0],
+            (64, 64),
+            side=64,
         )
         center = [(heat.sum(axis=axis) * pixels).sum() / heat.sum() for axis in (1, 0)]
         misses.append(np.subtract(center, place))
