@@ -125,7 +125,7 @@ def _write_run(folder, *, rows=ROWS, classes=CLASSES):
     table["study_id"] = table["patient_id"] + table["study_order"].astype(str)
     # The context goes by image id, not by position.
     context = table[["image_id", "sex", "age", "study_order"]][::-1]
-    meta = {"dataset": "csv", "image_root": "x", "classes": classes, "failed": []}
+    meta = {"dataset": "csv", "image_root": "x", "classes": classes, "split": "by patient", "failed": []}
     write_manifest(folder, table, meta, context)
 
 
