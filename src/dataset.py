@@ -188,6 +188,8 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 @atexit.register
 def _end_readers() -> None:
     """Python ends what is left of them with SIGTERM, and would wait for ever."""
+    if hasattr(signal, "SIGCHLD"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for an accident
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
