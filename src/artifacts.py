@@ -148,6 +148,15 @@ def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
     return table
 
 
+def read_stage_table(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
+    """`read_table` of a table that a stage left; raises ValueError where it lacks one of `columns`."""
+    table = read_table(path, **kwargs)
+    for name in columns:
+        if name not in table:
+            raise ValueError(f"{path} has no column {name!r}; run {writer_of(path)} --overwrite")
+    return table
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What stage 1 leaves: who is in which split, with which raw labels.

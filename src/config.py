@@ -244,6 +244,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, exit status 2."""
 
     def error(self, message: str) -> typing.NoReturn:
+        """Print the message and exit."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 

@@ -171,6 +171,7 @@ class _Compiled(nn.Module):
         self._frozen_part: list[Folded | None] = [None]  # a list, so that it is not registered
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, S, S] -> logits [B, C]."""
         frozen = self.model.frozen_part()
         if frozen is not self._frozen_part[0]:
             frozen.compile_layers()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts import read_table
+from src.artifacts import read_stage_table
 from src.evaluate import masked_metrics
 from src.judged import JudgedSplit
 from src.page_outcomes import bootstrap_outcomes, by_study, count_any, count_outcomes, count_studies
@@ -207,11 +207,10 @@ def _check(
     level, places = chosen_at
     for (key, named), r in zip(search.chosen.items(), places, strict=True):
         path = search.folder / f"thresholds_recall_{key}.csv"
-        table = read_table(path, dtype={"class": str}, keep_default_na=False,
-                           na_values={"test_precision": [""], "test_recall": [""]})  # fmt: skip
-        missing = [name for name in ("class", "test_precision", "test_recall") if tested and name not in table]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}; run {SCRIPT} --overwrite")
+        figures = ["test_precision", "test_recall"] if tested else []
+        blank = {name: [""] for name in figures}
+        options = {"dtype": {"class": str}, "keep_default_na": False, "na_values": blank}
+        table = read_stage_table(path, ["class", *figures], **options)
         for c, name in enumerate(search.classes):
             point = dataclasses.asdict(grids[c][level][r])
             theirs = named.get(name, {})

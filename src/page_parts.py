@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts import MODELS, SPLITS, Manifest, entry, read_json, read_table
+from src.artifacts import MODELS, SPLITS, Manifest, entry, read_json, read_stage_table, read_table
 from src.calibration import correct_probs, reliability
 from src.eda import ALL, STATES, count_states
 from src.judged import JudgedSplit
@@ -66,13 +66,10 @@ def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[s
         return absent(f"{model} was not trained in this run; {script} does.")
     if manifest is not None and read_json(folder / "config.json").get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder} was trained on another manifest than the run's; run {script} --overwrite")
-    table = read_table(folder / "history.csv")
-    missing = [column for column in HISTORY if column not in table]
-    if missing:
-        raise ValueError(f"{folder / 'history.csv'} has no column {missing[0]}; run {script} --overwrite")
-    numbers = table[list(HISTORY)].apply(pd.to_numeric, errors="coerce")
-    if table.empty or numbers["epoch"].isna().any():
-        raise ValueError(f"{folder / 'history.csv'} has no epochs, or rows without one; run {script} --overwrite")
+    table = read_stage_table(folder / "history.csv", HISTORY)[list(HISTORY)]
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    if table.empty or numbers["epoch"].isna().any() or (numbers.isna() & table.notna()).any(axis=None):
+        raise ValueError(f"{folder / 'history.csv'} has no epochs, or what is no number; run {script} --overwrite")
     score = numbers["val_auprc"]
     kept = int(table["epoch"][score.idxmax()]) if score.notna().any() else None
     return {"kept": kept, **{column: numbers[column].to_numpy() for column in HISTORY}}
@@ -122,12 +119,7 @@ def alpha_part(folder: Path) -> dict[str, Any]:
         return part
     if not (folder / "alpha_search.csv").exists():
         return part | {"gone": "Its scores over alpha are gone; ensemble_alpha_search.py --overwrite makes them again."}
-    table = read_table(folder / "alpha_search.csv")
-    missing = [name for name in ("alpha", "auprc", "auroc", "accuracy") if name not in table]
-    if missing:
-        raise ValueError(
-            f"{folder / 'alpha_search.csv'} has no column {missing[0]!r}; run ensemble_alpha_search.py --overwrite"
-        )
+    table = read_stage_table(folder / "alpha_search.csv", ("alpha", "auprc", "auroc", "accuracy"))
     return part | {"curve": {name: table[name].to_numpy() for name in table}}
 
 

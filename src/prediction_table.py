@@ -37,7 +37,7 @@ class PredictionTable:
         self._ids: dict[str, str] = {}  # by absolute path, whichever way it is spelled
         self._story = path.with_name(path.name + ".json")
         self._origin: dict[str, Any] = {}
-        self._owner = self._owner_on_disk()
+        self._owner = _left_by_a_run(self._story).get("owner")  # which run wrote it last
         self._saved: float | None = None  # when; None before the first time
         if len(set(self.header)) < len(self.header):
             raise ValueError("the run has a finding named as another column of the table; rename it")
@@ -64,7 +64,7 @@ class PredictionTable:
             table._read()
         elif path.exists() and not overwrite:
             raise ValueError(f"{path} is already there; pass --append to go on with it, or --overwrite to replace it")
-        elif (path.exists() or story.exists()) and not _is_story(story):
+        elif (path.exists() or story.exists()) and "checkpoint_sha256" not in _left_by_a_run(story):
             raise ValueError(f"{path} or {story} is there and was not made by predict.py; pass another --out")
         table._origin = {**origin, "folder": table.folder}
         return table
@@ -112,11 +112,12 @@ class PredictionTable:
         """
         if every and self._saved is not None and time.monotonic() - self._saved < every:
             return
-        if self._owner_on_disk() != self._owner:
+        if _left_by_a_run(self._story).get("owner") != self._owner:
             raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
         if self._saved is None:
             self._owner = uuid.uuid4().hex
-            self.path.unlink(missing_ok=True)  # first, lest --append takes its rows for those of other models
+            # First, lest --append takes its rows for those of other models; what a link leads to, and not the link.
+            Path(os.path.realpath(self.path)).unlink(missing_ok=True)
             write_json(self._story, {**self._origin, "owner": self._owner})
         with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows.values()])
@@ -126,13 +127,6 @@ class PredictionTable:
         """Drop the row of what could not be read."""
         if self.rows.get(self.id_of(path), [""])[-1]:
             del self.rows[self.id_of(path)]
-
-    def _owner_on_disk(self) -> str | None:
-        """Which run wrote the file last."""
-        try:
-            return read_json(self._story).get("owner")
-        except (ValueError, OSError):
-            return None
 
     def _read(self) -> None:
         try:
@@ -161,9 +155,9 @@ def _is_whole(row: list[str]) -> bool:
     return inside and set(flags) <= {"0", "1"} and number == str(flags.count("1"))
 
 
-def _is_story(path: Path) -> bool:
-    """Whether a file is what predict.py leaves beside its table."""
+def _left_by_a_run(path: Path) -> dict[str, Any]:
+    """What predict.py left beside its table; nothing where that cannot be read."""
     try:
-        return "checkpoint_sha256" in read_json(path)
-    except ValueError:
-        return False
+        return read_json(path)
+    except (ValueError, OSError):
+        return {}

@@ -539,6 +539,15 @@ def test_heat_maps_are_no_radiographs_and_go_with_their_flags(run_dir, tmp_path)
     assert rows[str(tmp_path / "in" / "a.png")]["flags"] == "0" and not list(heat.iterdir())
 
 
+def test_a_link_as_out_stays_one(run_dir, images, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "far" / "p.csv")
+    for flags in ((), ("--append",), ("--overwrite",)):
+        status, rows = run(run_dir, images / "0.png", *flags, out=tmp_path / "link.csv")
+        assert status == 0 and len(rows) == 1
+        assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "far" / "p.csv").is_file()
+
+
 def test_a_heat_map_is_of_the_image_and_not_of_how_its_path_is_typed(tmp_path, monkeypatch):
     names = []
     for folder in ("a", "b"):
