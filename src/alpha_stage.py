@@ -13,7 +13,7 @@ from src.calibration import correct_probs
 from src.config import AlphaConfig
 from src.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
 from src.evaluate import masked_metrics
-from src.probs import Truth, View, read_probs, read_stage_probs, read_truth, write_probs
+from src.probs import Truth, View, as_stored, read_probs, read_stage_probs, read_truth, write_probs
 from src.report import two_views
 from src.tables import format_table, undefined_note, with_interval
 
@@ -45,16 +45,16 @@ def search_alpha(config: AlphaConfig) -> None:
     weights = choose(config, members.names, members.stacks["val"], views["val"])
     choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
     choice["alpha"] = weights[0] if len(weights) == 2 else None
-    for split, stack in members.stacks.items():
+    blended = {split: as_stored(blend(stack, weights)) for split, stack in members.stacks.items()}
+    for split, probs in blended.items():
         truth = members.truths[split]
-        write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=blend(stack, weights))
+        write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=probs)
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
     write_json(folder / "probs.json", members.origin | {"probs_sha256": digests, "weights": weights})
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
     _compare(config, members, weights, views, split)
-    judged = blend(members.stacks[split], weights)
-    metrics = two_views(judged, views[split], resamples=config.resamples, seed=config.seed)
+    metrics = two_views(blended[split], views[split], resamples=config.resamples, seed=config.seed)
     write_json(folder / f"metrics_{split}.json", metrics)
     print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
 
@@ -165,7 +165,7 @@ def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarr
 def _compare(config: AlphaConfig, members: Members, weights: list[float], views: dict[str, View], split: str) -> None:
     """Print members and ensemble side by side, and paired differences."""
     stack, view = members.stacks[split], views[split]
-    candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: blend(stack, weights)}
+    candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: as_stored(blend(stack, weights))}
     if members.raw_test is not None and split == "test":
         candidates[RAW] = blend(members.raw_test, weights)
     candidates[MEAN] = stack.mean(axis=0)

@@ -8,8 +8,8 @@ ROUNDS = 50  # of forward selection: weights in steps of 1/50 at the finest
 
 
 def blend(members: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Weighted mean of the members' probabilities [M, N, C]: float32 [N, C], as files hold it, ties included."""
-    return np.einsum("m,mnc->nc", np.asarray(weights, np.float64), members).astype(np.float32)
+    """Weighted mean of the members' probabilities [M, N, C]: float64 [N, C]."""
+    return np.einsum("m,mnc->nc", np.asarray(weights, np.float64), members)
 
 
 def alpha_grid(step: float) -> np.ndarray:

@@ -27,7 +27,8 @@ from src.distributed import world_size
 from src.ensemble import blend
 from src.image_files import HEATMAP_SUFFIX, ImageFiles, find_images
 from src.models import ARCHITECTURES, CPU_STEP, Folded
-from src.prediction_table import PredictionTable, as_stored, image_id
+from src.prediction_table import PredictionTable, image_id
+from src.probs import as_stored
 from src.saved_thresholds import SavedThresholds, read_thresholds
 from src.tables import format_table, plural
 from src.train_utils import pick_device

@@ -13,14 +13,6 @@ import numpy as np
 from src.artifacts import atomic_path, read_json, write_json
 
 
-def as_stored(probs: np.ndarray) -> np.ndarray:
-    """Probabilities as they come back from a stage's file: a float32 in nine digits, read as float64.
-
-    Thresholds are chosen on such numbers, so only such a number is flagged where it is its threshold.
-    """
-    return np.char.mod("%.9g", probs.astype(np.float32)).astype(np.float64)
-
-
 def image_id(path: Path) -> str:
     """The path as it was given, as text that a row of a CSV can hold."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")  # csv does not quote it

@@ -91,6 +91,15 @@ class Probs:
         return self.values[np.ix_(rows, columns)]
 
 
+def as_stored(probs: np.ndarray) -> np.ndarray:
+    """Probabilities as they come back from a probability file: rounded to nine significant digits, float64.
+
+    Thresholds are chosen on such numbers and metrics computed from them, so that a probability equal to its
+    threshold is flagged wherever it is computed. A float32 would round every logit above 17 to exactly 1.
+    """
+    return np.char.mod("%.9g", np.asarray(probs, np.float64)).astype(np.float64)
+
+
 def write_probs(path: Path, *, ids: Sequence[str], classes: Sequence[str], values: np.ndarray) -> None:
     """Write `image_id` and one column of probabilities per class."""
     table = pd.DataFrame(values, columns=list(classes))
@@ -108,7 +117,9 @@ def read_probs(path: Path) -> Probs:
     header = _header(path)
     if not header[0]:
         raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-    table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
+    table = read_table(
+        path, dtype={header[0]: str}, keep_default_na=False, index_col=False, float_precision="round_trip"
+    )
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
     ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip(" ") for name in header[1:])

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -31,7 +30,7 @@ from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit, predict
 from src.labels import apply_policy
 from src.models import build_model, compile_for_training
-from src.probs import Truth, View, write_probs
+from src.probs import Truth, View, as_stored, write_probs
 from src.report import calibration_before_and_after, print_scores, reliability_curves, two_views
 from src.train_utils import (
     bfloat16_is_faster,
@@ -333,7 +332,7 @@ def _evaluate(
     loss = masked_bce(logits, targets=targets, mask=mask, pos_weight=torch.tensor(pos_weight)).item()
     raw = logits.double().sigmoid().numpy()
     corrected = correct_probs(raw, pos_weight=pos_weight)
-    probs = (corrected if config.prior_correction else raw).astype(np.float32)  # what the file holds, ties included
+    probs = as_stored(corrected if config.prior_correction else raw)
     metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
     calibration = calibration_before_and_after(raw, corrected, view)
     metrics |= {"loss": loss, "calibration": calibration}

@@ -19,8 +19,8 @@ from src.artifacts import read_manifest
 from src.heatmaps import SIDE
 from src.image_files import find_images
 from src.predict_stage import Member, heatmap_name
-from src.prediction_table import PredictionTable, as_stored, image_id
-from src.probs import read_probs, write_probs
+from src.prediction_table import PredictionTable, image_id
+from src.probs import as_stored, read_probs, write_probs
 from tests.page_runs import random_run
 from tests.trees import write_image
 
@@ -91,7 +91,7 @@ def test_probabilities_are_the_numbers_that_a_stages_file_gives_back(tmp_path):
     rng = np.random.default_rng(0)
     probs = 10.0 ** rng.uniform(-12, 0, (5000, 2))
     ids = [f"{row}.png" for row in range(len(probs))]
-    write_probs(tmp_path / "probs.csv", ids=ids, classes="AB", values=probs.astype(np.float32))
+    write_probs(tmp_path / "probs.csv", ids=ids, classes="AB", values=probs)
     stored = as_stored(probs)
     np.testing.assert_array_equal(stored, read_probs(tmp_path / "probs.csv").values)
     table = PredictionTable(tmp_path / "p.csv", "AB")

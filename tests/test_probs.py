@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.probs import read_probs, read_stage_probs, read_truth, write_probs
+from src.probs import as_stored, read_probs, read_stage_probs, read_truth, write_probs
 
 
 def write(path, text):
@@ -12,11 +12,19 @@ def write(path, text):
 
 
 def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
-    values = np.random.default_rng(0).random((3, 2)).astype(np.float32)
+    values = as_stored(np.random.default_rng(0).random((3, 2)))
     write_probs(tmp_path / "p.csv", ids=["a", "1", "NA"], classes=["X", "Y"], values=values)
     probs = read_probs(tmp_path / "p.csv")
     turned = probs.aligned(["NA", "a", "1"], ["Y", "X"])
-    np.testing.assert_array_equal(turned.astype(np.float32), values[[2, 0, 1]][:, [1, 0]])
+    np.testing.assert_array_equal(turned, values[[2, 0, 1]][:, [1, 0]])
+
+
+def test_large_logits_keep_their_order_in_the_file(tmp_path):
+    logits = np.array([-40.0, -17.5, 17.5, 18.0, 19.0, 20.0])  # from 17 on, a float32 sigmoid is exactly 1
+    write_probs(tmp_path / "p.csv", ids=list("abcdef"), classes=["X"], values=1 / (1 + np.exp(-logits[:, None])))
+    values = read_probs(tmp_path / "p.csv").values[:, 0]
+    assert (np.diff(values) > 0).all() and values[-1] < 1
+    np.testing.assert_allclose(np.log(values / (1 - values)), logits, atol=0.3)
 
 
 @pytest.mark.parametrize(
