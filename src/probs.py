@@ -117,9 +117,7 @@ def read_probs(path: Path) -> Probs:
     header = _header(path)
     if not header[0]:
         raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-    table = read_table(
-        path, dtype={header[0]: str}, keep_default_na=False, index_col=False, float_precision="round_trip"
-    )
+    table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
     if table.empty or len(header) < 2:
         raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
     ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip(" ") for name in header[1:])
