@@ -7,7 +7,7 @@ Example: python check_split.py --data data/demo --run-dir runs/default
 """
 
 from src.config import SplitConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = SplitConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = SplitConfig()
 def main(argv: list[str] | None = None) -> int:
     """Check the split the arguments describe."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.split_stage import check_split
+    from src.stages.split import check_split
 
     return check_split(config)
 

@@ -7,7 +7,7 @@ Example: python eda_labels.py --run-dir runs/chexpert
 """
 
 from src.config import EdaConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = EdaConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = EdaConfig()
 def main(argv: list[str] | None = None) -> None:
     """Describe the labels of the run the arguments name."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.eda_stage import describe
+    from src.stages.eda import describe
 
     describe(config)
 

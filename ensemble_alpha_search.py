@@ -8,7 +8,7 @@ Example: python ensemble_alpha_search.py --run-dir runs/default --step 0.1
 """
 
 from src.config import AlphaConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = AlphaConfig()
 
@@ -16,7 +16,7 @@ DEFAULTS = AlphaConfig()
 def main(argv: list[str] | None = None) -> None:
     """Blend as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.alpha_stage import search_alpha
+    from src.stages.blend import search_alpha
 
     search_alpha(config)
 

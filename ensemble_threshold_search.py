@@ -7,7 +7,7 @@ Example: python ensemble_threshold_search.py --run-dir runs/default --recall 0.8
 """
 
 from src.config import ThresholdConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = ThresholdConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = ThresholdConfig()
 def main(argv: list[str] | None = None) -> None:
     """Choose thresholds as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.threshold_stage import search_thresholds
+    from src.stages.thresholds import search_thresholds
 
     search_thresholds(config)
 

@@ -7,7 +7,7 @@ Example: python make_demo_data.py --patients 500 --seed 1
 """
 
 from src.config import DemoConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = DemoConfig()
 
@@ -15,8 +15,8 @@ DEFAULTS = DemoConfig()
 def main(argv: list[str] | None = None) -> None:
     """Draw the data set the arguments describe."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.phantom import count_labels, write_demo
-    from src.tables import format_table
+    from src.demo.dataset import count_labels, write_demo
+    from src.runtime.tables import format_table
 
     tables = write_demo(config.out, patients=config.patients, seed=config.seed, overwrite=config.overwrite)
     for split, table in tables.items():

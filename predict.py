@@ -10,7 +10,7 @@ Example: python predict.py --run-dir runs/default --recall 0.85 data/demo/valid 
 """
 
 from src.config import PredictConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = PredictConfig()
 
@@ -18,7 +18,7 @@ DEFAULTS = PredictConfig()
 def main(argv: list[str] | None = None) -> int:
     """Predict as the arguments say; returns the exit status."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.predict_stage import predict_images
+    from src.stages.predict import predict_images
 
     return predict_images(config)
 

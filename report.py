@@ -7,7 +7,7 @@ Example: python report.py --run-dir runs/default
 """
 
 from src.config import ReportConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = ReportConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = ReportConfig()
 def main(argv: list[str] | None = None) -> None:
     """Write the page as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.page_stage import write_report
+    from src.stages.report import write_report
 
     write_report(config)
 

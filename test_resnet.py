@@ -7,7 +7,7 @@ Example: python test_resnet.py --run-dir runs/default
 """
 
 from src.config import ScoreConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = ScoreConfig(arch="resnet50")
 
@@ -15,7 +15,7 @@ DEFAULTS = ScoreConfig(arch="resnet50")
 def main(argv: list[str] | None = None) -> None:
     """Test as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.stages import score
+    from src.stages.test import score
 
     score(config)
 

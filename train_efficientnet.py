@@ -7,7 +7,7 @@ Example: python train_efficientnet.py --run-dir runs/default --unfreeze-last-n-b
 """
 
 from src.config import EfficientNetConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = EfficientNetConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = EfficientNetConfig()
 def main(argv: list[str] | None = None) -> None:
     """Train as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.stages import train
+    from src.stages.train import train
 
     train(config)
 

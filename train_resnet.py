@@ -7,7 +7,7 @@ Example: python train_resnet.py --run-dir runs/default --unfreeze-from layer4
 """
 
 from src.config import ResNetConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = ResNetConfig()
 
@@ -15,7 +15,7 @@ DEFAULTS = ResNetConfig()
 def main(argv: list[str] | None = None) -> None:
     """Train as the arguments say."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.stages import train
+    from src.stages.train import train
 
     train(config)
 

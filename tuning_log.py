@@ -6,7 +6,7 @@ Example: python tuning_log.py runs/layer4 runs/layer3
 """
 
 from src.config import LogConfig, parse
-from src.script import run
+from src.runtime.script import run
 
 DEFAULTS = LogConfig()
 
@@ -14,7 +14,7 @@ DEFAULTS = LogConfig()
 def main(argv: list[str] | None = None) -> None:
     """Print the log of the run folders in the arguments."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.tuning import tuning_log
+    from src.stages.tuning_log import tuning_log
 
     print(tuning_log(config.runs))
 

@@ -2,8 +2,8 @@
 
 plain loop     Pillow's convert("RGB"); per image torchvision's Resize, RandomHorizontalFlip, RandomAffine, ColorJitter,
                ToTensor, Normalize; stacked
-first pass     src/transforms.py: read_image of every file, then prepare on the batch
-from cache     src/cache.py: read of a filled cache, then prepare on the batch
+first pass     src/images/decode.py: read_image of every file, then prepare on the batch
+from cache     src/images/cache.py: read of a filled cache, then prepare on the batch
 
 Makes gray JPEGs of CheXpert-small's and of MIMIC-CXR-JPG's size from the radiographs in --images, in a temporary
 folder, and loads them on one core: one thread, no workers, files in the system's cache. The plain loop and ours take
@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.cache import open_cache
-from src.transforms import IMAGENET_MEAN, IMAGENET_STD, draw_augmentation, prepare, read_image
+from src.images.cache import open_cache
+from src.images.decode import read_image
+from src.transforms import IMAGENET_MEAN, IMAGENET_STD, draw_augmentation, prepare
 
 SIDE = 224
 SIZES = {"CheXpert-small": (390, 320), "MIMIC-CXR-JPG": (2544, 3056)}  # width, height

@@ -32,12 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
+from src.demo.dataset import draw_view, simulate_patient  # noqa: E402
 from src.evaluate import auroc, rank  # noqa: E402
-from src.heatmaps import METHODS, best_heat, class_heat, enlarged  # noqa: E402
+from src.images.decode import read_image  # noqa: E402
+from src.images.heatmaps import METHODS, best_heat, class_heat, enlarged  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
-from src.phantom import draw_view, simulate_patient  # noqa: E402
-from src.tables import format_table  # noqa: E402
-from src.transforms import prepare, read_image  # noqa: E402
+from src.runtime.tables import format_table  # noqa: E402
+from src.transforms import prepare  # noqa: E402
 
 FINDINGS = ("Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices", "Cardiomegaly")
 HEADERS = ("Model", "Method", "Cells", "Finding", "AUROC", "Images", "Peak", "Chance", "Times", "Other", "Energy")

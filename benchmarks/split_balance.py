@@ -1,6 +1,6 @@
 """How evenly three ways of splitting by patient spread the findings of CheXpert's training labels.
 
-patient_split           src/split.py: every class's positives and negatives at once
+patient_split           src/labels/split.py: every class's positives and negatives at once
 random                  patients drawn at random
 StratifiedGroupKFold    scikit-learn's, 10 folds stratified on one class, Pleural Effusion = 1 against all
                         else; fold 0 is test, fold 1 is val; over fewer seeds, as it is slow
@@ -27,7 +27,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.split import balance_table, patient_split
+from src.labels.split import balance_table, patient_split
 
 FRACTIONS = {"val": 0.1, "test": 0.1}
 STRATIFIED_ON = "Pleural Effusion"

@@ -19,9 +19,9 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.bootstrap import bootstrap_metrics, resample
 from src.evaluate import masked_metrics
-from src.thresholds import build_curves, holding_rule, plain_rule
+from src.stats.bootstrap import bootstrap_metrics, resample
+from src.stats.thresholds import build_curves, holding_rule, plain_rule
 
 RECALLS, RESAMPLES, PEER_RESAMPLES, SEED = (0.85, 0.90), 1000, 10, 0
 

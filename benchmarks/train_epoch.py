@@ -37,9 +37,9 @@ from src.dataset import Batch, ImageDataset, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Progress, Run, Split, Task, train_one_epoch
 from src.models import build_model, compile_for_training
+from src.runtime.interrupts import Watch
 from src.train_utils import bfloat16_is_faster, build_optimizer, build_scheduler, masked_bce
 from src.transforms import IMAGENET_MEAN, IMAGENET_STD, prepare
-from src.watch import Watch
 
 UNFREEZE = {"resnet50": "layer3", "efficientnet_b1": 3}  # the training scripts' defaults
 CLASSES = tuple(f"finding {number}" for number in range(13))

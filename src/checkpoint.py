@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from src.artifacts import Manifest, atomic_path, writer_of
+from src.artifacts.io import atomic_path, writer_of
+from src.artifacts.manifest import Manifest
 from src.models import ChestNet, build_model
 
 BEST_KEYS = ("model", "classes", "image_size", "manifest_sha256", "pos_weight")

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.datasets_public import is_chexpert, is_mimic, is_nih, read_chexpert, read_mimic, read_nih
-from src.label_source import (
+from src.labels.files import (
     LabelSource,
     ages_of,
     choose_classes,
@@ -22,6 +21,7 @@ from src.label_source import (
     study_order,
     views_of,
 )
+from src.labels.public import is_chexpert, is_mimic, is_nih, read_chexpert, read_mimic, read_nih
 
 DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")
 PUBLIC = {"chexpert": (is_chexpert, read_chexpert), "mimic": (is_mimic, read_mimic), "nih": (is_nih, read_nih)}

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.cache import CachedImages, open_cache
-from src.distributed import rank, world_size
-from src.transforms import read_image
+from src.images.cache import CachedImages, open_cache
+from src.images.decode import read_image
+from src.runtime.distributed import rank, world_size
 
 
 class Batch(NamedTuple):

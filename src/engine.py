@@ -20,13 +20,23 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from src.dataset import Batch, derived_seed, generator, on_device, steps
-from src.distributed import combined, gathered, is_main, rank, share, share_buffers, total, without_exchange, world_size
 from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
 from src.models import ChestNet
+from src.runtime.distributed import (
+    combined,
+    gathered,
+    is_main,
+    rank,
+    share,
+    share_buffers,
+    total,
+    without_exchange,
+    world_size,
+)
+from src.runtime.interrupts import Watch
 from src.train_utils import masked_bce
 from src.transforms import draw_augmentation, prepare
-from src.watch import Watch
 
 MOST_UNREADABLE = 0.01  # share of the training images
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for

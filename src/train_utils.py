@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from src.distributed import local_device
+from src.runtime.distributed import local_device
 
 
 def masked_bce(

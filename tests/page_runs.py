@@ -11,9 +11,10 @@ import pandas as pd
 import check_split
 import ensemble_alpha_search
 import ensemble_threshold_search
-from src.artifacts import read_manifest, sha256, write_json, write_manifest, write_table
-from src.probs import Truth, View, write_probs
-from src.report import calibration_before_and_after, two_views
+from src.artifacts.io import sha256, write_json, write_table
+from src.artifacts.manifest import read_manifest, write_manifest
+from src.artifacts.probs import Truth, View, write_probs
+from src.stages.metric_tables import calibration_before_and_after, two_views
 from tests.trees import make_chexpert
 
 CLASSES = ("Edema", "Rare", "Common", "Never")

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from src.config import ResNetConfig, SplitConfig, ThresholdConfig, as_flags, option, parse
-from src.script import run
+from src.runtime.script import run
 
 
 @dataclass(frozen=True)

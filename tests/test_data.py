@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from src.data import read_dataset
-from src.datasets_public import CHEXPERT_CLASSES, NIH_CLASSES
-from src.label_source import patient_of, study_order
+from src.labels.files import patient_of, study_order
+from src.labels.public import CHEXPERT_CLASSES, NIH_CLASSES
 from tests.trees import (
     drop_column,
     drop_rows,

@@ -17,9 +17,9 @@ from torch import nn
 from src.dataset import EpochBatches, ImageDataset, derived_seed, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit, predict, train_one_epoch
+from src.runtime.interrupts import Watch
 from src.train_utils import build_optimizer, build_scheduler
 from src.transforms import prepare
-from src.watch import Watch
 
 CLASSES = ("bright", "left")
 SIZE = 32

@@ -14,7 +14,7 @@ from torch import nn
 
 from src.checkpoint import load_best, load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
-from src.labels import apply_policy
+from src.labels.policy import apply_policy
 from src.models import build_model
 from src.train_utils import bfloat16_is_faster, build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder

@@ -14,16 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from src.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    AccessError,
-    ImageError,
-    draw_augmentation,
-    prepare,
-    read_image,
-    resized,
-)
+from src.images.decode import AccessError, ImageError, read_image, resized
+from src.transforms import IMAGENET_MEAN, IMAGENET_STD, draw_augmentation, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
@@ -217,7 +209,7 @@ def test_what_the_system_does_not_open_is_told_from_what_is_no_image(tmp_path):
 def test_a_very_large_image_is_read_without_a_warning_and_one_beyond_reason_is_an_error(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(RAMP))  # 4,096 pixels
     code = (
-        "import sys; from pathlib import Path; from PIL import Image; from src.transforms import read_image\n"
+        "import sys; from pathlib import Path; from PIL import Image; from src.images.decode import read_image\n"
         "Image.MAX_IMAGE_PIXELS = int(sys.argv[2])\n"
         "try: read_image(Path(sys.argv[1]), size=8)\n"
         "except ValueError as error: print(error)"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from src.datasets_public import CHEXPERT_CLASSES, NIH_CLASSES
+from src.labels.public import CHEXPERT_CLASSES, NIH_CLASSES
 
 # CheXpert's own column order, which is not alphabetical.
 CHEXPERT_COLUMNS = (

@@ -1,0 +1,91 @@
+"""The manifest of stage 1: which image and patient is in which split, with which raw labels."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts.io import entry, read_json, read_table, sha256, write_json, write_table
+
+MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stage 1 leaves: who is in which split, with which raw labels.
+
+    `table` has the columns of `manifest.csv` (labels as float64, blank as NaN), `meta` is `manifest.json`.
+    """
+
+    table: pd.DataFrame
+    meta: dict[str, Any]
+    sha256: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the findings, in the order of every [.., C] array."""
+        return tuple(self.meta["classes"])
+
+    @property
+    def image_root(self) -> Path:
+        """Folder the image ids are relative to."""
+        return Path(self.meta["image_root"])
+
+    def image_paths(self) -> list[Path]:
+        """Where the image of each row lies."""
+        return [self.image_root / name for name in self.table["image_id"]]
+
+    def labels(self) -> np.ndarray:
+        """Raw labels [N, C] float64: 1, 0, -1 or NaN."""
+        return self.table[list(self.classes)].to_numpy(np.float64)
+
+    def part(self, split: str) -> "Manifest":
+        """The rows of one split; raises ValueError where there are none."""
+        rows = self.table[self.table["split"] == split].reset_index(drop=True)
+        if rows.empty:
+            raise ValueError(f"the manifest has no image in {split}; run check_split.py with other fractions")
+        return Manifest(rows, self.meta, self.sha256)
+
+
+def write_manifest(run_dir: Path, table: pd.DataFrame, meta: Mapping[str, Any], context: pd.DataFrame) -> None:
+    """Write `manifest.csv`, `context.csv` (sex, age, order of studies) and, last, `manifest.json`."""
+    columns = [*MANIFEST_COLUMNS, *meta["classes"]]
+    write_table(run_dir / "manifest.csv", table[columns])
+    write_table(run_dir / "context.csv", context)
+    write_json(run_dir / "manifest.json", {**meta, "manifest_sha256": sha256(run_dir / "manifest.csv")})
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """Read and check the manifest of a run; raises ValueError where it is missing or was changed by hand.
+
+    Warns of the checks that its split failed.
+    """
+    path = Path(run_dir) / "manifest.csv"
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run check_split.py --run-dir {run_dir} first")
+    meta = read_json(path.with_suffix(".json"))
+    digest = sha256(path)
+    if digest != meta.get("manifest_sha256"):
+        raise ValueError(
+            f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
+            f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
+        )
+    for key, kind in MANIFEST_ENTRIES.items():
+        entry(meta, key, kind, path=path.with_suffix(".json"))
+    if meta["failed"]:  # warned of at this line, whoever calls: Python shows it once
+        warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
+    texts = dict.fromkeys(MANIFEST_COLUMNS, str)
+    table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
+    return Manifest(table, meta, digest)
+
+
+def read_context(run_dir: Path) -> pd.DataFrame:
+    """Sex, age and order of studies per `image_id`, as stage 1 found them."""
+    texts = {"image_id": str, "sex": str}
+    return read_table(Path(run_dir) / "context.csv", dtype=texts, keep_default_na=False, na_values={"age": [""]})

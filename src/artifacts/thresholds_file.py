@@ -1,0 +1,141 @@
+"""The thresholds that flag: read from a thresholds.json of stage 6 or of the report, if it is of the run at hand."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artifacts.io import is_number, read_json
+
+AGAIN = "run ensemble_threshold_search.py --overwrite, or save it from the report again"
+
+
+@dataclass(frozen=True)
+class SavedThresholds:
+    """A threshold per class for one recall target: `values` [C] float64, 0 for a class of `needed`.
+
+    `targets` [C] are the recall targets of each class, `recall` or one above it that was chosen in the report.
+    `needed` has the classes without a feasible threshold, which flag all, with the positive patients they lack.
+    """
+
+    classes: tuple[str, ...]
+    recall: float
+    targets: tuple[float, ...]
+    values: np.ndarray
+    needed: dict[str, int]
+
+    def flags(self, probs: np.ndarray) -> np.ndarray:
+        """Whether probabilities [.., C], as files hold them, are at or above their thresholds: bool [.., C]."""
+        return probs >= self.values
+
+
+def read_thresholds(
+    path: Path, *, recall: float | None, classes: Sequence[str], origin: Mapping[str, Any]
+) -> SavedThresholds:
+    """The thresholds of one recall target, in the order of `classes`; `recall` None takes the only one there is.
+
+    origin: the digests that the file must record too. Raises ValueError where it is of another run or other classes,
+    has no such target (naming those it has), or an entry is not what stage 6 and the report write.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run ensemble_threshold_search.py, or save one from the report")
+    content = read_json(path)
+    for key in ("manifest_sha256", "probs_val_sha256"):
+        if content.get(key) != origin[key]:
+            what = "does not say" if key not in content else "says otherwise"
+            raise ValueError(f"{path} is not of this run: its {key} {what}; {AGAIN}")
+    if content.get("classes") != list(classes):
+        raise ValueError(f"{path} {_other(content.get('classes'), classes)}, as the run has them; {AGAIN}")
+    by_target = check_targets(path, content)
+    target = _choose(path, list(by_target), recall)
+    points = by_target[target]
+    needed = {name: points[name]["positives_needed"] for name in classes if points[name]["status"] == "infeasible"}
+    values = [0.0 if name in needed else float(points[name]["threshold"]) for name in classes]
+    chosen = _chosen(path, content.get("report", {}), classes)
+    targets = tuple(chosen.get(name, target) for name in classes)
+    return SavedThresholds(tuple(classes), target, targets, np.array(values), needed)
+
+
+def check_targets(path: Path, content: Mapping[str, Any]) -> dict[float, dict[str, dict[str, Any]]]:
+    """The operating points of a thresholds.json by recall target and class.
+
+    Raises ValueError where they are not what stage 6 and the report write.
+    """
+    classes, targets = content.get("classes"), content.get("recall")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: its classes are {classes!r}; expected a list of names; {AGAIN}")
+    if not isinstance(targets, dict) or not targets:
+        raise ValueError(f"{path} has no thresholds for any recall; {AGAIN}")
+    by_target: dict[float, dict[str, dict[str, Any]]] = {}
+    for key, points in targets.items():
+        target = _as_target(key)
+        if target is None or target in by_target:
+            expected = "a number above 0 and up to 1" if target is None else "each target once"
+            raise ValueError(f"{path} has thresholds for recall {key!r}; expected {expected}; {AGAIN}")
+        if not isinstance(points, dict) or set(points) != set(classes):
+            raise ValueError(f"{path}: recall {key} {_other(points, classes)}; {AGAIN}")
+        for name in classes:
+            _check_point(path, name, points[name])
+        by_target[target] = points
+    return by_target
+
+
+def _as_target(key: str) -> float | None:
+    try:
+        value = float(key)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
+
+
+def _choose(path: Path, targets: Sequence[float], recall: float | None) -> float:
+    """The target that is asked for, or the only one."""
+    there = ", ".join(f"{target:g}" for target in targets)
+    if recall is None and len(targets) > 1:
+        raise ValueError(f"{path} has thresholds for recall {there}; pass --recall with one of them")
+    for target in targets:
+        if recall is None or math.isclose(target, recall, abs_tol=1e-9):
+            return target
+    raise ValueError(f"{path} has no thresholds for recall {recall:g}; it has {there}")
+
+
+def _check_point(path: Path, name: str, point: Any) -> None:
+    """Raise ValueError where an operating point lacks what a flag depends on, or has what no stage writes."""
+    entry = point if isinstance(point, dict) else {}
+    threshold, status, needed = (entry.get(key) for key in ("threshold", "status", "positives_needed"))
+    if not is_number(threshold) or not 0 <= threshold <= 1:
+        raise ValueError(f"{path}: the threshold of {name} is {threshold!r}; expected a number from 0 to 1; {AGAIN}")
+    if status not in ("ok", "infeasible"):
+        raise ValueError(f"{path}: the status of {name} is {status!r}; expected ok or infeasible; {AGAIN}")
+    if not is_number(needed) or needed != int(needed) or needed < 0 or (needed > 0) != (status == "infeasible"):
+        raise ValueError(
+            f"{path}: {name} is {status} and its positives_needed is {needed!r}; expected 0 where it is ok, else the "
+            f"number of positive patients it lacks; {AGAIN}"
+        )
+
+
+def _chosen(path: Path, report: Any, classes: Sequence[str]) -> dict[str, float]:
+    """The recall target of each class that was chosen in the report."""
+    chosen = report.get("chosen", {}) if isinstance(report, dict) else report
+    if not isinstance(chosen, dict):
+        raise ValueError(f"{path}: its 'report' is not what the report writes; {AGAIN}")
+    targets = {}
+    for name in filter(chosen.__contains__, classes):
+        value = chosen[name].get("recall") if isinstance(chosen[name], dict) else chosen[name]
+        if not is_number(value) or not 0 < value <= 1:
+            raise ValueError(f"{path}: the recall chosen for {name} is {value!r}; expected a number up to 1; {AGAIN}")
+        targets[name] = float(value)
+    return targets
+
+
+def _other(found: Any, classes: Sequence[str]) -> str:
+    """How the names in a list or an object differ from the classes."""
+    names = list(found) if isinstance(found, list | dict) else []
+    missing = [name for name in classes if name not in names]
+    extra = [name for name in names if name not in classes]
+    if missing:
+        return f"lacks the class {missing[0]!r}"
+    return f"has {extra[0]!r}, which is no class" if extra else "has the classes in another order"

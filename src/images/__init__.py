@@ -1,0 +1,1 @@
+"""Image files: decoding, DICOM, finding, caching, heat maps."""

@@ -1,0 +1,301 @@
+"""Decoded images on disk: one array of uint8 per size, filled on first use, shared by data sets, splits and runs.
+
+A cache folder has, for images of 224 px, `224.u8` (the images, one after the other), `224.sqlite` (the index: the place
+there of a file of this path, size and modification time, or why it cannot be read) and `224.lock`. Images and index
+only grow, and the index learns of images after they are on disk: whatever kills a process that fills the cache, what
+the index knows is right, and processes that read it meanwhile are not disturbed. Linux and macOS.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from src.images.decode import AccessError, access_error
+from src.images.workers import decoded
+from src.runtime.distributed import is_main
+
+FORMAT = 2  # to be raised when the index changes, or when `read_image` makes other pixels of a file
+COMMIT_SECONDS = 5.0  # of decoding, which a kill can cost
+STAT_THREADS = 32  # what takes long on a network drive is waiting
+COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"
+INDEX_BYTES = 400  # of an image in the index, rather too many than too few
+GB = 1e9
+
+
+class Key(NamedTuple):
+    """What a file is known by: absolute path, size in bytes, time of modification."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+
+
+class Entry(NamedTuple):
+    """What the index knows of a file: its place in the array or, with -1, why it cannot be read."""
+
+    place: int
+    fault: str
+
+
+class CachedImages:
+    """The images of a list of files, out of the cache; `open_cache` makes one.
+
+    Can be pickled and forked: every process opens the array for itself, at its first `read`.
+    """
+
+    def __init__(self, array: Path, *, size: int, places: np.ndarray, faults: Mapping[int, str]):
+        self.array = array
+        self.size = size
+        self.places = places  # [N] int64 by row, -1 where there is a fault
+        self.faults = dict(faults)  # by row
+        self._images: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_images": None}  # pickled, it would be a copy of the whole array
+
+    def read(self, rows: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+        """Images uint8 [B, 1, S, S] of these rows, zeros where there is a fault, and the fault or "" of each row."""
+        if self._images is None:
+            shape = (int(self.places.max(initial=-1)) + 1, self.size, self.size)
+            memory = np.memmap(self.array, np.uint8, mode="r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+            self._images = memory.view(np.ndarray)  # without memmap's own indexing, which is slower
+        places = self.places[np.asarray(rows, dtype=np.int64)]
+        readable = places >= 0
+        if readable.all():
+            images = self._images[places]
+        else:
+            images = np.zeros((len(places), self.size, self.size), np.uint8)
+            images[readable] = self._images[places[readable]]
+        return images[:, None], [self.faults.get(int(row), "") for row in rows]
+
+
+def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) -> CachedImages:
+    """The images of these files at `size` x `size` px, once those that the cache lacks are decoded into it.
+
+    `workers` processes decode; with 0 it is this one. What there is to decode is said on stderr first. A file that is
+    missing or may not be read is a fault for now, one that is no image until it changes. Where another process fills
+    the cache, it is waited for. Raises ValueError where the disk has no room (the cache then is what it was) or the
+    folder holds something else.
+    """
+    store = _Store(Path(folder), size)
+    keys = _keys(paths)
+    entries, denied = store.entries(), {}
+    if _lacking(keys, entries):
+        with store.lock():
+            entries = store.entries()  # whoever had the lock may have done the work
+            lacking = _lacking(keys, entries)
+            if lacking:
+                denied = _fill(store, lacking, entries, workers=workers)
+    places = np.full(len(keys), -1, np.int64)
+    faults = {}
+    for row, key in enumerate(keys):
+        entry = Entry(-1, key) if isinstance(key, str) else entries.get(key) or Entry(-1, denied[key])
+        places[row] = entry.place
+        if entry.fault:
+            faults[row] = entry.fault
+    return CachedImages(store.array, size=size, places=places, faults=faults)
+
+
+def _keys(paths: Sequence[Path]) -> list[Key | str]:
+    """The key of each file, or why it has none."""
+    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
+    keys = []
+    shown = {"unit": "file", "leave": False, "delay": 2, "disable": not is_main()}
+    bar = tqdm(total=len(paths), desc="looking at the image files", **shown)
+    with ThreadPoolExecutor(STAT_THREADS) as pool, bar:
+        for part in pool.map(lambda part: [_key(path) for path in part], parts):
+            keys += part
+            bar.update(len(part))
+    return keys
+
+
+def _key(path: Path) -> Key | str:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return str(access_error(path, error))
+    return Key(os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns)
+
+
+def _lacking(keys: Sequence[Key | str], entries: Mapping[Key, Entry]) -> list[Key]:
+    return [key for key in dict.fromkeys(keys) if not isinstance(key, str) and key not in entries]
+
+
+class _Store:
+    """The files of a cache for one size."""
+
+    def __init__(self, folder: Path, size: int):
+        self.folder = folder
+        self.size = size
+        self.image_bytes = size**2
+        self.array, self.index, self.lock_file = (folder / f"{size}.{end}" for end in ("u8", "sqlite", "lock"))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep all other processes from filling the cache. The lock dies with this process, not with its children."""
+        import fcntl  # not on Windows, where all else works
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.lock_file, "w") as handle:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                print(f"cache {self.folder}: waiting for another process that fills it", file=sys.stderr)
+                fcntl.lockf(handle, fcntl.LOCK_EX)
+            yield
+
+    def entries(self) -> dict[Key, Entry]:
+        """All that the index knows. Raises ValueError where it is of another format, or the array is too short."""
+        if not self.index.exists():
+            return {}
+        with self._connection() as connection:
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return {}  # killed, or interrupted here, before its first table
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found != FORMAT:
+                raise ValueError(f"cache index {self.index} has format {found}, expected {FORMAT}; {self._way_out()}")
+            rows = connection.execute("SELECT path, size, mtime_ns, place, fault FROM images")
+            entries = {Key(*row[:3]): Entry(*row[3:]) for row in rows}
+        expected = _end(entries) * self.image_bytes
+        length = self.array.stat().st_size if self.array.exists() else 0
+        if length < expected:
+            raise ValueError(f"{self.array} has {length:,} of the {expected:,} bytes of its index; {self._way_out()}")
+        return entries
+
+    def add(self, entries: Mapping[Key, Entry]) -> None:
+        """Let the index know of images that are on disk."""
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS images ({COLUMNS}) WITHOUT ROWID")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            rows = ((*key, *entry) for key, entry in entries.items())
+            connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", rows)
+            connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self.index, timeout=60, isolation_level=None)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+            raise ValueError(f"cache index {self.index} cannot be used ({error}); {self._way_out()}") from None
+
+    def _way_out(self) -> str:
+        return f"delete {self.folder}/{self.size}.* to fill it anew, or give another --cache"
+
+
+def _end(entries: Mapping[Key, Entry]) -> int:
+    """Places in the array that are taken."""
+    return max((entry.place for entry in entries.values()), default=-1) + 1
+
+
+def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, workers: int) -> dict[Key, str]:
+    """Decode files into the cache and add them to `entries`; returns those that could not be opened, with the reason.
+
+    What is decoded is kept, whatever ends this early.
+    """
+    end = _end(entries)
+    need = len(lacking) * store.image_bytes
+    plan = f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB"
+    print(plan, file=sys.stderr)  # of several processes, any may be the one that fills
+    try:
+        left_over = store.array.stat().st_size - end * store.image_bytes if store.array.exists() else 0
+        if shutil.disk_usage(store.folder).free + left_over < need + len(lacking) * INDEX_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with _Filling(store, entries, end=end, count=len(lacking)) as filling:
+            images = decoded([key.path for key in lacking], size=store.size, workers=workers)
+            with contextlib.closing(images), tqdm(total=len(lacking), desc="decoding", unit="image") as bar:
+                for key, image in zip(lacking, images, strict=True):
+                    filling.put(key, image)
+                    bar.update()
+            return filling.denied
+    except OSError as error:
+        free = shutil.disk_usage(store.folder).free
+        raise ValueError(
+            f"cache {store.folder} cannot be filled ({error.strerror}): {len(lacking):,} images of {store.size} px "
+            f"need {need / GB:.2f} GB, {free / GB:.2f} GB are free; make room, or give another --cache"
+        ) from None
+
+
+class _Filling:
+    """Room for `count` images at the end of the array, which they fill; room that is left is given back."""
+
+    def __init__(self, store: _Store, entries: dict[Key, Entry], *, end: int, count: int):
+        self.store = store
+        self.entries = entries
+        self.end = self.known = end  # places taken, and of these how many the index knows of
+        self.count = count
+        self.denied: dict[Key, str] = {}
+        self._new: dict[Key, Entry] = {}
+        self._committed = time.monotonic()
+
+    def __enter__(self) -> "_Filling":
+        self._fd = os.open(self.store.array, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if hasattr(os, "posix_fallocate"):  # not on macOS, where a full disk shows only later
+                each = self.store.image_bytes
+                os.posix_fallocate(self._fd, self.end * each, self.count * each)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            os.ftruncate(self._fd, self.end * self.store.image_bytes)  # on a full disk, room for the index
+            self._commit()
+        finally:
+            self._close()
+
+    def put(self, key: Key, image: np.ndarray | ValueError) -> None:
+        """Take in an image uint8 [1, S, S], or why there is none."""
+        if isinstance(image, AccessError):
+            self.denied[key] = str(image)
+        elif isinstance(image, ValueError):
+            self._new[key] = Entry(-1, str(image))
+        else:
+            self._write(image)
+            self.end += 1  # before the entry is made: Ctrl-C between the two costs a place, not an image
+            self._new[key] = Entry(self.end - 1, "")
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self._commit()
+
+    def _write(self, image: np.ndarray) -> None:
+        left, offset = memoryview(image).cast("B"), self.end * self.store.image_bytes
+        while left:  # the system may take a part only
+            written = os.pwrite(self._fd, left, offset)
+            left, offset = left[written:], offset + written
+
+    def _commit(self) -> None:
+        os.fsync(self._fd)
+        before, self.known = self.known, self.end  # first, so that Ctrl-C leaves room unused, not images cut off
+        try:
+            self.store.add(self._new)
+        except (OSError, ValueError):
+            self.known = before
+            raise
+        self.entries.update(self._new)
+        self._new = {}
+        self._committed = time.monotonic()
+
+    def _close(self) -> None:
+        try:
+            os.ftruncate(self._fd, self.known * self.store.image_bytes)
+        finally:
+            os.close(self._fd)

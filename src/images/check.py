@@ -1,0 +1,88 @@
+"""Checks of the image files of a split: which are missing, which cannot be read, which are the same."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from src.images.jpeg import decoded_jpeg
+
+SHOWN = 10  # groups of duplicates named; the rest is counted
+EXPECTED_MODES = {"L", "LA", "RGB", "RGBA", "P", "PA", "1", "I", "I;16", "I;16B", "I;16L"}
+
+
+@dataclass(frozen=True)
+class ImageFault:
+    """An image that cannot be used, and why."""
+
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """What reading an image whole showed: digests of its bytes and pixels, or the reason why it cannot be used."""
+
+    file_digest: str = ""
+    pixel_digest: str = ""
+    fault: str = ""
+
+
+def missing_images(root: Path, ids: Iterable[str]) -> list[ImageFault]:
+    """Images whose file is not there."""
+    return [ImageFault(name, "is not there") for name in ids if not (root / name).is_file()]
+
+
+def open_images(root: Path, ids: Sequence[str], *, workers: int) -> list[OpenedImage]:
+    """Decode every image whole, in parallel, with a progress bar; in the order of `ids`."""
+    with ProcessPoolExecutor(workers) as pool:
+        opened = pool.map(_open, [root / name for name in ids], chunksize=32)
+        return list(tqdm(opened, total=len(ids), desc="opening images", unit="image"))
+
+
+def faults(ids: Sequence[str], opened: Sequence[OpenedImage]) -> list[ImageFault]:
+    """The images that could not be used, with the reason."""
+    return [ImageFault(name, image.fault) for name, image in zip(ids, opened, strict=True) if image.fault]
+
+
+def duplicates(table: pd.DataFrame, opened: Sequence[OpenedImage]) -> list[str]:
+    """Images under two names in different splits whose bytes, or else whose pixels, are the same."""
+    seen = table[["image_id", "split"]].assign(
+        file=[image.file_digest for image in opened], pixels=[image.pixel_digest for image in opened]
+    )
+    seen = seen[seen["pixels"] != ""]
+    failed = []
+    for _, group in seen.groupby("pixels", sort=False):
+        if group["split"].nunique() > 1:
+            kind = "the same file" if group["file"].nunique() == 1 else "the same pixels"
+            names = ", ".join(f"{row.image_id} ({row.split})" for row in group.itertuples())
+            failed.append(f"{kind} under {len(group)} names in different splits: {names}")
+    more = len(failed) - SHOWN
+    return failed if more <= 0 else [*failed[:SHOWN], f"{more:,} more groups of duplicates like these"]
+
+
+def _open(path: Path) -> OpenedImage:
+    """Read, decode and digest one image; the pixels' digest is that of the gray image, whatever the encoding."""
+    try:
+        data = path.read_bytes()
+        if not data:
+            return OpenedImage(fault="is empty")
+        decoded_jpeg(data, 1)  # which finds damage that Pillow passes over
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.mode not in EXPECTED_MODES:
+                return OpenedImage(fault=f"has mode {image.mode}; expected gray or RGB")
+            pixels = image if image.mode.startswith("I") else image.convert("RGB").convert("L")
+            digest = hashlib.sha256(f"{pixels.mode} {pixels.size}".encode() + pixels.tobytes()).hexdigest()
+    except FileNotFoundError:
+        return OpenedImage(fault="is not there")
+    except Exception as error:  # each decoder of Pillow raises its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return OpenedImage(fault="is not an image" if "cannot identify" in reason else f"cannot be read ({reason})")
+    return OpenedImage(hashlib.sha256(data).hexdigest(), digest)

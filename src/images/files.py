@@ -1,0 +1,111 @@
+"""Images in files of any kind: found among files and folders, read at the sizes that models take."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from src.images.decode import ImageError, access_error, read_image, resized, stretched
+from src.images.dicom import is_dicom, read_dicom
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+HEATMAP_SUFFIX = ".heat.png"  # of pictures that are no radiographs
+
+
+class Images(NamedTuple):
+    """Images uint8 [B, 1, S, S] of every size S that a model takes, their rows [B], and what is wrong with each."""
+
+    by_size: dict[int, torch.Tensor]
+    rows: torch.Tensor
+    faults: list[str]
+
+    def to(self, device: torch.device) -> "Images":
+        """The images on their way to a device."""
+        return self._replace(by_size={size: x.to(device, non_blocking=True) for size, x in self.by_size.items()})
+
+
+class ImageFiles(Dataset):
+    """Rows -> Images, from files of any kind that can be read; zeros stand for those that cannot."""
+
+    def __init__(self, paths: Sequence[Path], *, sizes: Sequence[int]):
+        self.paths = list(paths)
+        self.sizes = sorted(set(sizes))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: list[int]) -> Images:
+        by_size = {size: torch.zeros(len(rows), 1, size, size, dtype=torch.uint8) for size in self.sizes}
+        faults = [""] * len(rows)
+        for index, row in enumerate(rows):
+            try:
+                for size, image in read_file(self.paths[row], sizes=self.sizes).items():
+                    by_size[size][index] = image
+            except ImageError as error:
+                faults[index] = error.reason  # without the advice, which is for the images of a run
+            except (ValueError, MemoryError) as error:
+                faults[index] = str(error) or type(error).__name__
+        return Images(by_size, torch.tensor(rows), faults)
+
+
+def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
+    """An image of any kind as uint8 [1, S, S] for each size S. Raises ValueError saying what is wrong with it.
+
+    DICOM goes the way of 16-bit PNG once it is as the viewer shows it: stretched over its own range, then resized.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a regular file")
+    try:
+        if not is_dicom(path):
+            return {size: read_image(path, size=size) for size in sizes}
+    except OSError as error:
+        raise access_error(path, error) from None
+    gray = stretched(read_dicom(path))
+    return {size: resized(gray, size).unsqueeze(0) for size in sizes}
+
+
+def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:
+    """The images among files and in and below folders, each once, in order, with what is wrong where it is known.
+
+    A file that was named is taken whatever its name; in folders those count that end in .jpg, .jpeg or .png or are
+    DICOM by name or content. Hidden files and folders, heat maps and the folder `skip` are left out. Links to folders
+    are followed after all else, to folders that were not searched yet and do not hold the one that was named.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for path in paths:
+        inside = _search(path, skip=skip) if os.path.isdir(path) else [(path, "")]
+        for file, fault in inside:
+            found.setdefault(os.path.abspath(file), (file, fault))
+    return dict(found.values())
+
+
+def _search(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
+    known = set(map(os.path.realpath, (*Path(os.path.realpath(folder)).parents, *([] if skip is None else [skip]))))
+    errors: list[OSError] = []
+    links, count = [folder], 0
+    while links:
+        for root, folders, files in os.walk(links.pop(0), onerror=errors.append):
+            searched = os.path.realpath(root) in known
+            known.add(os.path.realpath(root))
+            folders[:] = [] if searched else sorted(name for name in folders if not name.startswith("."))
+            links += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
+            for name in [] if searched else sorted(files):
+                if not name.startswith(".") and _is_image(Path(root, name)):
+                    count += 1
+                    yield Path(root, name), ""
+    for error in errors:
+        yield Path(error.filename), f"folder {error.filename} cannot be read ({error.strerror})"
+    if not count and not errors:
+        yield folder, f"folder {folder} holds no JPEG, PNG or DICOM file"
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return not path.name.endswith(HEATMAP_SUFFIX)
+    try:
+        return os.path.isfile(path) and is_dicom(path)
+    except OSError:  # it may be one: its row says that it cannot be read
+        return True

@@ -1,0 +1,1 @@
+"""Label files, label policy, patient split, audit and label statistics."""

@@ -1,0 +1,71 @@
+"""Checks of a split: which patients are on which side, and what can be measured on each side.
+
+A failed check is a sentence that says what is wrong; a warning one that says what will not mean much.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from src.runtime.tables import plural
+
+# Fewer negatives than this leave the AUROC's standard error above about 0.03 even at AUROC 0.9 (Hanley & McNeil 1982)
+# and let one false alarm move the precision visibly.
+FEW_NEGATIVES = 50
+
+
+def leaks(table: pd.DataFrame) -> list[str]:
+    """Patients and studies that stand in more than one split, seen from val and from test."""
+    failed = []
+    for key, name in (("patient_id", "patient"), ("study_id", "study")):
+        splits_of = table.groupby(key)["split"].nunique()
+        shared = table[table[key].isin(splits_of.index[splits_of > 1])]
+        for split in ("val", "test"):
+            here = shared[shared["split"] == split]
+            if len(here):
+                total = int((table["split"] == split).sum())
+                failed.append(
+                    f"{plural(here[key].nunique(), name)} with {len(here):,} of the {total:,} {split} images also in "
+                    f"another split; first: {here[key].iloc[0]} (--split patient makes a sound one)"
+                )
+    return failed
+
+
+def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Classes without a positive or without a negative label in val or in test."""
+    failed = []
+    for split in ("val", "test"):
+        labels = table.loc[table["split"] == split, list(classes)]
+        for value, name in ((1, "positive"), (0, "negative")):
+            none = [c for c in classes if not (labels[c] == value).any()]
+            if none:
+                failed.append(f"{split} has no {name} label of {', '.join(none)}: nothing can be measured there")
+    return failed
+
+
+def too_few(
+    table: pd.DataFrame, classes: Sequence[str], *, needed: Mapping[float, int], confidence: float
+) -> list[str]:
+    """Classes with too few val positives (patients) to certify a recall, or too few val or test negatives.
+
+    needed: for each recall target, how many positive patients can certify it at `confidence`.
+    """
+    warned = []
+    val = table[table["split"] == "val"]
+    patients = {c: val.loc[val[c] == 1, "patient_id"].nunique() for c in classes}
+    for recall, need in needed.items():
+        short = [f"{c} ({n})" for c, n in patients.items() if n < need]
+        if short:
+            warned.append(
+                f"recall {recall:g} cannot be certified at {100 * confidence:g}% confidence with fewer than {need} "
+                f"positive patients in val: {', '.join(short)}"
+            )
+    for split in ("val", "test"):
+        labels = table.loc[table["split"] == split, list(classes)]
+        few = [f"{c} ({n})" for c in classes if (n := int((labels[c] == 0).sum())) < FEW_NEGATIVES]
+        if few:
+            names = ", ".join(few)
+            warned.append(
+                f"AUROC and precision mean little with fewer than {FEW_NEGATIVES} negatives in {split}: {names}"
+            )
+    return warned

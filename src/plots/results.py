@@ -1,0 +1,283 @@
+"""Every picture of models, ensembles and thresholds; those of labels are in `plots_labels`.
+
+Draws, computes nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, offsets, short
+
+# Looks of operating points by the rule that chose them, and of probabilities before and after correction.
+RULES = {
+    "plain": {"color": RED, "marker": "o", "markerfacecolor": "white"},
+    "holds": {"color": BLUE, "marker": "D"},
+}
+CALIBRATION = {
+    "before": {"color": RED, "marker": "o", "markerfacecolor": "white"},
+    "after": {"color": BLUE, "marker": "D"},
+}
+CURVES = {
+    "train_loss": ("training loss", "loss per valid label (class-weighted BCE)"),
+    "val_loss": ("validation loss", "loss per valid label (class-weighted BCE)"),
+    "val_auroc": ("validation AUROC", "AUROC, mean over classes"),
+    "val_auprc": ("validation AUPRC", "AUPRC, mean over classes"),
+}
+
+
+def learning_curves(history: pd.DataFrame, *, folder: Path, title: str) -> list[Path]:
+    """Draw train_loss.png, val_loss.png, val_auroc.png and val_auprc.png into `folder`; returns their paths.
+
+    `history` has a row per epoch: epoch, train_loss, val_loss, val_auroc, val_auprc, lr. Marked are the epoch
+    that is kept, the first with the best val_auprc, and where the learning rate fell.
+    """
+    score = history["val_auprc"]
+    kept = history.loc[score.idxmax()] if score.notna().any() else None
+    falls = history["epoch"][history["lr"].diff() < 0]
+    paths = []
+    for name, (what, unit) in CURVES.items():
+        path = Path(folder) / f"{name}.png"
+        with canvas(path, width=5.6, height=3.5) as figure:
+            axes = figure.add_subplot(xlabel="epoch", ylabel=unit)
+            for i, epoch in enumerate(falls):
+                axes.axvline(epoch - 0.5, color=GRAY, lw=0.8, ls=":", label="" if i else "learning rate falls")
+            axes.plot(history["epoch"], history[name], color=GRAY, marker="o", markersize=3.5, lw=1.5)
+            headline(figure, f"{title}: {what}{_mark_kept(axes, kept, name)}")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlim(history["epoch"].min() - 0.6, history["epoch"].max() + 0.6)
+            _say_if_undefined(axes, history[name])
+            if axes.get_legend_handles_labels()[0]:
+                figure.legend(loc="outside lower center", ncols=2)
+        paths.append(path)
+    return paths
+
+
+def _mark_kept(axes: Axes, kept: pd.Series | None, name: str) -> str:
+    """Mark the kept epoch; returns what the title says of it."""
+    if kept is None or not np.isfinite(kept[name]):
+        return ""
+    label = "epoch kept (best validation AUPRC)"
+    dots(axes, kept["epoch"], kept[name], color=RED, marker="D", markersize=7, label=label)
+    return f" {kept[name]:.3f} at the kept epoch, {kept['epoch']:.0f}"
+
+
+def _say_if_undefined(axes: Axes, values: pd.Series) -> None:
+    if not np.isfinite(values.to_numpy(np.float64)).any():
+        axes.text(0.5, 0.5, "not defined", transform=axes.transAxes, ha="center", va="center", color=GRAY)
+        axes.set_yticks([])
+
+
+def alpha_curve(
+    table: pd.DataFrame,
+    *,
+    chosen: float,
+    path: Path,
+    standard_error: float | np.ndarray | None = None,
+    members: tuple[str, str] = ("first model", "second model"),
+) -> Path:
+    """Validation AUPRC, AUROC and accuracy over alpha, the weight of the first of `members`; returns `path`.
+
+    `table` has a row per alpha: alpha, accuracy, auroc, auprc. With `standard_error`, of the AUPRC's
+    difference to the best, one for all or one per alpha, the band within one of the best is shaded.
+    """
+    with canvas(path, width=7.2, height=3.9) as figure:
+        grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
+        main = figure.add_subplot(grid[:, 0], xlabel=f"alpha (0: {members[1]} alone, 1: {members[0]} alone)")
+        side = [figure.add_subplot(grid[i, 1], sharex=main) for i in range(2)]
+        best = table["auprc"].max()
+        if standard_error is not None and np.isfinite(best):
+            label = "within one standard error of the best"
+            main.fill_between(table["alpha"], best - standard_error, best, color=SKY, alpha=0.3, lw=0, label=label)
+        names = {
+            "auprc": "AUPRC, mean over classes",
+            "auroc": "AUROC, mean over classes",
+            "accuracy": "accuracy",
+        }
+        at = table[np.isclose(table["alpha"], chosen)]
+        for axes, (name, title) in zip((main, *side), names.items(), strict=True):
+            axes.set_title(title)
+            axes.plot(table["alpha"], table[name], color=GRAY, marker="o", markersize=4, lw=1.5)
+            axes.axvline(chosen, color=RED, lw=0.8, ls="--")
+            dots(axes, at["alpha"], at[name], color=RED, marker="D", label=f"chosen: alpha {chosen:g}")
+            axes.ticklabel_format(axis="y", useOffset=False)
+            _say_if_undefined(axes, table[name])
+        side[0].tick_params(labelbottom=False)
+        side[1].set_xlabel("alpha")
+        handles, labels = main.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        headline(figure, f"Scores of the blend on validation; alpha {chosen:g} is chosen")
+    return path
+
+
+def precision_recall_curves(
+    curves: Sequence[Mapping[str, Any]], *, target: float, path: Path, split: str = "validation"
+) -> Path:
+    """Precision over recall, a panel per class, with the operating points of each rule; returns `path`.
+
+    curves: per class a mapping of
+        name; recall and precision [K], in the order of the thresholds, either way;
+        prevalence: share of positives, the precision of a coin;
+        points: mappings of label (for the legend), recall, precision and kind, a key of `RULES`;
+        note: optional text under the name, such as why a class is infeasible.
+    """
+    with _panels(path, len(curves), xlabel=f"recall ({split})", ylabel=f"precision ({split})") as (
+        figure,
+        panels,
+    ):
+        for axes, curve in zip(panels, curves, strict=True):
+            _draw_precision_recall(axes, curve, target)
+        headline(figure, f"Precision against recall, {split}: what each rule chose for recall ≥ {target:g}")
+        handles = _point_handles([curve["points"] for curve in curves], RULES)
+        handles.append(Line2D([], [], color=INK, lw=1, ls="--", label=f"recall target {target:g}"))
+        handles.append(Line2D([], [], color=GRAY, lw=1, ls=":", label="a coin (prevalence)"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(curves) < 3 else len(handles))
+    return path
+
+
+def _draw_precision_recall(axes: Axes, curve: Mapping[str, Any], target: float) -> None:
+    recall, precision = (np.asarray(curve[name], dtype=np.float64) for name in ("recall", "precision"))
+    if len(recall) and recall[0] > recall[-1]:
+        recall, precision = recall[::-1], precision[::-1]
+    axes.set_title("\n".join(filter(None, (short(curve["name"], width=28), short(curve.get("note", ""), width=32)))))
+    axes.axvline(target, color=INK, lw=1, ls="--")
+    if np.isfinite(curve["prevalence"]):
+        axes.axhline(curve["prevalence"], color=GRAY, lw=1, ls=":")
+    # Average precision is the area under these steps, each as high as the precision at its right end.
+    axes.plot(recall, precision, color=GRAY, lw=1.5, drawstyle="steps-pre")
+    for point in curve["points"]:
+        dots(axes, point["recall"], point["precision"], **RULES[point["kind"]])
+    if not np.isfinite(recall).any():
+        axes.text(0.42, 0.5, "not defined", ha="center", color=GRAY)
+
+
+def recall_intervals(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    target: float,
+    path: Path,
+    split: str = "test",
+    interval: str = "95% interval",
+) -> Path:
+    """Recall of each class at its operating points, with intervals, against the target; returns `path`.
+
+    rows: per class a mapping of name, positives (their number), note (optional text beside the name), and
+    points: mappings of label (for the legend), recall, lower, upper (NaN where not known) and kind, a key of
+    `RULES`.
+    """
+    with canvas(path, width=7.2, height=1.9 + 0.42 * len(rows)) as figure:
+        axes = figure.add_subplot(xlabel=f"{split} recall, {interval}")
+        axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
+        axes.axvline(target, color=INK, lw=1, ls="--")
+        for y, row in enumerate(rows):
+            for offset, point in zip(offsets(len(row["points"]), step=0.3), row["points"], strict=True):
+                look = RULES[point["kind"]]
+                axes.hlines(y + offset, point["lower"], point["upper"], color=look["color"], lw=1.8, zorder=2)
+                dots(axes, point["recall"], y + offset, **look)
+        axes.set_yticks(range(len(rows)), [_row_label(row) for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(_lowest(rows, target), 1.005)
+        axes.grid(axis="y", visible=False)
+        headline(figure, f"{split.capitalize()} recall; the target {target:g} is reached {_kept(rows, target)}")
+        handles = _point_handles([row["points"] for row in rows], RULES)
+        handles.append(Patch(color=PALE, alpha=0.6, lw=0, label=f"below the target {target:g}"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return path
+
+
+def _lowest(rows: Sequence[Mapping[str, Any]], target: float) -> float:
+    """Where the recall axis begins: a tenth below all there is to show."""
+    values = [point[name] for row in rows for point in row["points"] for name in ("recall", "lower")]
+    return max(0, np.floor(10 * min([target, *(v for v in values if np.isfinite(v))]) - 0.5) / 10)
+
+
+def _row_label(row: Mapping[str, Any]) -> str:
+    note = f"; {row['note']}" if row.get("note") else ""
+    return f"{short(row['name'], width=34, lines=1)}\n{row['positives']:,} positives{note}"
+
+
+def _kept(rows: Sequence[Mapping[str, Any]], target: float) -> str:
+    """In how many classes each rule's recall reached the target."""
+    texts = []
+    for label in _labels([row["points"] for row in rows]):
+        recalls = [point["recall"] for row in rows for point in row["points"] if point["label"] == label]
+        defined = [recall for recall in recalls if np.isfinite(recall)]
+        texts.append(f"in {sum(r >= target for r in defined)} of {len(defined)} classes by {label}")
+    return ", ".join(texts) or "in no class, as none has positives"
+
+
+def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str = "test") -> Path:
+    """Observed share of positives over the predicted probability, a panel per class; returns `path`.
+
+    curves: per class a mapping of name and series: mappings of label (for the legend), kind (a key of
+    `CALIBRATION`), predicted [B] (mean probability of a bin), observed [B] (share of positives in it) and
+    counts [B]; NaN where a bin is empty. Counts are drawn as bars, relative to the fullest bin of the class.
+    """
+    labels = {"xlabel": f"predicted probability ({split})", "ylabel": f"observed share ({split})"}
+    with _panels(path, len(curves), **labels) as (figure, panels):
+        for axes, curve in zip(panels, curves, strict=True):
+            _draw_reliability(axes, curve)
+        headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
+        handles = _point_handles([curve["series"] for curve in curves], CALIBRATION, line=True)
+        handles.append(Patch(color=GRAY, alpha=0.35, lw=0, label="images per bin"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=1 if len(curves) < 3 else len(handles))
+    return path
+
+
+def _draw_reliability(axes: Axes, curve: Mapping[str, Any]) -> None:
+    axes.set_title(short(curve["name"], width=28))
+    axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
+    counts = [np.asarray(series["counts"], dtype=np.float64) for series in curve["series"]]
+    fullest = max((count.max() for count in counts if len(count)), default=0)
+    defined = False
+    for series, count in zip(curve["series"], counts, strict=True):
+        look = CALIBRATION[series["kind"]]
+        filled = (count > 0) & np.isfinite(series["predicted"]) & np.isfinite(series["observed"])
+        predicted, observed = (np.asarray(series[name], dtype=np.float64)[filled] for name in ("predicted", "observed"))
+        defined |= bool(filled.any())
+        if filled.any():
+            axes.bar(predicted, 0.25 * count[filled] / fullest, width=0.03, color=look["color"], alpha=0.35, lw=0)
+        dots(axes, predicted, observed, **{"ls": "-", "lw": 1.2, "markersize": 4.5, **look})
+    if not defined:
+        axes.text(0.35, 0.75, "not defined", ha="center", color=GRAY)
+
+
+@contextmanager
+def _panels(
+    path: Path, count: int, *, xlabel: str, ylabel: str, columns: int = 4
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `count` square panels over [0, 1] x [0, 1], labeled along its left and lower edge."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with canvas(path, width=max(2.3 * columns + 0.4, 5.6), height=2.3 * rows + 1.2) as figure:
+        panels = []
+        for i in range(count):
+            axes = figure.add_subplot(rows, columns, i + 1, box_aspect=1)
+            axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            lowest, leftmost = i + columns >= count, i % columns == 0
+            axes.set(xlabel=xlabel if lowest else "", ylabel=ylabel if leftmost else "")
+            axes.tick_params(labelbottom=lowest, labelleft=leftmost)
+            panels.append(axes)
+        yield figure, panels
+
+
+def _labels(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    return list(dict.fromkeys(item["label"] for items in groups for item in items))
+
+
+def _point_handles(
+    groups: Sequence[Sequence[Mapping[str, Any]]], looks: Mapping[str, dict[str, str]], *, line: bool = False
+) -> list[Line2D]:
+    """Legend entries: one per label among the points of all classes."""
+    kinds = {item["label"]: item["kind"] for items in groups for item in items}
+    style = {"ls": "-" if line else "", "markersize": 6}
+    return [Line2D([], [], label=label, **style, **looks[kinds[label]]) for label in _labels(groups)]

@@ -1,0 +1,57 @@
+"""One self-contained HTML file from the template, style sheet and scripts in `src/page`, and the data they show."""
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "static"
+SCRIPTS = ("format.js", "svg.js", "lookup.js", "explorer.js", "sections.js", "main.js")  # in the order they run
+
+
+def render(data: Mapping[str, Any], *, title: str) -> str:
+    """The page: `data` as JSON inside it, and a policy that lets nothing but its own style and script run.
+
+    Names in `data` come from users' files: the scripts put them into the page as text only.
+    """
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    slots = {
+        "POLICY": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'",
+        "TITLE": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a path may hold stray bytes
+        "STYLE": style,
+        "DATA": embed_json(data),
+        "SCRIPT": script,
+    }
+    template = (FOLDER / "page.html").read_text(encoding="utf-8")
+    return re.sub("@([A-Z]+)@", lambda slot: slots[slot[1]], template)
+
+
+def embed_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in: all but ASCII is escaped, and so are <, > and &.
+
+    NumPy's types are taken as they are; a number that is not finite becomes null.
+    """
+    text = json.dumps(_plain(data), separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"

@@ -1,0 +1,1 @@
+"""How a script ends, text tables, distributed processes, interrupts."""

@@ -1,0 +1,202 @@
+"""The story of stage 5: blend the models, with weights chosen on validation alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts.io import MODELS, claim, clear, read_json, sha256, write_json, write_table
+from src.artifacts.manifest import read_manifest
+from src.artifacts.probs import Truth, View, as_stored, read_probs, read_stage_probs, read_truth, write_probs
+from src.config import AlphaConfig
+from src.evaluate import masked_metrics
+from src.plots import results as plots
+from src.runtime.tables import format_table, undefined_note, with_interval
+from src.stages.metric_tables import two_views
+from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
+from src.stats.calibration import correct_probs
+from src.stats.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
+
+BLENDS = ENSEMBLE, RAW, MEAN = ("ensemble", "ensemble of raw sigmoids", "plain mean")
+
+
+@dataclass(frozen=True)
+class Members:
+    """What is blended: probabilities [M, N, C] per split, the truth of each, and where they come from."""
+
+    names: tuple[str, ...]
+    stacks: dict[str, np.ndarray]
+    truths: dict[str, Truth]
+    origin: dict[str, object]
+    raw_test: np.ndarray | None = None  # [M, N, C] without prior correction, where one was applied
+
+
+def search_alpha(config: AlphaConfig) -> None:
+    """Choose the weights on validation, write the blend, and print how it does on test."""
+    folder = config.run_dir / "ensemble"
+    claim([folder / "alpha.json", folder / "probs_val.csv"], overwrite=config.overwrite)
+    members = _outside(config) if config.members or config.labels else _of_run(config.run_dir)
+    views = {
+        split: View.of(truth, uncertain=config.uncertain, missing=config.missing)
+        for split, truth in members.truths.items()
+    }
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
+    choose = _choose_alpha if len(members.names) == 2 else _choose_weights
+    weights = choose(config, members.names, members.stacks["val"], views["val"])
+    choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
+    choice["alpha"] = weights[0] if len(weights) == 2 else None
+    blended = {split: as_stored(blend(stack, weights)) for split, stack in members.stacks.items()}
+    for split, probs in blended.items():
+        truth = members.truths[split]
+        write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=probs)
+    digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
+    write_json(folder / "probs.json", members.origin | {"probs_sha256": digests, "weights": weights})
+    write_json(folder / "alpha.json", choice)
+    split = "test" if "test" in members.stacks else "val"
+    _compare(config, members, weights, views, split)
+    metrics = two_views(blended[split], views[split], resamples=config.resamples, seed=config.seed)
+    write_json(folder / f"metrics_{split}.json", metrics)
+    print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
+
+
+def _of_run(run_dir: Path) -> Members:
+    """Both models' probabilities of val and test, as the test scripts left them."""
+    manifest = read_manifest(run_dir)
+    truths = {split: Truth.of_split(manifest, split) for split in ("val", "test")}
+    stacks = {
+        split: np.stack(
+            [read_stage_probs(run_dir / m, split, manifest).aligned(truth.ids, truth.classes) for m in MODELS]
+        )
+        for split, truth in truths.items()
+    }
+    stories = [read_json(run_dir / model / "probs.json") for model in MODELS]
+    corrected = [story["prior_correction"] for story in stories]
+    if corrected[0] != corrected[1]:
+        raise ValueError("only one model's probabilities have the prior correction; run both test scripts alike")
+    raw = None
+    if corrected[0]:
+        weights = np.array([[story["pos_weight"][name] for name in manifest.classes] for story in stories])
+        raw = np.stack([correct_probs(p, pos_weight=1 / w) for p, w in zip(stacks["test"], weights, strict=True)])
+    origin = {
+        "manifest_sha256": manifest.sha256,
+        "checkpoint_sha256": [story["checkpoint_sha256"] for story in stories],
+        "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
+        "prior_correction": corrected[0],
+    }
+    return Members(tuple(MODELS), stacks, truths, origin, raw)
+
+
+def _outside(config: AlphaConfig) -> Members:
+    """Probability files made elsewhere, beside their truth."""
+    if len(config.members) < 2 or config.labels is None:
+        raise ValueError("--members takes at least two files, and --labels the truth they are judged by")
+    if len(set(config.members)) < len(config.members):
+        raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
+    files = [read_probs(path) for path in config.members]
+    truth, unused = read_truth(config.labels, files[0].classes)
+    if unused:
+        print(f"columns of {config.labels} that no member has, ignored: {', '.join(unused)}")
+    stack = np.stack([probs.aligned(truth.ids, truth.classes) for probs in files])
+    names = [path.stem for path in config.members]
+    if len({*names, *BLENDS}) < len(names) + len(BLENDS):
+        names = [str(path) for path in config.members]
+    origin = {"members": {str(path): sha256(path) for path in config.members}, "labels": sha256(config.labels)}
+    return Members(tuple(names), {"val": stack}, {"val": truth}, origin)
+
+
+def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: View) -> list[float]:
+    """Search the grid, write, draw and print it; returns the weights of both members."""
+    alphas = alpha_grid(config.step)
+    blends = [blend(stack, (alpha, 1 - alpha)) for alpha in alphas]
+    macros = [masked_metrics(probs, **view.arrays())["macro"] for probs in blends]
+    keys = ("accuracy", "auroc", "auprc")
+    table = pd.DataFrame({"alpha": alphas, **{key: [macro[key] for macro in macros] for key in keys}})
+    if not np.isfinite(table["auprc"]).any():
+        raise ValueError("no class has both labels in val, so no alpha can be chosen; see check_split.py")
+    best = int(table["auprc"].argmax())
+    chosen, errors = best, None
+    if config.select == "one-se":
+        if not config.resamples:
+            raise ValueError("--select one-se needs resamples; raise --resamples or pass --select best")
+        errors = _standard_errors(config, view, blends, best)
+        chosen = choose_alpha(alphas, table["auprc"].to_numpy(), errors)
+        table["standard_error"] = errors
+    folder = config.run_dir / "ensemble"
+    write_table(folder / "alpha_search.csv", table)
+    path = folder / "alpha_search.png"
+    plots.alpha_curve(table, chosen=alphas[chosen], path=path, standard_error=errors, members=names)
+    print(f"p = alpha * {names[0]} + (1 - alpha) * {names[1]}")
+    headers = ("alpha", "Val Accuracy", "Val Macro AUROC", "Val Macro AUPRC")
+    print(format_table(headers, table[["alpha", *keys]].itertuples(index=False), digits=4))
+    rule = "best validation AUPRC" if errors is None else "nearest 0.5 within one standard error of the best"
+    print(f"chosen: alpha {alphas[chosen]:g} ({rule}; best: {alphas[best]:g})\n")
+    return [float(alphas[chosen]), float(1 - alphas[chosen])]
+
+
+def _standard_errors(config: AlphaConfig, view: View, blends: list[np.ndarray], best: int) -> np.ndarray:
+    """Standard error of (best AUPRC - AUPRC) per alpha, by paired patient bootstrap: [A] float64.
+
+    A resample that lacks one label of a class still tells of the other classes: it averages over those.
+    """
+    per_class = [_replicates(config, probs, view)["per_class"] for probs in blends]
+    auprc = np.array([[values["auprc"] for values in one.values()] for one in per_class])  # [A, C, R]
+    defined = ~np.isnan(auprc[best])  # [C, R], the same for every alpha
+    usable = defined.any(axis=0)
+    if usable.sum() < 2:
+        raise ValueError("too few resamples have both labels of a class; raise --resamples or pass --select best")
+    gaps = np.where(defined, auprc[best] - auprc, 0).sum(axis=1)[:, usable] / defined.sum(axis=0)[usable]
+    return gaps.std(axis=1, ddof=1)
+
+
+def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: View) -> list[float]:
+    """Greedy forward selection by validation macro AUPRC; prints and returns the weights."""
+
+    def macro(probs: np.ndarray) -> dict[str, float]:
+        return masked_metrics(probs, **view.arrays())["macro"]
+
+    weights = greedy_weights(stack, score=lambda probs: macro(probs)["auprc"]).tolist()
+    keys = ("accuracy", "auroc", "auprc")
+    rows = [(name, w, *(macro(p)[key] for key in keys)) for name, w, p in zip(names, weights, stack, strict=True)]
+    headers = ("Member", "Weight", "Val Accuracy", "Val Macro AUROC", "Val Macro AUPRC")
+    print(format_table(headers, rows, digits=4), end="\n\n")
+    return weights
+
+
+def _compare(config: AlphaConfig, members: Members, weights: list[float], views: dict[str, View], split: str) -> None:
+    """Print members and ensemble side by side, and paired differences."""
+    stack, view = members.stacks[split], views[split]
+    candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: as_stored(blend(stack, weights))}
+    if members.raw_test is not None and split == "test":
+        candidates[RAW] = blend(members.raw_test, weights)
+    candidates[MEAN] = stack.mean(axis=0)
+    metrics = {name: masked_metrics(probs, **view.arrays()) for name, probs in candidates.items()}
+    replicates = {}
+    if config.resamples:
+        replicates = {name: _replicates(config, probs, view) for name, probs in candidates.items()}
+        metrics = {name: with_intervals(metrics[name], replicates[name]) for name in candidates}
+    headers = [f"{split.capitalize()} {what}" for what in ("Accuracy", "Macro AUROC", "Macro AUPRC")]
+    rows = [(name, *(with_interval(m["macro"], key) for key in ("accuracy", "auroc", "auprc")))
+            for name, m in metrics.items()]  # fmt: skip
+    print(format_table(("Model", *headers), rows))
+    if replicates:
+        print(undefined_note(metrics[ENSEMBLE]["macro"], config.resamples), end="")
+        single = [masked_metrics(p, **views["val"].arrays())["macro"]["auprc"] for p in members.stacks["val"]]
+        better = members.names[int(np.argmax(single))]
+        _print_differences(better, metrics, replicates, split)
+
+
+def _print_differences(better: str, metrics: dict, replicates: dict, split: str) -> None:
+    """Paired intervals of what the choice and the ensemble gain in macro AUPRC; `better` was so on validation."""
+    for text, name in (
+        (f"chosen minus the {MEAN} (alpha 0.5 of two)", MEAN),
+        (f"ensemble minus the better single model on val, {better}", better),
+    ):
+        gain = metrics[ENSEMBLE]["macro"]["auprc"] - metrics[name]["macro"]["auprc"]
+        low, high = interval(replicates[ENSEMBLE]["macro"]["auprc"] - replicates[name]["macro"]["auprc"])
+        print(f"{text}: {split} macro AUPRC {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
+
+
+def _replicates(config: AlphaConfig, probs: np.ndarray, view: View) -> dict:
+    options = {"patients": view.truth.patients, "resamples": config.resamples, "seed": config.seed}
+    return bootstrap_metrics(probs, **view.arrays(), **options)

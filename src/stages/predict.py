@@ -1,0 +1,285 @@
+"""The story of prediction: new radiographs in, a table of probabilities and flags out."""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from src.artifacts.io import entry, is_number, read_json, sha256
+from src.artifacts.manifest import Manifest, read_manifest
+from src.artifacts.predictions import PredictionTable, image_id
+from src.artifacts.probs import as_stored
+from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
+from src.checkpoint import load_best
+from src.config import PredictConfig
+from src.dataset import eval_loader, on_device
+from src.images import heatmaps
+from src.images.files import HEATMAP_SUFFIX, ImageFiles, find_images
+from src.models import ARCHITECTURES, CPU_STEP, Folded
+from src.runtime.distributed import world_size
+from src.runtime.tables import format_table, plural
+from src.stats.calibration import correct_probs
+from src.stats.ensemble import blend
+from src.train_utils import pick_device
+from src.transforms import prepare
+
+SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
+SHOWN = 20  # images in the table on stdout, and as many more that could not be read
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the blend; pos_weight [C] is what the prior correction undoes, None where none was applied."""
+
+    arch: str
+    net: Folded
+    image_size: int
+    pos_weight: np.ndarray | None
+    weight: float
+
+    @torch.no_grad()
+    def probs(self, images: torch.Tensor, *, full: int) -> np.ndarray:
+        """Probabilities [B, C] float64 of images uint8 [B, 1, S, S].
+
+        Filled up with zeros to a multiple of `full`, so that each image passes the same kernels in any company: they
+        depend on the size of a batch, and what they compute does in the last digits.
+        """
+        filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % full))
+        raw = self.net(prepare(filled, draws=None))[: len(images)].float().cpu().double().sigmoid().numpy()
+        return raw if self.pos_weight is None else correct_probs(raw, pos_weight=self.pos_weight)
+
+
+def predict_images(config: PredictConfig) -> int:
+    """Write one row per image, print a short table; returns the exit status, 1 where an image could not be read."""
+    _check_arguments(config)
+    device = pick_device(config.device)
+    manifest = read_manifest(config.run_dir)
+    members, origin = _load_members(config.run_dir, manifest, device)
+    path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
+    thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
+    origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
+    found = find_images(config.images, skip=config.heatmaps)
+    if os.path.abspath(config.out) in map(os.path.abspath, found):
+        raise ValueError(f"--out {config.out} is one of the images; give the table another name")
+    flags = {"append": config.append, "overwrite": config.overwrite}
+    table = PredictionTable.open(config.out, manifest.classes, origin=json.loads(json.dumps(origin)), **flags)
+    if config.heatmaps:
+        config.heatmaps.mkdir(parents=True, exist_ok=True)
+    _fill(config, table, found, members, thresholds, device)
+    names = [table.id_of(path) for path in found]
+    _print(table, names, thresholds)
+    failed = sum(bool(table.fault(name)) for name in names)
+    print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
+    return int(failed > 0)
+
+
+def _fill(
+    config: PredictConfig,
+    table: PredictionTable,
+    found: dict[Path, str],
+    members: list[Member],
+    thresholds: SavedThresholds,
+    device: torch.device,
+) -> None:
+    """Add what the table lacks of the images, and save it; of an interrupted run too, where there are results."""
+    for path in config.images:  # a folder that was empty, say; it may hold images now
+        table.forget(path)
+    new = {path: fault for path, fault in found.items() if not table.has(path)}
+    if len(new) < len(found):
+        drawn = "; no heat maps are drawn of them, pass --overwrite for those of all" if config.heatmaps else ""
+        print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already{drawn}")
+    try:
+        for path in [path for path, fault in new.items() if fault]:
+            table.add_fault(path, new.pop(path))
+        _predict(config, list(new), members, thresholds, table, device)
+    except BaseException as error:
+        if any(map(table.has, found)):
+            table.save()
+            if isinstance(error, KeyboardInterrupt):
+                print(f"{config.out} holds what is done, go on with --append", file=sys.stderr)
+        raise
+    table.save()
+
+
+def _check_arguments(config: PredictConfig) -> None:
+    if world_size() > 1:
+        raise ValueError("predict.py runs in one process; start it without torchrun")
+    if config.out.suffix.lower() != ".csv" or config.out.is_dir():
+        raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
+    if config.append and config.overwrite:
+        raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
+    if not any(map(os.path.lexists, config.images)):
+        raise ValueError(f"{config.images[0]} is not there; expected images or folders of images")
+    _check_heatmaps(config)
+
+
+def _check_heatmaps(config: PredictConfig) -> None:
+    """Raise ValueError where heat maps cannot be written, or would be written among the images."""
+    folder = config.heatmaps
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--heatmaps is {folder}, a file; expected a folder")
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"--heatmaps is {folder}, in which this user may not write; pass another folder")
+    if folder.exists() and any(path.exists() and path.samefile(folder) for path in config.images):
+        raise ValueError(f"--heatmaps is {folder}, which is to be searched for images; pass another folder")
+
+
+def _predict(
+    config: PredictConfig,
+    paths: list[Path],
+    members: list[Member],
+    thresholds: SavedThresholds,
+    table: PredictionTable,
+    device: torch.device,
+) -> None:
+    """Add a row per image to the table, saving it now and then."""
+    files = ImageFiles(paths, sizes=[member.image_size for member in members])
+    workers = min(config.workers, -(-len(paths) // config.batch_size))
+    loader = eval_loader(files, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
+    full = CPU_STEP if device.type == "cpu" else config.batch_size
+    with tqdm(total=len(paths), desc="images", unit="image", leave=False) as bar:
+        for images in on_device(loader, device):
+            single = as_stored(
+                np.stack([member.probs(images.by_size[member.image_size], full=full) for member in members])
+            )
+            probs = as_stored(blend(single, [member.weight for member in members]))
+            flags = thresholds.flags(probs)
+            for index, row in enumerate(images.rows.tolist()):
+                if images.faults[index]:
+                    table.add_fault(paths[row], images.faults[index])
+                    continue
+                if config.heatmaps:
+                    seen = [images.by_size[member.image_size][index : index + 1] for member in members]
+                    result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
+                    _draw(config.heatmaps, paths[row], members, seen, method=config.heatmap_method, **result)
+                table.add(paths[row], probs[index], flags[index])
+            bar.update(len(images.rows))
+            table.save(every=SAVE_SECONDS)
+
+
+def _draw(
+    folder: Path,
+    path: Path,
+    members: list[Member],
+    images: list[torch.Tensor],
+    *,
+    method: str,
+    single: np.ndarray,
+    probs: np.ndarray,
+    thresholds: SavedThresholds,
+) -> None:
+    """Write a heat map per flagged finding and model of one image.
+
+    images: what each member sees, uint8 [1, 1, S, S]; single [M, C] the members' probabilities, probs [C] the blend's.
+    """
+    flagged = np.flatnonzero(thresholds.flags(probs))
+    for member, name in itertools.product(members, thresholds.classes):  # those of other thresholds
+        (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
+    for member, image, alone in zip(members, images, single, strict=True):
+        seen = prepare(image, draws=None)
+        best, cells = heatmaps.best_heat(member.arch, member.image_size)
+        used = best if method == "auto" else method
+        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=used, cells=cells)
+        for c, heat in zip(flagged, heats, strict=True):
+            name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
+            if name in thresholds.needed:
+                threshold = "no threshold, flags all"
+            heated = f"heat: {used}" if heat.any() else "nothing in the image speaks for it"
+            source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
+            caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
+            target = folder / heatmap_name(path, finding=name, arch=member.arch)
+            heatmaps.write_overlay(target, image[0, 0].cpu().numpy(), heat, caption=caption)
+
+
+def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
+    """File name of a heat map: readable, safe anywhere, and its own for each image and finding."""
+    digest = hashlib.sha256(f"{image_id(Path(os.path.abspath(path)))}\n{finding}".encode()).hexdigest()[:10]
+    place = image_id(Path(*path.parts[-3:]).with_suffix(""))  # data sets name images by patient and study above them
+    parts = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-60:].strip(".-") for text in (place, finding))
+    return "_".join((*parts, arch, digest)) + HEATMAP_SUFFIX
+
+
+def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:
+    """Both models with their weights in the blend, and the digests that say which; raises ValueError on a mismatch."""
+    folder, again = run_dir / "ensemble", "run ensemble_alpha_search.py --overwrite"
+    story, choice = read_json(folder / "probs.json"), read_json(folder / "alpha.json")
+    names, weights = choice.get("members"), choice.get("weights")
+    if names != list(ARCHITECTURES) or not isinstance(weights, list) or len(weights) != len(names):
+        raise ValueError(
+            f"{folder / 'alpha.json'} blends {names} by {weights}; expected one weight for each of "
+            f"{', '.join(ARCHITECTURES)}; {again}"
+        )
+    if not all(is_number(weight) and 0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
+        raise ValueError(f"{folder / 'alpha.json'} has the weights {weights}; expected shares of 1; {again}")
+    if "weights" not in story:
+        raise ValueError(f"{folder / 'probs.json'} does not record weights, as older versions did not; {again}")
+    corrected = entry(story, "prior_correction", bool, path=folder / "probs.json")
+    if story["weights"] != weights:
+        raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
+    if story.get("manifest_sha256") != manifest.sha256:
+        raise ValueError(f"{folder / 'probs.json'} is of another manifest than the run's; {again}")
+    val = sha256(folder / "probs_val.csv")
+    if entry(story, "probs_sha256", dict, path=folder / "probs.json").get("val") != val:
+        raise ValueError(f"{folder / 'probs_val.csv'} is not the file that probs.json describes; {again}")
+    members, digests = [], {}
+    recorded = dict(zip(names, entry(story, "checkpoint_sha256", list, path=folder / "probs.json"), strict=False))
+    for arch, weight in zip(names, weights, strict=True):
+        model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
+        digests[arch] = sha256(run_dir / arch / "best.pt")
+        if digests[arch] != recorded.get(arch):
+            raise ValueError(f"{arch} was trained again since it was blended; test it again, then {again}")
+        pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
+        net = model.to(device).folded().eval()
+        members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))
+    origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": val, "checkpoint_sha256": digests}
+    return members, origin | {"weights": weights, "prior_correction": corrected}
+
+
+def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:
+    """The first images with what is flagged and those that could not be read, then per finding how many."""
+    flagged = {name: table.flagged(name) for name in names}
+    shown = [*names[:SHOWN], *[name for name in names[SHOWN:] if table.fault(name)][:SHOWN]]
+    lines = []
+    for name in shown:
+        fault = _printable(table.fault(name))
+        count = "-" if fault else str(len(flagged[name]))
+        lines.append((_printable(name), count, fault or ", ".join(flagged[name]) or "none"))
+    print(format_table(("Image", "Flags", "Findings flagged, or why it could not be read"), lines))
+    if len(names) > len(shown):
+        print(f"... and {len(names) - len(shown):,} more")
+    read = sum(not table.fault(name) for name in names)
+    several = len(set(thresholds.targets)) > 1
+    target = "the recall targets below" if several else f"recall >= {thresholds.targets[0]:g}"
+    print(f"\nflagged among {plural(read, 'image')}, for {target}:")
+    counts = Counter(itertools.chain.from_iterable(flagged.values()))
+    columns = [thresholds.classes, thresholds.values.tolist(), [counts[c] for c in thresholds.classes]]
+    headers = ["Finding", "Threshold", "Flagged"]
+    if several:
+        columns.append([f"{target:g}" for target in thresholds.targets])
+        headers.append("Recall target")
+    print(format_table(headers, list(zip(*columns, strict=True))))
+    for name, target in zip(thresholds.classes, thresholds.targets, strict=True):
+        if name in thresholds.needed:
+            print(
+                f"{name}: no threshold is known to reach recall {target:g} ({thresholds.needed[name]} more positive "
+                "patients needed); it flags every image"
+            )
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,58 @@
+"""The story of the report: a run as one page, with the thresholds to explore."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from src.artifacts.io import MODELS, atomic_path, claim
+from src.artifacts.manifest import read_manifest
+from src.config import ReportConfig, ThresholdConfig
+from src.report.explorer import explore
+from src.report.render import render
+from src.report.sections import alpha_part, data_part, history_part, labels_part, metrics_part, reliability_part
+from src.report.source import SCRIPT, read_search, read_splits
+
+LARGEST = 3_000_000  # bytes; more is slow to open on a phone
+
+
+def write_report(config: ReportConfig) -> None:
+    """Write report.html of a run, and print its size and where it is."""
+    path = config.out or config.run_dir / "report.html"
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"--out is {path}; expected a name that ends in .html")
+    claim([path], overwrite=config.overwrite)
+    search = read_search(config.run_dir, defaults=asdict(ThresholdConfig()))
+    val, test = read_splits(config.run_dir, search)
+    if search.assumed:
+        print(f"thresholds.json does not record {', '.join(search.assumed)}; {SCRIPT}'s defaults are taken")
+    name = config.run_dir.resolve().name
+    manifest = read_manifest(config.run_dir) if (config.run_dir / "manifest.csv").exists() else None
+    judged = test or val
+    page = {
+        "run": name,
+        "explorer": explore(val, test, search=search),
+        "data": data_part(manifest),
+        "labels": labels_part(config.run_dir, manifest),
+        "histories": {model: history_part(config.run_dir, model, manifest) for model in MODELS},
+        "metrics": _metrics(config.run_dir),
+        "alpha": alpha_part(config.run_dir / "ensemble"),
+        "reliability": reliability_part(config.run_dir, judged, manifest),
+    }
+    text = render(page, title=f"{name}: thresholds under a recall target")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    size = path.stat().st_size
+    if size > LARGEST:
+        print(f"warning: the page has {size / 1e6:.1f} MB, for its {len(search.classes)} findings")
+    print(f"wrote {path}: {size / 1e6:.2f} MB, open it in a browser")
+
+
+def _metrics(run_dir: Path) -> list[dict]:
+    """Of each model on val and test, then of the blend."""
+    parts = [
+        {"name": model, "split": split} | metrics_part(run_dir / model, split, script=f"test_{short}.py")
+        for model, short in MODELS.items()
+        for split in ("val", "test")
+    ]
+    folder, script = run_dir / "ensemble", "ensemble_alpha_search.py"
+    split = "val" if (folder / "metrics_val.json").exists() else "test"
+    return [*parts, {"name": "ensemble", "split": split} | metrics_part(folder, split, script=script)]

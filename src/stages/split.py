@@ -1,0 +1,138 @@
+"""The story of stage 1: a data set's label files become a manifest, and the split is checked."""
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts.io import claim, sha256
+from src.artifacts.manifest import SPLITS, write_manifest
+from src.config import SplitConfig, ThresholdConfig
+from src.data import read_dataset
+from src.images import check
+from src.labels import audit
+from src.labels.files import LabelSource
+from src.labels.split import patient_split
+from src.runtime.tables import format_table, plural
+from src.stats.thresholds import patients_needed
+
+SHOWN = 10  # faulty images printed; the rest is counted
+
+
+def check_split(config: SplitConfig) -> int:
+    """Write the manifest, describe it and check it; 0 where every check passes, else 1."""
+    claim([config.run_dir / "manifest.csv"], overwrite=config.overwrite)
+    source = read_dataset(
+        config.data,
+        dataset=config.dataset,
+        classes=config.classes or None,
+        image_root=config.image_root,
+        path_column=config.path_column,
+        patient_column=config.patient_column,
+        study_column=config.study_column,
+        view_column=config.view_column,
+        split_column=config.split_column,
+    )
+    published = _use_published(config, source)
+    listed = source.table["split"].notna() if published else slice(None)
+    table, context = source.table[listed].reset_index(drop=True), source.context[listed].reset_index(drop=True)
+    assign = _take_published if published else _split_anew
+    split, origin = assign(config, source, table)
+    table = table.assign(split=split)
+    unusable, faulty = _look_at_images(config, source, table)
+    problems = source.problems if published else []
+    failed = [*problems, *audit.leaks(table), *audit.one_sided(table, source.classes), *unusable]
+    confidence = ThresholdConfig.confidence
+    needed = {recall: patients_needed(recall, confidence=confidence) for recall in ThresholdConfig.recall}
+    warned = [*source.warnings, *audit.too_few(table, source.classes, needed=needed, confidence=confidence)]
+    meta = {
+        "dataset": source.name,
+        "image_root": source.image_root.resolve(),
+        "classes": source.classes,
+        "split": origin,
+        "seed": config.seed,
+        "images": config.images,
+        "failed": failed,
+        "sources": {str(path): sha256(path) for path in source.files},
+    }
+    write_manifest(config.run_dir, table, meta, context)  # before it prints, lest `| head` ends it
+    _describe(source, table, origin)
+    for line in faulty:
+        print(line)
+    for line in warned:
+        print("warning:", line)
+    for line in failed:
+        print("FAILED:", line)
+    verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
+    print(f"{verdict}; wrote {config.run_dir}/manifest.csv")
+    return 1 if failed else 0
+
+
+def _use_published(config: SplitConfig, source: LabelSource) -> bool:
+    """Whether the published split is asked for and there; ValueError where it is asked for and is not."""
+    there = bool(source.table["split"].notna().any())
+    if config.split == "published" and not there:
+        raise ValueError(f"{config.data} has no published split; use --split patient")
+    return there and config.split != "patient"
+
+
+def _split_anew(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """A new split by patient, and where it comes from."""
+    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    split = patient_split(_labels(source, table), table["patient_id"], fractions=fractions, seed=config.seed)
+    return split, f"by patient, val {config.val_fraction:g}, test {config.test_fraction:g}, seed {config.seed}"
+
+
+def _take_published(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """The published split, with val carved from train where it has none, and where it comes from."""
+    split = table["split"].to_numpy(object, copy=True)
+    for name in ("train", "test"):
+        if not (split == name).any():
+            raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
+    if (split == "val").any():
+        return split, f"published: {source.split_note}"
+    train = split == "train"
+    labels, patients = _labels(source, table)[train], table["patient_id"][train]
+    split[train] = patient_split(labels, patients, fractions={"val": config.val_fraction}, seed=config.seed)
+    carved = f"val carved from train by patient, {config.val_fraction:g}, seed {config.seed}"
+    return split, f"published: {source.split_note}; {carved}"
+
+
+def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
+    return table[list(source.classes)].to_numpy(np.float64)
+
+
+def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
+    """Print sizes, patients, and per class and split the counts of each label."""
+    print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
+    sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
+                                       patients=("patient_id", "nunique")).reindex(SPLITS)  # fmt: skip
+    print(format_table(("Split", "Images", "Studies", "Patients"), [tuple(row) for row in sizes.itertuples()]))
+    print()
+    headers = ["Class", *(f"{split} {state}" for split in SPLITS for state in ("1", "0", "-1", "blank"))]
+    print(format_table(headers, [_counts(table, name) for name in source.classes]))
+    print()
+
+
+def _counts(table: pd.DataFrame, name: str) -> tuple:
+    cells = []
+    for split in SPLITS:
+        labels = table.loc[table["split"] == split, name]
+        cells += [int((labels == value).sum()) for value in (1, 0, -1)] + [int(labels.isna().sum())]
+    return (name, *cells)
+
+
+def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Failed checks of the image files, as far as --images asks, and a line for each faulty image that is shown."""
+    ids = table["image_id"].tolist()
+    failed: list[str] = []
+    if config.images == "skip":
+        return [], []
+    if config.images == "exist":
+        found = check.missing_images(source.image_root, ids)
+    else:
+        opened = check.open_images(source.image_root, ids, workers=config.workers)
+        found = check.faults(ids, opened)
+        failed += check.duplicates(table, opened)
+    if found:
+        failed.insert(0, f"{len(found):,} of {len(ids):,} images cannot be used; first: {found[0].image_id}")
+    shown = found if config.images == "open" else found[:SHOWN]
+    return failed, [f"image {source.image_root / fault.image_id} {fault.reason}" for fault in shown]

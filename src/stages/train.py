@@ -1,0 +1,250 @@
+"""The story of stage 3: fine-tune one model, told once for both architectures."""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from src.artifacts.io import claim, clear, clear_temporary, read_json, write_json, write_table
+from src.artifacts.manifest import Manifest, read_manifest
+from src.checkpoint import load_checkpoint, save_checkpoint
+from src.config import TrainConfig, as_flags
+from src.dataset import ImageDataset, eval_loader, train_loader
+from src.early_stopping import EarlyStopping
+from src.engine import Run, Split, Task, fit
+from src.labels.policy import apply_policy
+from src.models import build_model, compile_for_training
+from src.plots import results as plots
+from src.runtime.distributed import is_main, launcher, process_group, together, total, world_size
+from src.runtime.interrupts import Watch
+from src.train_utils import (
+    bfloat16_is_faster,
+    build_optimizer,
+    build_scheduler,
+    class_pos_weight,
+    pick_device,
+)
+
+EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
+OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
+# Flags that may differ between a run and its continuation.
+MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes"}
+MAY_CHANGE |= {"workers", "device", "cache", "compile"}
+
+
+def train(config: TrainConfig) -> None:
+    """Fine-tune one model; leaves config, checkpoints, history and learning curves in its folder."""
+    device = pick_device(config.device)
+    with process_group(device):
+        _train(dataclasses.replace(config, bfloat16=_arithmetic(config, device)), device)
+
+
+def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
+    """Whether to train in bfloat16: as asked, else as the run began, else where that is faster for every process."""
+    if config.bfloat16 is not None:
+        return config.bfloat16
+    faster = total([bfloat16_is_faster(config.arch, device)])[0] == world_size()
+    folder = config.run_dir / config.arch
+    if config.resume and (folder / "last.pt").exists():
+        return bool(read_json(folder / "config.json").get("bfloat16", faster))
+    return faster
+
+
+def _train(config: TrainConfig, device: torch.device) -> None:
+    manifest = read_manifest(config.run_dir)
+    folder = config.run_dir / config.arch
+    recipe = _plain_dict(config) | {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
+    earlier = _earlier_run(config, folder, recipe)
+    torch.manual_seed(config.seed)
+    task = _task(config, manifest, device)
+    run = _build_run(config, len(manifest.classes), device, earlier)
+    _print_plan(config, task, run.model)
+    identity = {
+        "arch": config.arch,
+        "classes": list(manifest.classes),
+        "image_size": config.image_size,
+        "manifest_sha256": manifest.sha256,
+        "pos_weight": task.pos_weight.tolist(),
+    }
+    if is_main():  # every argument has been checked by now
+        clear(folder, *(OUTPUTS if earlier is None else ()))
+        clear_temporary(folder)
+        write_json(folder / "config.json", recipe)
+    with Watch(config.checkpoint_minutes) as watch:
+        for finished in fit(run, task, epochs=config.epochs, watch=watch):
+            if is_main():
+                _keep(folder, run, identity, finished)
+            if finished is not None:
+                _print_epoch(*finished, planned=config.epochs)
+            watch.saved()
+            if total([watch.stop])[0]:  # all stop where one was asked to
+                watch.ask()
+                _stop(config, run, watch.signal)
+    if is_main():
+        _finish(folder, run, arch=config.arch)
+
+
+def _plain_dict(config: TrainConfig) -> dict[str, Any]:
+    """The config as config.json holds it."""
+    values = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """What last.pt holds where --resume finds one, else None.
+
+    Raises ValueError where outputs are there and neither flag was given, and where a flag that matters has changed.
+    """
+    earlier = None
+    if config.resume and (folder / "last.pt").exists():
+        _check_unchanged(read_json(folder / "config.json"), recipe)
+        earlier = load_checkpoint(folder / "last.pt")
+        if "progress" not in earlier:
+            raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
+        if earlier["history"] and not (folder / "best.pt").exists():
+            raise ValueError(f"{folder / 'best.pt'} is gone, the best weights with it; pass --overwrite to train again")
+    elif not config.resume or (folder / "history.csv").exists():
+        claim([folder / name for name in OUTPUTS], overwrite=config.overwrite)
+    _check_same_start(folder, earlier)
+    return earlier
+
+
+def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+    if not changed:
+        return
+    key = changed[0]
+    if key == "manifest_sha256":
+        raise ValueError("--resume: the manifest has changed; pass --overwrite instead to train on this one")
+    flag = key if key == "classes" else "--" + key.replace("_", "-")
+    raise ValueError(
+        f"--resume: {flag} was {before.get(key)} and is {now[key]} now; give the old value, or --overwrite instead"
+    )
+
+
+def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
+    """Raise ValueError where the processes do not see the same checkpoint; none goes on before all have looked."""
+    found = 0 if earlier is None else 1 + len(earlier["history"]) * 10**9 + earlier["progress"]["step"]
+    if total([found])[0] != found * world_size():
+        raise ValueError(f"the processes find different checkpoints in {folder}; it must be on a file system all share")
+
+
+def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task:
+    """Both splits and their labels, under the training policy."""
+    train_split, val_split = (_split(config, manifest.part(name), device, name) for name in ("train", "val"))
+    pos_weight = class_pos_weight(
+        train_split.targets.numpy(),
+        mask=train_split.mask.numpy(),
+        classes=manifest.classes,
+        limit=config.pos_weight_max,
+    )
+    return Task(
+        train_split,
+        val_split,
+        torch.from_numpy(pos_weight).to(device),
+        manifest.classes,
+        seed=config.seed,
+        augmented=config.augment,
+        bfloat16=config.bfloat16,
+    )
+
+
+def _split(config: TrainConfig, part: Manifest, device: torch.device, name: str) -> Split:
+    """Loader and labels of one split."""
+    targets, mask = apply_policy(
+        part.labels(), uncertain=config.uncertain, missing=config.missing, classes=part.classes
+    )
+    if not mask.any():
+        raise ValueError(f"no label of {name} takes part in the loss: all are blank or uncertain; see --missing")
+    dataset = ImageDataset.open(part.image_paths(), size=config.image_size, cache=config.cache, workers=config.workers)
+    reading = {"workers": config.workers, "pin": device.type == "cuda"}
+    if name == "train":
+        order = {"batch_size": config.batch_size, "seed": config.seed, "accumulate": config.accumulate}
+        loader = train_loader(dataset, **order, **reading)
+    else:
+        loader = eval_loader(dataset, batch_size=EVAL_BATCHES * config.batch_size, **reading)
+    return Split(loader, torch.from_numpy(targets), torch.from_numpy(mask))
+
+
+def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earlier: dict[str, Any] | None) -> Run:
+    """Model, optimizer, scheduler and early stopping, as they were in an earlier run where there is one."""
+    model = build_model(
+        config.arch,
+        num_classes=num_classes,
+        unfreeze=config.unfreeze,
+        weights=config.weights if earlier is None else "none",
+        freeze_batchnorm=config.freeze_batchnorm,
+    )
+    model = model.to(device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, lr=config.lr, weight_decay=config.weight_decay)
+    scheduler = build_scheduler(optimizer, factor=config.lr_factor, patience=config.lr_patience)
+    net = together(compile_for_training(model) if config.compile else model, device)
+    run = Run(model, optimizer, scheduler, EarlyStopping(config.patience), net)
+    if earlier is not None:
+        run.load_state_dict(earlier)
+        within = f", at step {run.progress.step} of the next" if run.progress.step else ""
+        print(f"resuming after epoch {len(run.history)}{within}")
+    return run
+
+
+def _keep(folder: Path, run: Run, identity: dict[str, Any], finished: tuple[dict, bool] | None) -> None:
+    """Write last.pt; before it, after an epoch whose score is the best so far, best.pt, and after it the history.
+
+    In this order a kill between two of them loses nothing: what last.pt does not know of is made again.
+    """
+    if finished is not None and finished[1]:
+        record = finished[0]
+        best = {"model": run.model.net.state_dict(), "epoch": record["epoch"], "score": record["val_auprc"]}
+        clear(folder, "probs.json")  # its probabilities are those of an older best.pt
+        save_checkpoint(folder / "best.pt", identity | best)
+    save_checkpoint(folder / "last.pt", run.state_dict())
+    if finished is not None:
+        write_table(folder / "history.csv", pd.DataFrame(run.history))
+
+
+def _stop(config: TrainConfig, run: Run, number: int) -> None:
+    """Say how to go on, and end with the exit status of the signal."""
+    command = shlex.join([Path(sys.argv[0]).name, *as_flags(config, resume=True, overwrite=False)])
+    print(f"stopped in epoch {len(run.history) + 1} at step {run.progress.step}; all is saved, go on with:")
+    print(f"  {launcher()} {command}", flush=True)
+    sys.exit(128 + number)
+
+
+def _finish(folder: Path, run: Run, *, arch: str) -> None:
+    """Draw the learning curves and say which epoch was kept."""
+    history = pd.DataFrame(run.history)
+    write_table(folder / "history.csv", history)  # a kill may have come between the last last.pt and it
+    defined = history["val_auprc"].notna().any()
+    best = history.loc[history["val_auprc"].idxmax()] if defined else history.iloc[-1]
+    paths = plots.learning_curves(history, folder=folder, title=arch)
+    print(f"best: epoch {best['epoch']:.0f}, val AUPRC {best['val_auprc']:.4f}, val AUROC {best['val_auroc']:.4f}")
+    print("wrote", folder / "best.pt", *paths)
+
+
+def _print_plan(config: TrainConfig, task: Task, model: torch.nn.Module) -> None:
+    """One line on what is about to train, and a note where frozen layers are random."""
+    total_weights = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    several = f" in {world_size()} processes" if world_size() > 1 else ""
+    arithmetic = " in bfloat16" if task.bfloat16 else ""
+    print(
+        f"{config.arch} on {task.device}{several}{arithmetic}: {len(task.train.targets):,} training and "
+        f"{len(task.val.targets):,} validation images of {config.image_size} px, {trainable / 1e6:.1f} of "
+        f"{total_weights / 1e6:.1f} million weights train"
+    )
+    if config.weights == "none" and trainable < total_weights:
+        print("note: --weights none leaves the frozen layers random; unfreeze all of them to train from scratch")
+
+
+def _print_epoch(record: dict[str, float], improved: bool, *, planned: int) -> None:
+    skipped = f"  skipped {record['skipped']} unreadable images" if record["skipped"] else ""
+    print(
+        f"epoch {record['epoch']}/{planned}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+        f"val AUROC {record['val_auroc']:.4f}  val AUPRC {record['val_auprc']:.4f}  lr {record['lr']:.1e}"
+        f"{'  *' if improved else ''}{skipped}",
+        flush=True,
+    )

@@ -1,0 +1,1 @@
+"""Bootstrap, calibration, blending, thresholds, workload."""

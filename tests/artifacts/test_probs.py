@@ -1,0 +1,120 @@
+"""Probability and truth files, from the stages and from elsewhere."""
+
+import numpy as np
+import pytest
+
+from src.artifacts.probs import as_stored, read_probs, read_stage_probs, read_truth, write_probs
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
+    values = as_stored(np.random.default_rng(0).random((3, 2)))
+    write_probs(tmp_path / "p.csv", ids=["a", "1", "NA"], classes=["X", "Y"], values=values)
+    probs = read_probs(tmp_path / "p.csv")
+    turned = probs.aligned(["NA", "a", "1"], ["Y", "X"])
+    np.testing.assert_array_equal(turned, values[[2, 0, 1]][:, [1, 0]])
+
+
+def test_large_logits_keep_their_order_in_the_file(tmp_path):
+    logits = np.array([-40.0, -17.5, 17.5, 18.0, 19.0, 20.0])  # from 17 on, a float32 sigmoid is exactly 1
+    write_probs(tmp_path / "p.csv", ids=list("abcdef"), classes=["X"], values=1 / (1 + np.exp(-logits[:, None])))
+    values = read_probs(tmp_path / "p.csv").values[:, 0]
+    assert (np.diff(values) > 0).all() and values[-1] < 1
+    np.testing.assert_allclose(np.log(values / (1 - values)), logits, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,X\na,1.77\n", r"X of a is 1.77; expected a probability"),
+        ("id,X\na,0.5\nb,-0.1\n", r"X of b is -0.1"),
+        ("id,X\na,\n", r"X of a is "),
+        ("id,X\na,nan\n", r"X of a is nan"),
+        ("id,X\na,high\n", r"X of a is high"),
+        ("id,X\na,0.5\na,0.6\n", r"id 'a' stands there twice"),
+        ("id,X,X\na,0.5,0.5\n", r"column 'X' stands there twice"),
+        ("id,X\n", r"0 rows"),
+        ("id\na\n", r"0 classes"),
+        ("", r"not a CSV table"),
+        ("id;X\na;0.5\n", r"separated by semicolons"),
+        (",id,X\n0,a,0.5\n", r"first column has no name"),
+        ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
+    ],
+)
+def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):
+    with pytest.raises(ValueError, match=f"p.csv.*{message}"):
+        read_probs(write(tmp_path / "p.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "message"),
+    [
+        (["a", "b"], ["X"], "image id 'b' is missing"),
+        ([], ["X"], "image id 'a' is not expected"),
+        (["a"], ["X", "Y"], "class 'Y' is missing"),
+        (["a"], [], "class 'X' is not expected"),
+    ],
+)
+def test_ids_and_classes_that_do_not_match_are_named(tmp_path, ids, classes, message):
+    probs = read_probs(write(tmp_path / "p.csv", "id,X\na,0.5\n"))
+    with pytest.raises(ValueError, match=message):
+        probs.aligned(ids, classes)
+
+
+def test_probabilities_of_another_manifest_are_refused(tmp_path):
+    write(tmp_path / "probs_val.csv", "image_id,X\na,0.5\n")
+    write(tmp_path / "probs.json", '{"manifest_sha256": "other"}')
+
+    class Manifest:
+        sha256 = "this"
+
+    with pytest.raises(ValueError, match="another manifest"):
+        read_stage_probs(tmp_path, "val", Manifest)
+
+
+def test_a_truth_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="t.csv is not there; expected a CSV table"):
+        read_truth(tmp_path / "t.csv", ["X"])
+    with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
+        read_truth(tmp_path, ["X"])
+
+
+def test_spaces_around_names_do_not_matter(tmp_path):
+    probs = read_probs(write(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
+    assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
+    truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), probs.classes)
+    assert truth.labels.tolist() == [[1, 0]]
+
+
+def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
+    text = "Study,No Finding,X,patient_id\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
+    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert unused == ["No Finding"]
+    np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
+    assert list(truth.patients) == ["p", "q", "q"]
+    text = text.replace(",patient_id", ",other")
+    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert unused == ["No Finding", "other"]
+    assert list(truth.patients) == ["patient7", "patient7", "z"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
+        ("id,X\na,yes\n", "'yes' is not a label"),
+        ("id,X\na,1\na,0\n", "id 'a' stands there twice"),
+        ("id,Y\na,1\n", "has no column 'X'; it has Y"),
+        ("id,X\n", "no rows"),
+        ("id,X,X\na,1,0\n", "has two columns 'X'"),
+        (",X\na,1\n", "first column has no name"),
+        ("", "no rows"),
+    ],
+)
+def test_bad_truth_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=f"t.csv.*{message}"):
+        read_truth(write(tmp_path / "t.csv", text), ["X"])

@@ -1,0 +1,286 @@
+"""DICOM files of many kinds, made here, against the same pixels as arrays."""
+
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.images.decode import read_image
+from src.images.dicom import is_dicom, read_dicom
+from src.images.files import read_file
+
+pydicom = pytest.importorskip("pydicom")
+
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.pixels import get_decoder  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+    generate_uid,
+)
+
+GRADIENT = np.linspace(0, 4095, 48 * 40).reshape(48, 40).astype(np.uint16)  # 12 bits
+
+
+def dataset(values, *, bits=12, kind="MONOCHROME2", **tags):
+    """A DICOM data set of these stored values; a tag of None is left out."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid()
+    made.Rows, made.Columns = values.shape[-2:]
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, kind
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8 * values.itemsize, bits, bits - 1
+    made.PixelRepresentation = int(values.dtype.kind == "i")
+    made.PixelData = values.tobytes()
+    made["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
+    for tag, value in tags.items():
+        if value is None:
+            delattr(made, tag)
+        else:
+            setattr(made, tag, value)
+    return made
+
+
+def write(path, values, *, compress=None, encoded=None, **options):
+    """A DICOM file; `encoded` is the frame in the encoding of `compress`, else pydicom makes it."""
+    made = dataset(values, **options)
+    if encoded:
+        made.file_meta.TransferSyntaxUID = compress
+        made.PixelData = encapsulate([encoded])
+        made["PixelData"].is_undefined_length = True
+    elif compress:
+        made.compress(compress)
+    made.save_as(path, enforce_file_format=True)
+    return path
+
+
+def jpeg_lossless(values, *, bits, left=True):
+    """JPEG lossless (ITU-T T.81, process 14) of values uint16 [H, W], each predicted from its left neighbor or upper.
+
+    Predictor 1 or 2 of table H.1. The Huffman codes are the differences' lengths, five bits each.
+    """
+    wide = values.astype(np.int64)
+    predicted = np.full_like(wide, 1 << (bits - 1))
+    predicted[1:], predicted[0, 1:] = wide[:-1], wide[0, :-1]
+    if left:
+        predicted[:, 1:] = wide[:, :-1]
+    code = []
+    for difference in ((wide - predicted + 2**15) % 2**16 - 2**15).ravel().tolist():
+        length = abs(difference).bit_length()
+        code.append(f"{length:05b}")
+        if 0 < length < 16:
+            code.append(f"{difference if difference > 0 else difference + 2**length - 1:0{length}b}")
+    code.append("1" * (-sum(map(len, code)) % 8))
+    scan = int("".join(code), 2).to_bytes(sum(map(len, code)) // 8, "big").replace(b"\xff", b"\xff\x00")
+    frame = struct.pack(">BHHBBBB", bits, *values.shape, 1, 1, 0x11, 0)
+    huffman = bytes([0, *(17 * (length == 5) for length in range(1, 17)), *range(17)])
+    start = bytes([1, 1, 0, 1 if left else 2, 0, 0])
+    segments = [
+        struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+        for marker, content in ((0xC3, frame), (0xC4, huffman), (0xDA, start))
+    ]
+    return b"\xff\xd8" + b"".join(segments) + scan + b"\xff\xd9"
+
+
+def noise(bits):
+    """Values [48, 40] of all sizes; 0 beside the middle is the longest difference there is."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, (48, 40), dtype=np.uint16)
+    values[5, 5:8] = 0, 2 ** (bits - 1), 2**bits - 1
+    return values
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("compress", [None, RLELossless, JPEG2000Lossless], ids=["plain", "rle", "jpeg2000"])
+def test_stored_values_are_read_whatever_their_bits_and_compression(tmp_path, bits, compress):
+    read = read_dicom(write(tmp_path / "a.dcm", noise(bits), bits=bits, compress=compress))
+    assert read.dtype == np.float32
+    assert np.array_equal(read, noise(bits))
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize(("compress", "left"), [(JPEGLosslessSV1, True), (JPEGLossless, True), (JPEGLossless, False)])
+def test_jpeg_lossless_is_read_to_the_bit(tmp_path, bits, compress, left):
+    encoded = jpeg_lossless(noise(bits), bits=bits, left=left)
+    path = write(tmp_path / "a.dcm", noise(bits), bits=bits, compress=compress, encoded=encoded)
+    assert np.array_equal(read_dicom(path), noise(bits))
+
+
+def test_a_jpeg_inside_a_dicom_file_is_read(tmp_path):
+    gray = (GRADIENT // 16).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(gray).save(stream, "JPEG", quality=95)
+    path = write(tmp_path / "a.dcm", gray, bits=8, compress=JPEGBaseline8Bit, encoded=stream.getvalue())
+    assert np.abs(read_dicom(path) - gray).mean() < 2
+
+
+def test_without_the_plugin_of_a_compression_the_reason_says_what_to_install(tmp_path, monkeypatch):
+    encoded = jpeg_lossless(GRADIENT, bits=12)
+    path = write(tmp_path / "a.dcm", GRADIENT, compress=JPEGLosslessSV1, encoded=encoded)
+    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
+    with pytest.raises(ValueError, match=r"a\.dcm cannot be read .*; pip install -r requirements-dicom\.txt") as raised:
+        read_dicom(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_monochrome1_is_the_negative_of_monochrome2(tmp_path):
+    first = read_file(write(tmp_path / "1.dcm", GRADIENT.max() - GRADIENT, kind="MONOCHROME1"), sizes=[32])[32]
+    second = read_file(write(tmp_path / "2.dcm", GRADIENT), sizes=[32])[32]
+    assert torch.equal(first, second)
+    assert second[0, 0, 0] < second[0, -1, -1]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_dicom_and_a_16_bit_png_of_the_same_pixels_are_the_same_image(tmp_path, kind):
+    sign = -1 if kind == "MONOCHROME1" else 1
+    Image.fromarray(GRADIENT if sign == 1 else GRADIENT.max() - GRADIENT).save(tmp_path / "a.png")
+    path = write(tmp_path / "a.dcm", GRADIENT, kind=kind)
+    for size, image in read_file(path, sizes=[32, 48]).items():
+        assert image.dtype == torch.uint8 and image.shape == (1, size, size)
+        assert torch.equal(image, read_image(tmp_path / "a.png", size=size))
+
+
+def test_slope_and_intercept_come_before_the_window(tmp_path):
+    path = write(tmp_path / "a.dcm", GRADIENT, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000.5,
+                 WindowWidth=2001, VOILUTFunction="LINEAR")  # fmt: skip
+    expected = np.clip((2.0 * GRADIENT - 1000) / 2000, 0, 1)
+    np.testing.assert_allclose(read_dicom(path), expected, atol=1e-6)
+
+
+def test_a_negative_slope_turns_the_image_over_and_the_window_does_not_turn_it_back(tmp_path):
+    read = read_dicom(write(tmp_path / "a.dcm", GRADIENT, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2048,
+                            WindowWidth=4096))  # fmt: skip
+    assert (np.diff(read.ravel()) <= 0).all() and read[0, 0] > read[-1, -1]
+
+
+def test_signed_values_are_read(tmp_path):
+    values = GRADIENT.astype(np.int16) - 2000
+    assert np.array_equal(read_dicom(write(tmp_path / "a.dcm", values, bits=16)), values)
+
+
+def test_the_first_of_several_windows_counts(tmp_path):
+    several = write(tmp_path / "a.dcm", GRADIENT, WindowCenter=[1000, 9], WindowWidth=[500, 9])
+    one = write(tmp_path / "b.dcm", GRADIENT, WindowCenter=1000, WindowWidth=500)
+    assert np.array_equal(read_dicom(several), read_dicom(one))
+
+
+def test_a_sigmoid_window_is_one_half_at_its_center(tmp_path):
+    values = np.array([[0, 1000, 2000]], np.uint16)
+    path = write(tmp_path / "a.dcm", values, WindowCenter=1000, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    ends = 1 / (1 + np.exp([4, 0, -4]))
+    np.testing.assert_allclose(read_dicom(path)[0], ends, atol=1e-6)
+
+
+def test_a_voi_lut_is_looked_up_after_the_intercept_and_instead_of_the_window(tmp_path):
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [4, 10, 16], [5, 50, 500, 5000]
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    values = np.array([[0, 5, 6, 7, 8, 4000]], np.uint16)
+    path = write(tmp_path / "a.dcm", values, RescaleSlope=1, RescaleIntercept=5, VOILUTSequence=[table],
+                 WindowCenter=1, WindowWidth=2)  # fmt: skip
+    assert read_dicom(path)[0].tolist() == [5, 5, 50, 500, 5000, 5000]
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"NumberOfFrames": 3}, "3 frames"),
+        ({"PixelData": None}, "no pixel data"),
+        ({"PhotometricInterpretation": None}, "photometric interpretation is None"),
+        ({"PhotometricInterpretation": "RGB"}, "photometric interpretation is RGB"),
+        ({"BitsAllocated": None}, "Bits Allocated"),
+        ({"Rows": 900}, "pixel data"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"WindowCenter": 1}, "WindowCenter and WindowWidth"),
+        ({"WindowCenter": 1, "WindowWidth": 0}, "WindowWidth is 0"),
+        ({"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "CUBIC"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_missing_and_wrong_tags_are_refused_by_name(tmp_path, tags, reason):
+    with pytest.raises(ValueError, match=reason) as raised:
+        read_dicom(write(tmp_path / "odd.dcm", GRADIENT, **tags))
+    assert "odd.dcm" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\xff" * 400])
+def test_what_is_no_dicom_file_is_refused(tmp_path, content):
+    (tmp_path / "a.dcm").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.dcm (cannot be read|is no DICOM file)"):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_a_cut_file_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", GRADIENT)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_dicom(path)
+    path = write(path, GRADIENT, compress=RLELossless)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut off"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_jpeg_that_was_cut_before_it_was_put_into_the_file_is_refused(tmp_path, part):
+    gray = (GRADIENT // 16).astype(np.uint8)
+    baseline = io.BytesIO()
+    Image.fromarray(gray).save(baseline, "JPEG", quality=95)
+    lossless = jpeg_lossless(noise(12), bits=12)
+    for compress, encoded in ((JPEGLosslessSV1, lossless), (JPEGBaseline8Bit, baseline.getvalue())):
+        values, bits = (noise(12), 12) if compress == JPEGLosslessSV1 else (gray, 8)
+        cut = encoded[: int(part * len(encoded))]
+        path = write(tmp_path / "a.dcm", values, bits=bits, compress=compress, encoded=cut)
+        with pytest.raises(ValueError, match="JPEG data end too early"):
+            read_dicom(path)
+
+
+def test_dicom_is_known_by_name_or_by_its_first_bytes(tmp_path):
+    path = write(tmp_path / "1.2.840.7", GRADIENT)
+    assert is_dicom(path)
+    (tmp_path / "a.DCM").write_bytes(b"")
+    assert is_dicom(tmp_path / "a.DCM")
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    assert not is_dicom(tmp_path / "a.png")
+
+
+def test_without_pydicom_the_reason_says_what_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.dcm", GRADIENT)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
+        read_dicom(path)
+
+
+def test_padding_is_black_and_no_part_of_the_range(tmp_path):
+    values = noise(12) // 2 + 100
+    padded = values.copy()
+    padded[:, :4] = 4095
+    shown = read_dicom(write(tmp_path / "a.dcm", padded, PixelPaddingValue=4095))
+    assert (shown[:, :4] == shown[:, 4:].min()).all() and np.array_equal(shown[:, 4:], values[:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("tags", "match"),
+    [({"WindowCenter": 99999, "WindowWidth": 10}, "one gray value"), ({"HighBit": 15}, "high bit is 15 of 12")],
+)
+def test_what_would_show_no_image_is_refused(tmp_path, tags, match):
+    with pytest.raises(ValueError, match=match):
+        read_dicom(write(tmp_path / "a.dcm", noise(12), **tags))
+
+
+def test_the_reason_does_not_name_what_a_user_cannot_pass(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"")
+    with pytest.raises(ValueError, match="is no DICOM file: DICM does not stand after its first 128 bytes"):
+        read_dicom(tmp_path / "a.dcm")
+    with pytest.raises(ValueError, match="its VOI LUT has no LUTDescriptor"):
+        read_dicom(write(tmp_path / "b.dcm", noise(12), VOILUTSequence=[Dataset()]))

@@ -1,0 +1,285 @@
+"""Pictures: they are there, whole and of the size asked for, whatever the numbers look like."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from src.plots import labels as plots_labels
+from src.plots import results as plots
+from src.plots import style as plots_style
+from src.plots.style import DPI, canvas, short
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+NAN = np.nan
+NAMES = [
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "A finding with a name of many words that goes on and on",
+    "x" * 70,
+    r"$\frac$",
+]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))
+
+
+def drawn(path):
+    """Whether a picture can be read and has more in it than a blank page."""
+    return (pixels(path) < 200).sum() > 500
+
+
+def names(count):
+    return [NAMES[i] if i < len(NAMES) else f"finding {i}" for i in range(count)]
+
+
+def history(epochs, **columns):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.random((epochs, 4)), columns=["train_loss", "val_loss", "val_auroc", "val_auprc"])
+    return table.assign(epoch=np.arange(1, epochs + 1), lr=1e-4, **columns)
+
+
+def panels(axes_of, monkeypatch, module):
+    """Record the axes that a private `_draw` function of `module` draws on."""
+    seen, draw = [], getattr(module, axes_of)
+    monkeypatch.setattr(module, axes_of, lambda axes, *args: (draw(axes, *args), seen.append(axes)))
+    return seen
+
+
+def test_a_canvas_has_the_size_asked_for_and_the_same_bytes_each_time(tmp_path):
+    for name in ("a.png", "b.png"):
+        with canvas(tmp_path / name, width=3, height=2) as figure:
+            figure.add_subplot().plot([1, 2])
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (3 * DPI, 2 * DPI)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert b"matplotlib" not in (tmp_path / "a.png").read_bytes().lower()
+
+
+def test_a_failed_picture_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), canvas(path, width=3, height=2):
+        raise KeyError
+    assert path.read_bytes() == b"old"
+
+
+def test_an_interrupted_write_leaves_the_old_picture_and_no_other_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def half(self, target, **kwargs):
+        with open(target, "wb") as handle:
+            handle.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(plots_style.Figure, "savefig", half)
+    with pytest.raises(OSError, match="no space"), canvas(path, width=3, height=2):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and path.read_bytes() == b"old"
+
+
+def test_drawing_changes_no_settings_and_needs_neither_pyplot_nor_torch(tmp_path):
+    code = f"""
+import sys
+import matplotlib
+before = matplotlib.rcParams.copy()
+from src.plots import results as plots
+from src.plots import labels as plots_labels
+with plots.canvas({str(tmp_path / "a.png")!r}, width=3, height=2) as figure:
+    figure.add_subplot()
+assert matplotlib.rcParams.copy() == before
+assert not {{"torch", "scipy.stats", "matplotlib.pyplot"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_long_names_are_broken_and_cut():
+    assert short("Pleural Effusion", width=8) == "Pleural\nEffusion"
+    assert short("one two three four", width=9, lines=1) == "one two…"
+    assert short("x" * 70, width=10, lines=2) == "x" * 10 + "\n" + "x" * 9 + "…"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_learning_curves(tmp_path, epochs):
+    paths = plots.learning_curves(history(epochs), folder=tmp_path, title="resnet50")
+    assert [path.name for path in paths] == [
+        "train_loss.png",
+        "val_loss.png",
+        "val_auroc.png",
+        "val_auprc.png",
+    ]
+    assert all(drawn(path) for path in paths)
+
+
+def test_learning_curves_mark_the_first_best_epoch(tmp_path, monkeypatch):
+    marked = []
+    monkeypatch.setattr(plots, "dots", lambda axes, x, y, **look: marked.append((x, y)))
+    table = history(4).assign(val_auprc=[0.1, 0.7, NAN, 0.7], val_loss=[4.0, 3.0, 2.0, 1.0])
+    plots.learning_curves(table, folder=tmp_path, title="m")
+    assert marked[1] == (2, 3.0) and marked[3] == (2, 0.7)
+
+
+def test_learning_curves_without_a_score(tmp_path):
+    paths = plots.learning_curves(history(3).assign(val_auprc=NAN, val_auroc=NAN), folder=tmp_path, title="m")
+    assert all(drawn(path) for path in paths)
+
+
+@pytest.mark.parametrize("standard_error", [None, 0.01, NAN, np.linspace(0, 0.02, 11)])
+@pytest.mark.parametrize("score", [0.5, NAN])
+def test_alpha_curve(tmp_path, standard_error, score):
+    alpha = np.linspace(0, 1, 11)
+    table = pd.DataFrame({"alpha": alpha, "accuracy": 0.8, "auroc": score, "auprc": score - (alpha - 0.3) ** 2})
+    path = plots.alpha_curve(table, chosen=0.30000000000000004, path=tmp_path / "a.png", standard_error=standard_error)
+    assert path == tmp_path / "a.png" and drawn(path)
+
+
+def curve(name, *, points, **fields):
+    recall = np.linspace(0, 1, 50)
+    return {
+        "name": name,
+        "recall": recall,
+        "precision": 1 - recall / 2,
+        "prevalence": 0.5,
+        "points": points,
+        **fields,
+    }
+
+
+def point(kind, recall, **fields):
+    return {"label": f"{kind} rule", "kind": kind, "recall": recall, "precision": 0.6, **fields}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 15])
+def test_precision_recall_curves(tmp_path, count):
+    points = [point("plain", 0.85), point("holds", 0.95)]
+    curves = [curve(name, points=points) for name in names(count)]
+    curves[-1] |= {"recall": [], "precision": [], "prevalence": NAN, "points": [], "note": "no positives"}
+    assert drawn(plots.precision_recall_curves(curves, target=0.85, path=tmp_path / "pr.png"))
+    curves[-1] |= {"recall": [NAN], "precision": [NAN], "points": [point("plain", NAN)]}
+    assert drawn(plots.precision_recall_curves(curves, target=0.85, path=tmp_path / "pr.png"))
+
+
+def test_precision_recall_steps_enclose_the_average_precision(tmp_path, monkeypatch):
+    seen = panels("_draw_precision_recall", monkeypatch, plots)
+    recall, precision = np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 0.4])
+    for way in (slice(None), slice(None, None, -1)):
+        given = curve("x", points=[]) | {"recall": recall[way], "precision": precision[way]}
+        plots.precision_recall_curves([given], target=0.9, path=tmp_path / "pr.png")
+        line = next(line for line in seen[-1].lines if line.get_drawstyle() == "steps-pre")
+        assert np.array_equal(line.get_xdata(), recall) and np.array_equal(line.get_ydata(), precision)
+
+
+@pytest.mark.parametrize("count", [1, 15])
+def test_recall_intervals(tmp_path, count):
+    points = [point("plain", 0.8, lower=0.7, upper=0.9), point("holds", 1.0, lower=NAN, upper=NAN)]
+    rows = [{"name": name, "positives": 1234, "points": points} for name in names(count)]
+    rows[-1] |= {"points": [point("plain", NAN, lower=NAN, upper=NAN)], "positives": 0, "note": "infeasible"}
+    assert drawn(plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png"))
+    rows[-1]["points"] = []
+    assert drawn(plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png"))
+
+
+def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(plots, "headline", lambda figure, text: said.append(text))
+    recalls = [(0.85, 0.9), (0.84, 1.0), (NAN, 1.0)]
+    rows = [
+        {
+            "name": "x",
+            "positives": 5,
+            "points": [point(k, r, lower=r, upper=r) for k, r in zip(("plain", "holds"), pair, strict=True)],
+        }
+        for pair in recalls
+    ]
+    plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
+    assert "in 1 of 2 classes by plain rule, in 3 of 3 classes by holds rule" in said[0]
+
+
+@pytest.mark.parametrize("count", [1, 15])
+def test_reliability(tmp_path, count):
+    predicted = np.array([0.1, 0.5, NAN])
+    series = [
+        {
+            "label": "before",
+            "kind": "before",
+            "predicted": predicted,
+            "observed": predicted / 2,
+            "counts": [5, 1, 0],
+        },
+        {
+            "label": "after",
+            "kind": "after",
+            "predicted": predicted,
+            "observed": predicted,
+            "counts": [6, 0, 0],
+        },
+    ]
+    curves = [{"name": name, "series": series} for name in names(count)]
+    curves[-1] = {"name": "none", "series": [{**series[0], "counts": [0, 0, 0]}]}
+    assert drawn(plots.reliability(curves, path=tmp_path / "c.png"))
+
+
+def test_panels_fill_the_page_where_a_class_has_nothing_to_show(tmp_path, monkeypatch):
+    """An artist without extent must not push the others aside."""
+    seen = panels("_draw_reliability", monkeypatch, plots)
+    full = {"label": "after", "kind": "after", "predicted": [0.2], "observed": [0.2], "counts": [9]}
+    curves = [{"name": "x", "series": [full]} for _ in range(8)]
+    curves[5] = {"name": "x", "series": [{**full, "counts": [0]}]}
+    plots.reliability(curves, path=tmp_path / "c.png")
+    widths = [axes.get_position().width for axes in seen]
+    assert min(widths) > 0.18
+
+
+def label_tables(count, *, split="train"):
+    from src.labels import eda
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice([1, 0, -1, NAN], size=(60, count))
+    labels[:, -1] = NAN  # a class that no report mentions
+    classes, ids = names(count), np.arange(60) // 2
+
+    def by(name, values):
+        groups = np.array(values)[np.arange(60) % len(values)]
+        return eda.with_rates(
+            eda.count_states(labels, groups=groups, order=("all", *values), classes=classes, name=name)
+        )
+
+    def known(name, values):
+        return by(name, values).query(f"{name} != 'all'")
+
+    return {
+        "label_states": by("split", (split,)),
+        "prevalence": by("split", (split,)),
+        "cooccurrence": eda.cooccurrence(labels, classes=classes),
+        "findings_per_image": eda.findings_per_image(labels, groups=np.full(60, split), order=("all", split)),
+        "rates_by_view": known("view", ("frontal", "lateral", "unknown")),
+        "by_sex": known("sex", ("F", "M")),
+        "by_age": known("age", ("0-17", "80+")),
+        "study_changes": eda.study_changes(labels, patients=ids, study_order=np.arange(60) % 2, classes=classes),
+        "pairs": eda.pairs(labels, patients=ids, study_order=np.arange(60) % 2, classes=classes),
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 15])
+def test_pictures_of_labels(tmp_path, count):
+    tables = label_tables(count)
+    for name in ("label_states", "prevalence", "cooccurrence", "findings_per_image"):
+        assert drawn(getattr(plots_labels, name)(tables[name], path=tmp_path / f"{name}.png"))
+    assert drawn(plots_labels.overview(tables, path=tmp_path / "overview.png", title="labels"))
+
+
+@pytest.mark.parametrize("absent", [("by_sex",), ("by_sex", "by_age")])
+def test_the_overview_leaves_no_gap(tmp_path, absent):
+    tables = {name: table for name, table in label_tables(5).items() if name not in absent}
+    tables["study_changes"] = tables["study_changes"].assign(pairs=0)
+    page = pixels(plots_labels.overview(tables, path=tmp_path / "overview.png", title="labels"))
+    height, width = page.shape
+    for corner in (page[height * 2 // 3 :, : width // 2], page[height * 2 // 3 :, width // 2 :]):
+        assert (corner < 200).sum() > 500

@@ -1,0 +1,384 @@
+"""What the report's explorer holds, against what stage 6 says."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import eda_labels
+import report
+from src.artifacts.probs import JudgedSplit, Truth, View
+from src.config import ThresholdConfig
+from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
+from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
+from src.report.render import embed_json
+from src.report.source import Search, read_search, read_splits
+from src.stats.bootstrap import bootstrap_metrics, interval
+from src.stats.workload import per_thousand
+from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split
+
+DEFAULTS = dataclasses.asdict(ThresholdConfig())
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("page") / "run")
+
+
+@pytest.fixture
+def copied(run_dir, tmp_path):
+    """A copy of the run that a test may spoil."""
+    for source in run_dir.rglob("*"):
+        if source.is_file():
+            target = tmp_path / "run" / source.relative_to(run_dir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    return tmp_path / "run"
+
+
+def explored(run):
+    found = read_search(run, defaults=DEFAULTS)
+    return explore(*read_splits(run, found), search=found)
+
+
+def rows_of(page, *, recall, confidence):
+    """A choice per class, as thresholds_recall_*.csv has it."""
+    r, k = page["recalls"].index(recall), page["confidences"].index(confidence)
+    for finding in page["classes"]:
+        at, lower, needed = finding["choices"][finding["chosen"][k][r]]
+        val, judged = finding["val"], finding["judged"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            yield {
+                "class": finding["name"],
+                "threshold": finding["thresholds"][at],
+                "val_precision": np.divide(val["tp"][at], val["tp"][at] + val["fp"][at]),
+                "val_recall": np.divide(val["tp"][at], val["positives"]),
+                "val_recall_lower": np.nan if lower is None else lower,
+                "val_positives": val["positives"],
+                "test_precision": np.divide(judged["tp"][at], judged["tp"][at] + judged["fp"][at]),
+                "test_recall": np.divide(judged["tp"][at], judged["positives"]),
+                "auprc": finding["auprc"],
+                "status": "infeasible" if needed else "ok",
+            }
+
+
+@pytest.mark.parametrize(
+    ("recall", "confidence", "more"),
+    [("0.85", 0.95, ()), ("0.9", 0.95, ()), ("0.7", 0.8, ()), ("0.99", 0.0, ()), ("0.875", 0.99, ("--family-wise",)),
+     ("0.8", 0.9, ("--grid", "0.01"))],
+)  # fmt: skip
+def test_the_page_says_of_any_target_what_stage_6_says(copied, recall, confidence, more):
+    search(copied, "--recall", "0.6", "--confidence", "0.97", *more)
+    page = explored(copied)
+    search(copied, "--recall", recall, "--confidence", str(confidence), *more)
+    path = copied / "ensemble" / f"thresholds_recall_{recall}.csv"
+    theirs = pd.read_csv(path)
+    ours = pd.DataFrame(rows_of(page, recall=recall, confidence=confidence))
+    pd.testing.assert_frame_equal(ours, theirs[list(ours)], rtol=1e-13)
+
+
+def test_the_demo_run_has_feasible_and_infeasible_findings(run_dir):
+    status = {row["class"]: row["status"] for row in rows_of(explored(run_dir), recall="0.85", confidence=0.95)}
+    assert status == {"Edema": "ok", "Rare": "infeasible", "Common": "ok", "Never": "infeasible"}
+
+
+def test_the_grid_holds_the_recorded_targets_and_recall_1_only_without_a_confidence(copied):
+    search(copied, "--recall", "0.333", "1", "--confidence", "0")
+    page = explored(copied)
+    assert page["recalls"][0] == "0.333" and page["recalls"][-1] == "1"
+    assert [page["recalls"][r] for r in page["start"]["recalls"]] == ["0.333", "1"]
+    chosen = page["classes"][0]["chosen"]
+    assert chosen[0][-1] >= 0 and all(row[-1] == -1 for row in chosen[1:])
+    assert page["any"][0][-1] is not None and page["any"][1][-1] is None
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_intervals_are_those_of_the_stages_bootstrap(seed):
+    rng = np.random.default_rng(seed)
+    patients, mask = rng.integers(40, size=200), rng.random((200, 2)) < 0.8
+    targets, probs = (rng.random((200, 2)) < (0.3, 0.02)).astype(float), rng.random((200, 2)).round(2)
+    codes = np.unique(patients, return_inverse=True)[1]
+    cuts = [np.array([0.9, 0.31, 0.0]), np.array([1.5, 0.5])]
+    entries = [(probs[m, c], targets[m, c], codes[m]) for c, m in enumerate(mask.T)]
+    found = bootstrap_outcomes(entries, thresholds=cuts, patients=codes.max() + 1, resamples=50, seed=seed)
+    for c, name in enumerate("ab"):
+        for at, cut in enumerate(cuts[c]):
+            theirs = bootstrap_metrics(probs, targets=targets, mask=mask, classes="ab", patients=patients,
+                                       thresholds=cut, resamples=50, seed=seed)["per_class"][name]  # fmt: skip
+            expected = interval(theirs["precision"]) + interval(theirs["recall"])
+            np.testing.assert_array_equal(found[c][at], expected)
+
+
+def test_the_workload_is_that_of_stage_6():
+    rng = np.random.default_rng(2)
+    probs, targets, mask = rng.random((300, 3)).round(2), rng.integers(0, 2, (300, 3)), rng.random((300, 3)) < 0.5
+    names = np.array([f"study {i}" for i in rng.integers(120, size=300)])
+    studies = by_study(probs, targets=targets, mask=mask, studies=names)
+    for cuts in ((0.0, 0.5, 1.5), (0.25, 0.9, 0.4)):
+        table = per_thousand(probs >= cuts, targets=targets, mask=mask, studies=names, classes="abc")
+        rows = [(count_studies(studies, c, thresholds=np.array([cut]))[:, 0], studies.valid[c].sum())
+                for c, cut in enumerate(cuts)]  # fmt: skip
+        rows.append((np.array(count_any(studies, thresholds=np.array(cuts))), studies.valid.any(axis=0).sum()))
+        for (flagged, missed, false), total in ((events, total) for events, total in rows):
+            row = table.iloc[0]
+            table = table.iloc[1:]
+            assert row["studies"] == total
+            assert [row["flagged"], row["missed"], row["false"]] == [1000 * x / total for x in (flagged, missed, false)]
+
+
+def test_a_thinned_curve_keeps_the_ends_and_the_extremes_of_every_bin():
+    rng = np.random.default_rng(0)
+    recall, precision = np.sort(rng.random(50_000)), rng.random(50_000)
+    x, y = thin_curve(recall, precision, bins=20)
+    assert len(x) <= 80 and (x[0], x[-1]) == (recall[0], recall[-1]) and (np.diff(x) >= 0).all()
+    for low in np.arange(20) / 20:
+        there, kept = (recall >= low) & (recall < low + 0.05), (x >= low) & (x < low + 0.05)
+        assert (y[kept].min(), y[kept].max()) == (precision[there].min(), precision[there].max())
+    assert len(thin_curve(np.full(3, np.nan), np.zeros(3), bins=20)[0]) == 0
+
+
+def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path, capsys):
+    labels = pd.read_csv(run_dir / "manifest.csv")
+    for split in ("val", "test"):
+        part = labels[labels["split"] == split].drop(columns=["view", "split"])
+        part.to_csv(tmp_path / f"labels_{split}.csv", index=False)
+    files = []
+    for split in ("val", "test"):
+        files += [f"--{split}-probs={run_dir / 'ensemble' / f'probs_{split}.csv'}"]
+        files += [f"--{split}-labels={tmp_path / f'labels_{split}.csv'}"]
+    for flags, judged in ((files[:2], "val"), (files, "test")):
+        search(tmp_path / "out", "--recall", "0.85", *flags)
+        report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
+        page = page_data(tmp_path / "out" / "report.html")
+        assert page["explorer"]["judged"] == judged
+        for part in (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"]):
+            assert ".py" in part["absent"]
+    run = explored(run_dir)["classes"]
+    assert [c["judged"]["tp"] for c in page["explorer"]["classes"]] == [c["judged"]["tp"].tolist() for c in run]
+    (tmp_path / "labels_val.csv").write_text((tmp_path / "labels_val.csv").read_text() + "\n")
+    with pytest.raises(ValueError, match="labels_val.csv has changed since ensemble_threshold_search.py read it"):
+        report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
+
+
+def test_what_a_stage_did_not_leave_is_said_with_the_stage(copied):
+    report.main(["--run-dir", str(copied)])
+    page = page_data(copied / "report.html")
+    assert "eda_labels.py" in page["labels"]["absent"]
+    assert page["histories"]["resnet50"]["kept"] == 2 and "absent" not in page["data"]
+    eda_labels.main(["--run-dir", str(copied)])
+    (copied / "efficientnet_b1" / "history.csv").unlink()
+    (copied / "ensemble" / "metrics_test.json").unlink()
+    report.main(["--run-dir", str(copied), "--overwrite"])
+    page = page_data(copied / "report.html")
+    assert page["labels"]["classes"] == list(CLASSES)
+    assert "train_efficientnet.py" in page["histories"]["efficientnet_b1"]["absent"]
+    assert "ensemble_alpha_search.py" in page["metrics"][-1]["absent"]
+    assert "train_resnet.py" not in json.dumps(page)
+
+
+def test_a_run_whose_models_were_removed_is_still_shown(copied):
+    for name in ("resnet50", "efficientnet_b1"):
+        shutil.rmtree(copied / name)
+    (copied / "ensemble" / "alpha_search.csv").unlink()
+    report.main(["--run-dir", str(copied)])
+    page = page_data(copied / "report.html")
+    assert "train_resnet.py" in page["histories"]["resnet50"]["absent"]
+    assert "test_efficientnet.py" in json.dumps(page["metrics"])
+    assert [group["name"] for group in page["reliability"]] == ["ensemble"]
+    assert "ensemble_alpha_search.py" in page["alpha"]["gone"] and "curve" not in page["alpha"]
+
+
+def test_a_model_trained_again_since_the_blend_is_refused(copied):
+    (copied / "resnet50" / "probs.json").unlink()  # as training does
+    (copied / "resnet50" / "best.pt").write_bytes(b"new weights")
+    match = r"resnet50 was trained again since it was blended; run test_resnet\.py --overwrite, then ensemble_alpha"
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+    with pytest.raises(ValueError, match=match):
+        search(copied)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"confidence": None}, "its confidence is None; expected a number from 0"),
+        ({"confidence": "0.8"}, "its confidence is '0.8'"),
+        ({"grid": 0.7}, "its grid is 0.7; expected"),
+        ({"grid": 1e-9}, "its grid is 1e-09; expected"),
+        ({"sources": [1]}, r"its sources is \[1\]; expected a dict"),
+        ({"sources": {"a": 1}}, "its sources are no paths"),
+        ({"seed": 1.5}, "its seed is 1.5; expected a whole number"),
+        ({"uncertain": [1]}, r"its uncertain is \[1\]; expected a list"),
+        ({"resamples": -5}, "its resamples is -5"),
+        ({"family_wise": 1}, "its family_wise is 1; expected true or false"),
+        ({"missing": "mask"}, "its missing is 'mask'; expected a list"),
+        ({"classes": "Edema"}, "its classes are 'Edema'"),
+        ({"recall": {}}, "no thresholds for any recall"),
+        ({"recall": {"abc": {}}}, "recall 'abc'; expected a number"),
+        ({"recall": {"0.85": {"Edema": {}}}}, r"recall 0\.85 lacks the class 'Rare'"),
+    ],
+)
+def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, match):
+    path = copied / "ensemble" / "thresholds.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize("content", ["{}", '{"macro": 3}', '{"macro": {}, "per_class": []}'])
+def test_metrics_of_another_shape_are_refused(copied, content):
+    (copied / "ensemble" / "metrics_test.json").write_text(content)
+    with pytest.raises(ValueError, match="metrics_test.json is not what ensemble_alpha_search.py writes"):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("ensemble/probs.json", {"members_sha256": None}, "its members_sha256 is None; expected a dict"),
+        ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
+        ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
+        ("resnet50/probs.json", {"pos_weight": None}, "its pos_weight is None"),
+        ("resnet50/probs.json", {"prior_correction": None}, "its prior_correction is None; expected a bool"),
+        ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
+    ],
+)
+def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):
+    path = copied / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "match"),
+    [
+        ("ensemble/thresholds_recall_0.85.csv", "test_precision", "precision", "has no column 'test_precision'"),
+        ("ensemble/alpha_search.csv", "auprc", "aucpr", "has no column 'auprc'"),
+        ("resnet50/history.csv", "1,0.6", ",0.6", "has no epochs, or what is no number"),
+        ("resnet50/history.csv", "0.7", "high", "or what is no number"),
+    ],
+)
+def test_a_table_that_no_stage_writes_is_refused(copied, file, old, new, match):
+    path = copied / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=match):
+        report.main(["--run-dir", str(copied)])
+
+
+def test_without_stage_6_the_error_names_its_script(copied):
+    (copied / "ensemble" / "thresholds.json").unlink()
+    with pytest.raises(ValueError, match="thresholds.json is not there; run ensemble_threshold_search.py"):
+        report.main(["--run-dir", str(copied)])
+    assert not (copied / "report.html").exists()
+
+
+def test_a_page_is_not_replaced_unasked_and_may_go_elsewhere(copied, tmp_path):
+    report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
+    assert page_data(tmp_path / "a page.html")["run"] == "run"
+    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+        report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        report.main(["--run-dir", str(copied), "--out", str(tmp_path / "folder.html")])
+
+
+def test_files_of_another_manifest_are_refused(copied):
+    write_split(copied, patients=240, seed=9)
+    with pytest.raises(ValueError, match="made from another manifest"):
+        report.main(["--run-dir", str(copied)])
+
+
+def test_a_model_tested_again_since_the_blend_is_refused(copied):
+    write_model(copied, "resnet50", seed=77)
+    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+        report.main(["--run-dir", str(copied)])
+
+
+def test_a_model_trained_on_another_manifest_is_refused(copied):
+    (copied / "resnet50" / "config.json").write_text('{"manifest_sha256": "other"}')
+    with pytest.raises(ValueError, match="resnet50 was trained on another manifest"):
+        report.main(["--run-dir", str(copied)])
+
+
+def test_labels_counted_on_another_manifest_are_refused(copied):
+    eda_labels.main(["--run-dir", str(copied)])
+    path = copied / "eda" / "label_states.csv"
+    path.write_text(path.read_text().replace("val,Edema,", "val,Edema,1"))
+    with pytest.raises(ValueError, match="label_states.csv counts another manifest"):
+        report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize("flags", [("--missing", "0"), ("--uncertain", "1")])
+def test_thresholds_under_a_policy_that_is_not_theirs_are_refused(copied, flags):
+    """Where thresholds.json records the policy, the page takes it; where it does not, a wrong guess shows."""
+    search(copied, "--recall", "0.85", *flags)
+    path = copied / "ensemble" / "thresholds.json"
+    found = json.loads(path.read_text())
+    recorded = {flags[0][2:]: [flags[1]]}
+    path.write_text(json.dumps(found | recorded))
+    explored(copied)
+    path.write_text(json.dumps({k: v for k, v in found.items() if k not in ("missing", "uncertain")}))
+    with pytest.raises(ValueError, match="are not what the probabilities and labels give for 'Edema' at recall 0.85"):
+        explored(copied)
+
+
+def test_tables_of_stage_6_changed_by_hand_are_refused(copied):
+    json_path, csv_path = (copied / "ensemble" / name for name in ("thresholds.json", "thresholds_recall_0.9.csv"))
+    kept = csv_path.read_text()
+    table = pd.read_csv(csv_path)
+    table.loc[0, "test_recall"] -= 0.01
+    table.to_csv(csv_path, index=False)
+    with pytest.raises(ValueError, match="give for 'Edema' at recall 0.9; run ensemble_threshold_search.py"):
+        report.main(["--run-dir", str(copied)])
+    csv_path.write_text(kept)
+    found = json.loads(json_path.read_text())
+    found["recall"]["0.85"]["Common"]["threshold"] += 0.01
+    json_path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="give for 'Common' at recall 0.85; run ensemble_threshold_search.py"):
+        report.main(["--run-dir", str(copied)])
+
+
+def test_recorded_resamples_and_seed_are_used_and_said(copied):
+    path = copied / "ensemble" / "thresholds.json"
+    found = json.loads(path.read_text())
+    pages = []
+    for seed in (0, 4):
+        path.write_text(json.dumps(found | {"resamples": 30, "seed": seed}))
+        pages.append(explored(copied))
+    assert pages[0]["settings"]["resamples"] == 30
+    assert not {"resamples", "seed"} & set(pages[0]["settings"]["assumed"])
+    assert pages[0]["classes"][0]["judged"]["intervals"] != pages[1]["classes"][0]["judged"]["intervals"]
+    path.write_text(json.dumps(found | {"resamples": 0}))
+    assert "intervals" not in explored(copied)["classes"][0]["judged"]
+
+
+def test_embedded_json_cannot_end_its_element():
+    hostile = "</script><script>alert('&')</script>\u2028\u2029\ud800é"
+    text = embed_json({"name": hostile, "number": np.float64("nan"), "counts": np.arange(3)})
+    assert text.isascii() and not set(text) & set("<>&")
+    assert json.loads(text) == {"name": hostile, "number": None, "counts": [0, 1, 2]}
+
+
+def test_the_page_grows_with_the_targets_not_with_the_rows():
+    """30,000 images, 13 findings: no class has more thresholds than targets, and the data fit a page."""
+    rng = np.random.default_rng(0)
+    rows, classes = 30_000, tuple(f"finding {c}" for c in range(13))
+    labels = (rng.random((rows, 13)) < 0.2).astype(float)
+    patients = np.array([f"p{i}" for i in rng.integers(9_000, size=rows)])
+    truth = Truth(tuple(map(str, range(rows))), classes, labels, patients, patients)
+    probs = 1 / (1 + np.exp(-rng.normal(size=labels.shape) - labels))
+    codes = np.unique(patients, return_inverse=True)[1]
+    settings = {key: DEFAULTS[key] for key in ("confidence", "family_wise", "grid", "uncertain", "missing", "seed")}
+    found = Search(None, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
+    split = JudgedSplit("val", probs, View.of(truth), codes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here
+        page = explore(split, None, search=found)
+    most = len(RECALLS) * len(CONFIDENCES)
+    assert all(100 < len(one["thresholds"]) <= most for one in page["classes"])
+    assert len(embed_json(page)) < 2_500_000

@@ -1,0 +1,220 @@
+"""Stages 1 to 3 on small trees of the other data sets, and what a tired user would type."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import check_split
+import eda_labels
+import ensemble_alpha_search
+import ensemble_threshold_search
+import test_resnet
+import train_resnet
+from src.artifacts.manifest import read_manifest
+from tests.trees import make_csv, make_mimic, make_nih, set_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("make", "splits"),
+    [
+        (lambda root: make_mimic(root, patients=12), "published"),
+        (lambda root: make_nih(root, patients=12, folders=("images_001/images", "images_002/images")), "published"),
+        (lambda root: make_csv(root, patients=30), "by patient"),
+    ],
+    ids=["mimic", "nih", "csv"],
+)
+def test_stages_1_to_3(tmp_path, make, splits, capsys):
+    data, flags = make(tmp_path / "data"), ["--run-dir", str(tmp_path / "run")]
+    status = check_split.main(["--data", str(data), "--val-fraction", "0.3", *flags])
+    out = capsys.readouterr().out
+    assert ("FAILED" in out) == bool(status) and f"split {splits}" in out
+    manifest = read_manifest(tmp_path / "run")
+    assert set(manifest.table["split"]) == {"train", "val", "test"}
+    assert manifest.table.groupby("patient_id")["split"].nunique().max() == 1
+    eda_labels.main(flags)
+    train_resnet.main([*flags, *TINY])
+    assert len(pd.read_csv(tmp_path / "run" / "resnet50" / "history.csv")) == 1
+    assert (tmp_path / "run" / "resnet50" / "best.pt").exists()
+
+
+def test_a_list_that_leaves_images_out_fails_the_published_split_and_costs_a_new_one_nothing(tmp_path, capsys):
+    data = make_nih(tmp_path / "nih", patients=12)
+    names = (data / "train_val_list.txt").read_text().split()
+    (data / "train_val_list.txt").write_text("\n".join(names[2:] + ["99999999_000.png"]))
+    flags = ["--data", str(data), "--run-dir", str(tmp_path / "run"), "--val-fraction", "0.3", "--overwrite"]
+    assert check_split.main(flags) == 1
+    out = capsys.readouterr().out
+    assert (
+        f"that neither list names: 2 ({names[0]}, {names[1]})" in out and "does not know: 1 (99999999_000.png)" in out
+    )
+    assert len(read_manifest(tmp_path / "run").table) == 22
+    check_split.main([*flags, "--split", "patient"])
+    assert "neither list" not in capsys.readouterr().out
+    assert len(read_manifest(tmp_path / "run").table) == 24
+
+
+def test_a_class_whose_labels_are_all_positive_trains_and_is_undefined(tmp_path, capsys):
+    data, run = make_csv(tmp_path / "data", patients=30, classes=("Only",)), tmp_path / "run"
+    for line in range(2, 62):
+        set_cell(data, line=line, column="Only", value="1")
+    assert check_split.main(["--data", str(data), "--run-dir", str(run), "--val-fraction", "0.3"]) == 1
+    with pytest.warns(UserWarning, match="label for Only: pos_weight 1"):
+        train_resnet.main(["--run-dir", str(run), *TINY, "--epochs", "2"])
+    test_resnet.main(["--run-dir", str(run), "--workers", "0", "--resamples", "10"])
+    metrics = json.loads((run / "resnet50" / "metrics_test.json").read_text())
+    assert metrics["per_class"]["Only"]["auroc"] is None and metrics["macro"]["auprc"] is None
+    assert metrics["per_class"]["Only"]["positives"] > 0 and metrics["macro"]["classes"] == 0
+    assert "n/a" in capsys.readouterr().out
+
+
+def run_script(*argv):
+    return subprocess.run([sys.executable, *map(str, argv)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_mistakes_are_one_line_exit_2_and_leave_nothing(tmp_path):
+    data, run = make_csv(tmp_path / "data", patients=30), tmp_path / "run"
+
+    def refused(*argv, says):
+        done = run_script(*argv)
+        assert done.returncode == 2, (argv, done.stdout, done.stderr)
+        assert done.stderr.startswith(f"{argv[0]}: error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert says in done.stderr
+        assert not list(tmp_path.rglob("*.tmp*"))
+
+    refused("check_split.py", "--data", tmp_path / "gone", "--run-dir", run, says="gone does not exist")
+    refused("check_split.py", "--data", data, "--classes", "Edema", "--run-dir", run, says="no class column 'Edema'")
+    set_cell(data, line=5, column="Nodule", value="yes")
+    refused("check_split.py", "--data", data, "--run-dir", run, says="line 5, column 'Nodule': 'yes'")
+    set_cell(data, line=5, column="Nodule", value="2")
+    refused("check_split.py", "--data", data, "--run-dir", run, says="'2' is not a label")
+    set_cell(data, line=5, column="Nodule", value="1")
+    set_cell(data, line=5, column="path", value="png/0_0.png")
+    refused("check_split.py", "--data", data, "--run-dir", run, says="'png/0_0.png' stands on lines 2 and 5")
+    assert not run.exists()
+    refused("train_resnet.py", "--run-dir", run, says="run check_split.py")
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "no image"])
+def test_an_image_that_cannot_be_used_stops_training_with_its_name(tmp_path, fault):
+    data, run = make_csv(tmp_path / "data", patients=30), tmp_path / "run"
+    check_split.main(["--data", str(data), "--run-dir", str(run), "--val-fraction", "0.3"])
+    name = read_manifest(run).part("train").table["image_id"][0]
+    path = tmp_path / "data" / name
+    if fault == "missing":
+        path.unlink()
+    elif fault == "truncated":
+        Image.effect_noise((64, 64), 50).save(path)
+        path.write_bytes(path.read_bytes()[:-500])
+    else:
+        path.write_text("text")
+    with pytest.raises(ValueError, match=Path(name).name):
+        train_resnet.main(["--run-dir", str(run), *TINY])
+    assert not (run / "resnet50" / "best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("probs", "truth", "says"),
+    [
+        ("id,A\nx,0.5\ny,0.4\n", "id,A\nx,1\nz,0\n", "image id 'z' is missing"),
+        ("id,A\nx,0.5\ny,0.4\n", "id,A\nx,1\n", "image id 'y' is not expected"),
+        ("id,B\nx,0.5\n", "id,A\nx,1\n", "has no column 'B'; it has A"),
+    ],
+)
+def test_outside_probabilities_that_do_not_match_are_refused(tmp_path, probs, truth, says):
+    (tmp_path / "p.csv").write_text(probs)
+    (tmp_path / "t.csv").write_text(truth)
+    flags = ["--val-probs", str(tmp_path / "p.csv"), "--val-labels", str(tmp_path / "t.csv")]
+    with pytest.raises(ValueError, match=says):
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--val-labels", "t.csv"], ["--test-probs", "p.csv"], ["--val-probs", "p.csv", "--test-probs", "p.csv"]]
+)
+def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
+    with pytest.raises(ValueError, match="--val-probs goes with --val-labels"):
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path)])
+    with pytest.raises(ValueError, match="--members takes at least two files"):
+        ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
+
+
+def test_a_threshold_that_flags_everybody_is_said_to(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.5\n" for i in range(60)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    flags = ["--val-probs", str(tmp_path / "p.csv"), "--val-labels", str(tmp_path / "t.csv"), "--resamples", "0"]
+    ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r"), "--no-pictures"])
+    assert capsys.readouterr().out.count("ok, flags all") == 4  # two targets, two rules
+
+
+def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
+    (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.{i}\n" for i in range(1, 9)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
+    p, t = str(tmp_path / "p.csv"), str(tmp_path / "t.csv")
+    flags = ["--val-probs", p, "--val-labels", t, "--test-probs", p, "--test-labels", t]
+    with pytest.raises(ValueError, match="8 patients stand in both --val-labels and --test-labels"):
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r")])
+
+
+def test_members_named_like_the_rows_of_the_table_keep_their_rows(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    for name in ("ensemble", "other"):
+        probs = (labels + rng.random(60)) / 2
+        (tmp_path / f"{name}.csv").write_text("id,A\n" + "".join(f"{i},{p}\n" for i, p in enumerate(probs)))
+    (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{y}\n" for i, y in enumerate(labels)))
+    members = [str(tmp_path / "ensemble.csv"), str(tmp_path / "other.csv")]
+    flags = ["--labels", str(tmp_path / "t.csv"), "--run-dir", str(tmp_path / "r"), "--resamples", "20"]
+    ensemble_alpha_search.main(["--members", *members, *flags])
+    out = capsys.readouterr().out
+    assert all(f"\n{name} " in out for name in (*members, "ensemble", "plain mean"))
+    with pytest.raises(ValueError, match="names a file twice"):
+        ensemble_alpha_search.main(["--members", members[0], members[0], *flags, "--overwrite"])
+    with pytest.raises(ValueError, match="too few resamples"):
+        ensemble_alpha_search.main(["--members", *members, *flags, "--overwrite", "--resamples", "1"])
+
+
+def test_outside_probabilities_give_thresholds_and_a_precision_elsewhere(tmp_path, capsys):
+    rows = [(f"patient{i}/study1", i % 2, 0.9 - 0.01 * (i % 7) if i % 2 else 0.01 * i) for i in range(80)]
+    (tmp_path / "p.csv").write_text("Study,A\n" + "".join(f"{name},{prob}\n" for name, _, prob in rows))
+    (tmp_path / "t.csv").write_text("Study,A,Other\n" + "".join(f"{name},{label},0\n" for name, label, _ in rows))
+    flags = ["--val-probs", str(tmp_path / "p.csv"), "--val-labels", str(tmp_path / "t.csv"), "--resamples", "20"]
+    ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "run"), "--prevalence", "A=0.05"])
+    out = capsys.readouterr().out
+    assert "ignored: Other" in out and "precision at the stated prevalence" in out
+    table = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv")
+    assert table["class"].tolist() == ["A"] and table["status"].tolist() == ["ok"]
+    assert table["test_recall"].isna().all()
+
+
+def test_thresholds_do_not_depend_on_the_order_of_rows_and_columns_or_on_names(tmp_path):
+    rng = np.random.default_rng(1)
+    labels = pd.DataFrame(rng.integers(0, 2, (200, 2)), columns=["A", "B"])
+    probs = ((labels + 2 * rng.random((200, 2))) / 3).rename_axis("id")
+    labels.insert(0, "patient_id", rng.integers(0, 150, 200))
+
+    def chosen(name, probs, labels):
+        probs.to_csv(tmp_path / f"{name}_p.csv")
+        labels.rename_axis("id").to_csv(tmp_path / f"{name}_t.csv")
+        flags = ["--val-probs", str(tmp_path / f"{name}_p.csv"), "--val-labels", str(tmp_path / f"{name}_t.csv")]
+        ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / name), "--resamples", "0", "--no-pictures"])
+        table = pd.read_csv(tmp_path / name / "ensemble" / "thresholds_recall_0.85.csv").set_index("class")
+        return table[["threshold", "val_precision", "val_recall", "val_recall_lower", "plain_threshold"]]
+
+    plain = chosen("plain", probs, labels)
+    shuffled = chosen(
+        "shuffled", probs.sample(frac=1, random_state=0)[["B", "A"]], labels.sample(frac=1, random_state=1)
+    )
+    names = {"A": "Z", "B": "Y"}
+    renamed = chosen("renamed", probs.rename(columns=names), labels.rename(columns=names))
+    pd.testing.assert_frame_equal(shuffled.loc[["A", "B"]], plain)
+    pd.testing.assert_frame_equal(renamed.rename(index={"Z": "A", "Y": "B"}), plain)

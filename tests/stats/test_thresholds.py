@@ -1,0 +1,273 @@
+import numpy as np
+import pytest
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
+
+from src.stats.thresholds import (
+    apply_threshold,
+    bonferroni,
+    build_curve,
+    holding_rule,
+    patients_needed,
+    plain_rule,
+    recall_lower_bound,
+)
+
+
+def scored(seed, rows=300, decimals=None):
+    rng = np.random.default_rng(seed)
+    targets = (rng.random(rows) < 0.3).astype(float)
+    probs = 1 / (1 + np.exp(-(rng.normal(size=rows) + 1.5 * targets)))
+    return (probs if decimals is None else np.round(probs, decimals)), targets
+
+
+@pytest.mark.parametrize("decimals", [None, 2])
+@pytest.mark.parametrize("recall", [0.5, 0.85, 1.0])
+def test_plain_rule_is_the_exhaustive_search(decimals, recall):
+    probs, targets = scored(3, decimals=decimals)
+    outcomes = [(apply_threshold(probs, targets=targets, threshold=t), t) for t in np.unique(probs)]
+    best = max((o.precision, t) for o, t in outcomes if o.recall >= recall)
+    point = plain_rule(build_curve(probs, targets=targets), recall=recall)
+    assert (point.precision, point.threshold, point.status) == (*best, "ok")
+    outcome = apply_threshold(probs, targets=targets, threshold=point.threshold)
+    assert (outcome.precision, outcome.recall) == (point.precision, point.recall)
+
+
+def test_recall_equal_to_the_target_is_enough():
+    probs = np.linspace(0.99, 0.5, 20)  # 17 / 20 is exactly 0.85
+    assert plain_rule(build_curve(probs, targets=np.ones(20)), recall=0.85).threshold == probs[16]
+
+
+def test_ties_in_precision_go_to_the_higher_threshold():
+    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 1, 0]), recall=0.5)
+    assert (point.threshold, point.precision) == (0.9, 1)
+    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 0, 1]), recall=1.0)
+    assert (point.threshold, point.precision) == (0.6, 0.5)
+    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[0, 1, 0, 1]), recall=0.5)
+    assert (point.threshold, point.precision) == (0.8, 0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("decimals", [None, 2])
+def test_exact_search_is_never_less_precise_than_the_grid(seed, decimals):
+    probs, targets = scored(seed, decimals=decimals)
+    for recall in (0.8, 0.85, 0.9, 0.95):
+        exact = plain_rule(build_curve(probs, targets=targets), recall=recall)
+        grid = plain_rule(build_curve(probs, targets=targets, grid=0.01), recall=recall)
+        assert exact.precision >= grid.precision
+        outcome = apply_threshold(probs, targets=targets, threshold=grid.threshold)
+        assert (grid.precision, grid.recall) == (outcome.precision, outcome.recall)
+        assert round(grid.threshold * 100) / 100 == grid.threshold
+
+
+def test_small_probabilities_keep_a_threshold_above_zero():
+    probs, targets = scored(1)
+    assert plain_rule(build_curve(probs * 1e-3, targets=targets, grid=0.01), recall=0.85).threshold == 0
+    assert plain_rule(build_curve(probs * 1e-3, targets=targets), recall=0.85).threshold > 0
+
+
+def test_without_positives_all_is_flagged():
+    point = plain_rule(build_curve([0.2, 0.4], targets=[0, 0]), recall=0.85)
+    assert (point.threshold, point.status, point.precision) == (0.0, "infeasible", 0.0)
+    assert np.isnan(point.recall)
+
+
+def test_counts_on_other_data():
+    outcome = apply_threshold([0.9, 0.5, 0.5, 0.1, 0.1], targets=[1, 1, 0, 1, 0], threshold=0.5)
+    assert (outcome.flagged, outcome.missed, outcome.false) == (3, 1, 1)
+    assert (outcome.precision, outcome.recall) == (2 / 3, 2 / 3)
+    assert np.isnan(apply_threshold([0.1], targets=[1], threshold=0.5).precision)
+
+
+@pytest.mark.parametrize("recall", [0, -0.1, 1.01, float("nan")])
+def test_bad_recall_is_refused(recall):
+    with pytest.raises(ValueError, match="recall target is"):
+        plain_rule(build_curve([0.5], targets=[1]), recall=recall)
+
+
+@pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2])
+def test_bad_grid_is_refused(grid):
+    with pytest.raises(ValueError, match="grid step is"):
+        build_curve([0.5], targets=[1], grid=grid)
+
+
+def clustered(seed, positives=150, correlation=0.5, negatives=200, sizes=(1, 9)):
+    """Positives of patients with several images each, scores N(1.5, 1) correlated within a patient."""
+    rng = np.random.default_rng(seed)
+    patients = np.repeat(np.arange(positives), rng.integers(*sizes, positives))[:positives]
+    shared = rng.normal(size=positives)[patients]
+    scores = 1.5 + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.normal(size=positives)
+    probs = ndtr(np.append(scores, rng.normal(size=negatives)))
+    targets = np.append(np.ones(positives), np.zeros(negatives))
+    return probs, targets, np.append(patients, rng.integers(0, positives, negatives))
+
+
+def bound_by_hand(probs, targets, patients, confidence):
+    """The documented bound, written as loops over thresholds and patients."""
+    scores, people = probs[targets == 1], patients[targets == 1]
+    groups = [scores[people == person] for person in np.unique(people)]
+    total, count = len(scores), len(groups)
+    images = sum(len(np.unique(group)) for group in groups)
+    variances, binomials = {}, {}
+    for cut in np.unique(scores)[1:]:
+        recall = np.mean(scores >= cut)
+        residuals = [np.sum(group >= cut) - recall * len(group) for group in groups]
+        variances[cut] = np.sum(np.square(residuals)) / total**2 * count / (count - 1)
+        binomials[cut] = recall * (1 - recall) / (images - 1)
+    pooled = sum(variances.values()) / sum(binomials.values())
+    bounds = []
+    for threshold in np.unique(probs)[::-1]:
+        recall = np.mean(scores >= threshold)
+        lower = [variances[cut] / binomials[cut] for cut in variances if np.mean(scores >= cut) >= recall]
+        size = images / max([1, pooled, *lower])
+        size *= (stdtrit(images - 1, confidence) / stdtrit(count - 1, confidence)) ** 2
+        size = max(size, count) if recall == 1 else size
+        hits = recall * size
+        bounds.append(betaincinv(hits, size - hits + 1, 1 - confidence) if hits else 0)
+    return np.array(bounds)
+
+
+@pytest.mark.parametrize("decimals", [9, 2])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.99])
+def test_bound_is_the_documented_one(decimals, seed, correlation):
+    probs, targets, patients = clustered(seed, positives=60, correlation=correlation, negatives=50)
+    probs = np.round(probs, decimals)
+    curve = build_curve(probs, targets=targets, patients=patients)
+    bounds = recall_lower_bound(curve, confidence=0.9)
+    np.testing.assert_allclose(bounds, bound_by_hand(probs, targets, patients, 0.9), rtol=1e-9)
+    assert np.all(np.diff(bounds) >= -1e-12)  # only falls as the threshold rises
+
+
+def test_one_image_per_patient_is_clopper_pearson():
+    hits = np.arange(1, 61)
+    curve = build_curve(np.linspace(0.9, 0.1, 60), targets=np.ones(60))
+    expected = betaincinv(hits, 60 - hits + 1, 0.05)
+    np.testing.assert_allclose(recall_lower_bound(curve, confidence=0.95), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("recall", [0.8, 0.9])
+def test_holding_rule_is_the_most_precise_certified_threshold(seed, recall):
+    probs, targets, patients = clustered(seed, positives=200)
+    curve = build_curve(probs, targets=targets, patients=patients)
+    bounds = recall_lower_bound(curve, confidence=0.95)
+    point = holding_rule(curve, recall=recall)
+    best = max(zip(curve.precision[bounds >= recall], curve.thresholds[bounds >= recall], strict=True))
+    assert (point.precision, point.threshold, point.status) == (*best, "ok")
+    assert point.recall_lower == bounds[curve.thresholds == point.threshold]
+    assert point.recall_lower >= recall
+    assert point.threshold < plain_rule(curve, recall=recall).threshold
+    assert point.threshold >= holding_rule(curve, recall=recall, confidence=0.99).threshold
+    coarse = holding_rule(build_curve(probs, targets=targets, patients=patients, grid=0.01), recall=recall)
+    assert coarse.precision <= point.precision
+
+
+def test_confidence_0_is_the_plain_rule():
+    probs, targets, patients = clustered(1)
+    curve = build_curve(probs, targets=targets, patients=patients)
+    plain, held = plain_rule(curve, recall=0.9), holding_rule(curve, recall=0.9, confidence=0)
+    assert (plain.threshold, plain.precision) == (held.threshold, held.precision)
+
+
+@pytest.mark.parametrize(("recall", "needed"), [(0.85, 19), (0.9, 29), (0.95, 59)])
+def test_feasible_from_as_many_patients_as_prove_it(recall, needed):
+    assert patients_needed(recall, confidence=0.95) == needed
+    scores = np.linspace(0.9, 0.5, needed)
+    point = holding_rule(build_curve(scores, targets=np.ones(needed)), recall=recall)
+    assert (point.status, point.threshold, point.positives_needed) == ("ok", 0.5, 0)
+    assert point.recall_lower == pytest.approx(0.05 ** (1 / needed))
+    point = holding_rule(build_curve(scores[3:], targets=np.ones(needed - 3)), recall=recall)
+    assert (point.status, point.threshold, point.positives_needed) == ("infeasible", 0.0, 3)
+    assert point.recall_lower < recall and point.recall == 1
+
+
+def test_many_images_of_few_patients_prove_little():
+    scores, patients = np.linspace(0.9, 0.5, 90), np.arange(90) % 9
+    point = holding_rule(build_curve(scores, targets=np.ones(90), patients=patients), recall=0.85)
+    assert (point.status, point.positives_needed) == ("infeasible", 10)
+
+
+@pytest.mark.parametrize("scores", [[], [0.4], [0.4] * 5])
+def test_holding_rule_without_positives_or_with_one_score(scores):
+    curve = build_curve([*scores, 0.2], targets=[1] * len(scores) + [0])
+    point = holding_rule(curve, recall=0.85)
+    assert (point.status, point.positives_needed) == ("infeasible", 19 - len(scores))
+    assert np.isnan(point.recall_lower) == (not scores)
+
+
+def test_constant_scores_of_enough_patients_are_flagged_together():
+    curve = build_curve([0.4] * 40, targets=[1] * 20 + [0] * 20)
+    assert holding_rule(curve, recall=0.85).threshold == 0.4
+
+
+def test_flags_depend_on_ranks_only_and_not_on_order_or_names():
+    probs, targets, patients = clustered(7)
+    point = holding_rule(build_curve(probs, targets=targets, patients=patients), recall=0.85)
+    mapped = holding_rule(build_curve(probs**3 / 2, targets=targets, patients=patients), recall=0.85)
+    assert np.array_equal(probs >= point.threshold, probs**3 / 2 >= mapped.threshold)
+    order = np.random.default_rng(0).permutation(len(probs))
+    names = np.array([f"patient{900 - number}" for number in patients])
+    shuffled = build_curve(probs[order], targets=targets[order], patients=names[order])
+    assert holding_rule(shuffled, recall=0.85) == point
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+@pytest.mark.parametrize("sizes", [(1, 2), (1, 9), (4, 5)])
+@pytest.mark.parametrize("copies", [2, 5])
+def test_duplicated_images_do_not_tighten_the_bound(correlation, sizes, copies):
+    for seed in range(5):
+        data = clustered(seed, correlation=correlation, sizes=sizes)
+        once, again = (
+            recall_lower_bound(build_curve(probs, targets=targets, patients=patients), confidence=0.95)
+            for probs, targets, patients in (data, [np.tile(column, copies) for column in data])
+        )
+        assert np.all(again <= once + 1e-12)
+
+
+def test_correlated_images_loosen_the_bound():
+    bounds = [
+        recall_lower_bound(build_curve(probs, targets=targets, patients=patients), confidence=0.95)
+        for probs, targets, patients in (clustered(3, correlation=rho, negatives=0) for rho in (0.0, 0.7))
+    ]
+    assert np.all(bounds[1][100:] < bounds[0][100:])
+
+
+def test_bound_is_looser_the_more_confidence_is_asked():
+    probs, targets, patients = clustered(2)
+    curve = build_curve(probs, targets=targets, patients=patients)
+    bounds = [recall_lower_bound(curve, confidence=level) for level in (0.3, 0.5, 0.8, 0.95, 0.999)]
+    assert np.all(np.diff(np.array(bounds)[:, curve.tp > 0], axis=0) < 0)
+
+
+def test_bonferroni():
+    assert bonferroni(0.95, classes=1) == pytest.approx(0.95)
+    assert bonferroni(0.95, classes=10) == pytest.approx(0.995)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_the_promise_is_kept_by_simulation(correlation):
+    """True recall is Phi(1.5 - z(threshold)); of 400 choices >= 93% hold, of the plain rule's ~half.
+
+    3 standard errors of a rate of 0.96 over 400 are 0.03: the seeds are fixed, so the test is deterministic.
+    """
+    kept = {recall: np.zeros(2) for recall in (0.8, 0.9)}
+    for seed in range(400):
+        probs, targets, patients = clustered(seed, positives=300, correlation=correlation)
+        curve = build_curve(probs, targets=targets, patients=patients)
+        for recall, counts in kept.items():
+            points = holding_rule(curve, recall=recall), plain_rule(curve, recall=recall)
+            counts += [ndtr(1.5 - ndtri(point.threshold)) >= recall for point in points]
+    for holds, plain in kept.values():
+        assert 0.93 <= holds / 400 <= 0.995
+        assert plain / 400 < 0.65
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1, 95, float("nan")])
+def test_bad_confidence_is_refused(confidence):
+    with pytest.raises(ValueError, match="confidence is"):
+        holding_rule(build_curve([0.5], targets=[1]), recall=0.85, confidence=confidence)
+
+
+def test_recall_1_cannot_be_promised():
+    with pytest.raises(ValueError, match="recall target 1 cannot be promised"):
+        holding_rule(build_curve([0.5], targets=[1]), recall=1.0)
