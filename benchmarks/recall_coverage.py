@@ -78,10 +78,10 @@ def summarize(chosen, recall):
     """One cell of the table from the stage's rows."""
     feasible = (chosen["status"] == "ok").to_numpy()
     held, precision = true_rates(chosen["threshold"])
-    plain, plain_precision = true_rates(chosen["plain_threshold"])
-    row = {"feasible": feasible.mean(), "plain": np.mean(plain >= recall)}
+    plain, plain_precision = true_rates(chosen["empirical_threshold"])
+    row = {"feasible": feasible.mean(), "empirical": np.mean(plain >= recall)}
     if feasible.any():
-        row["holds"] = np.mean(held[feasible] >= recall)
+        row["certified"] = np.mean(held[feasible] >= recall)
         row["precision"] = np.mean((precision - plain_precision)[feasible])
     return row
 
@@ -106,7 +106,7 @@ def main():
             images = "1" if most_images == 1 else f"1-{most_images}"
             for recall in RECALLS:
                 row = summarize(pd.concat([run[recall] for run in runs]), recall)
-                holds = f"{row['holds']:.1%}" if "holds" in row else "-"
+                holds = f"{row['holds']:.1%}" if "certified" in row else "-"
                 cost = f"{100 * row['precision']:+.1f}" if "precision" in row else "-"
                 print(
                     f"| {positives} | {images} | {correlation} | {recall:.2f} | {row['feasible']:.1%} | "

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.evaluate import masked_metrics
 from src.stats.bootstrap import bootstrap_metrics, resample
-from src.stats.thresholds import build_curves, holding_rule, plain_rule
+from src.stats.thresholds import build_curves, certified_rule, empirical_rule
 
 RECALLS, RESAMPLES, PEER_RESAMPLES, SEED = (0.85, 0.90), 1000, 10, 0
 
@@ -77,8 +77,8 @@ def threshold_search(probs, targets, mask, patients):
         chosen = []
         for curve in build_curves(probs, targets=targets, mask=mask, patients=pd.factorize(patients)[0]):
             for target in RECALLS:
-                holding_rule(curve, recall=target)
-            chosen.append([plain_rule(curve, recall=target).precision for target in RECALLS])
+                certified_rule(curve, recall=target)
+            chosen.append([empirical_rule(curve, recall=target).precision for target in RECALLS])
         return np.array(chosen)
 
     ours, exact = seconds(our_search, repeats=3)

@@ -37,7 +37,7 @@ from src.dataset import Batch, ImageDataset, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Progress, Run, Split, Task, train_one_epoch
 from src.models import build_model, compile_for_training
-from src.runtime.interrupts import Watch
+from src.runtime.interrupts import Interrupts
 from src.train_utils import bfloat16_is_faster, build_optimizer, build_scheduler, masked_bce
 from src.transforms import IMAGENET_MEAN, IMAGENET_STD, prepare
 
@@ -146,7 +146,7 @@ def our_loop(args, paths, cache, *, compiled=False, resident=False, bfloat16=Tru
 
     def epoch():
         run.progress = Progress()
-        for _ in train_one_epoch(run, task, epoch=1, watch=Watch(60)):
+        for _ in train_one_epoch(run, task, epoch=1, interrupts=Interrupts(60)):
             pass
 
     return epoch

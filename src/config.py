@@ -190,7 +190,10 @@ class ThresholdConfig(EvaluationConfig):
 
     recall: tuple[float, ...] = option((0.85, 0.90), "recall targets", low=0.01, high=1)
     confidence: float = option(
-        0.95, "confidence with which recall on new patients reaches the target; 0 is the plain rule", low=0, high=0.9999
+        0.95,
+        "confidence with which recall on new patients reaches the target; 0 is the empirical rule",
+        low=0,
+        high=0.9999,
     )
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)

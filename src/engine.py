@@ -24,17 +24,17 @@ from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
 from src.models import ChestNet
 from src.runtime.distributed import (
-    combined,
+    all_reduce_rows,
+    all_reduce_sum,
     gathered,
     is_main,
+    no_sync,
     rank,
-    share,
+    shard,
     share_buffers,
-    total,
-    without_exchange,
     world_size,
 )
-from src.runtime.interrupts import Watch
+from src.runtime.interrupts import Interrupts
 from src.train_utils import masked_bce
 from src.transforms import draw_augmentation, prepare
 
@@ -119,7 +119,7 @@ class Run:
         self.progress = Progress(**state["progress"])
 
 
-def fit(run: Run, task: Task, *, epochs: int, watch: Watch) -> Iterator[tuple[dict[str, float], bool] | None]:
+def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterator[tuple[dict[str, float], bool] | None]:
     """Train until `epochs` are done or the validation macro AUPRC stops rising.
 
     Yields (record, improved) after an epoch, whose record also stands at the end of `run.history`, and None where
@@ -127,9 +127,9 @@ def fit(run: Run, task: Task, *, epochs: int, watch: Watch) -> Iterator[tuple[di
     """
     while len(run.history) < epochs and not run.stopping.should_stop:
         epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]
-        yield from train_one_epoch(run, task, epoch=epoch, watch=watch)
+        yield from train_one_epoch(run, task, epoch=epoch, interrupts=interrupts)
         share_buffers(run.model)
-        scores = validate(run.model.folded(), task, watch=watch, known_faults=run.known_faults)
+        scores = validate(run.model.folded(), task, interrupts=interrupts, known_faults=run.known_faults)
         if scores is None:  # asked to stop: the epoch's steps are done, its validation is not
             yield None
             continue
@@ -142,7 +142,7 @@ def fit(run: Run, task: Task, *, epochs: int, watch: Watch) -> Iterator[tuple[di
         yield record, improved
 
 
-def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterator[None]:
+def train_one_epoch(run: Run, task: Task, *, epoch: int, interrupts: Interrupts) -> Iterator[None]:
     """Train on the batches of the epoch that are not done; yields where `watch` says to save.
 
     Raises ValueError where the loss is not finite, naming the images of the step, and where more than 1% of the
@@ -157,7 +157,7 @@ def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterat
     bar = tqdm(total=sampler.steps, initial=progress.step, desc=f"epoch {epoch}", leave=False, disable=not is_main())
     with bar:
         for parts in steps(loader, task.device):
-            valid, skipped, due = _agree(parts, task.train, run, watch)
+            valid, skipped, due = _agree(parts, task.train, run, interrupts)
             unseen.append(_optimize(run, task, parts, valid=valid, epoch=epoch))
             progress.step += 1
             progress.valid += valid
@@ -172,14 +172,14 @@ def train_one_epoch(run: Run, task: Task, *, epoch: int, watch: Watch) -> Iterat
                 yield None
 
 
-def _agree(parts: list[Batch], split: Split, run: Run, watch: Watch) -> tuple[int, int, bool]:
+def _agree(parts: list[Batch], split: Split, run: Run, interrupts: Interrupts) -> tuple[int, int, bool]:
     """Valid entries and unreadable images of a step over all processes, and whether one of them is to save."""
     faults = [fault for part in parts for fault in part.faults if fault]
     _warn_of(faults, run.known_faults)
     valid = sum(int(split.labels(part)[1].sum()) for part in parts)
-    valid, skipped, due, stop = total([valid, len(faults), watch.due, watch.stop])
+    valid, skipped, due, stop = all_reduce_sum([valid, len(faults), interrupts.due, interrupts.stop])
     if stop:
-        watch.ask()
+        interrupts.ask()
     return int(valid), int(skipped), due > 0
 
 
@@ -194,7 +194,7 @@ def _optimize(run: Run, task: Task, parts: list[Batch], *, valid: int, epoch: in
         images = prepare(part.images, draws=_draws(task, sampler.sizes(step), epoch, step, index))
         targets, mask = (labels.to(task.device, non_blocking=True) for labels in task.train.labels(part))
         last = index == len(parts) - 1
-        with contextlib.nullcontext() if last else without_exchange(run.net):
+        with contextlib.nullcontext() if last else no_sync(run.net):
             with torch.autocast(task.device.type, torch.bfloat16, enabled=task.bfloat16):
                 logits = run.net(images)
             loss = masked_bce(logits.float(), targets=targets, mask=mask, pos_weight=task.pos_weight, count=count)
@@ -209,13 +209,13 @@ def _draws(task: Task, sizes: list[int], epoch: int, step: int, index: int) -> t
     if not task.augmented:
         return None
     draws = draw_augmentation(sum(sizes), generator=generator(task.seed, epoch, step))
-    return draws.split(sizes)[index][share(sizes[index])].to(task.device, non_blocking=True)
+    return draws.split(sizes)[index][shard(sizes[index])].to(task.device, non_blocking=True)
 
 
 def _look_at(unseen: list[torch.Tensor], progress: Progress, task: Task, *, epoch: int) -> None:
     """Add the losses of the latest steps to the epoch's; raises ValueError where one is not finite."""
     first = progress.step - len(unseen)
-    for step, loss in enumerate(total(torch.stack(unseen).tolist()), first):
+    for step, loss in enumerate(all_reduce_sum(torch.stack(unseen).tolist()), first):
         if not math.isfinite(loss):
             names = _images_of(step, task)
             raise ValueError(f"the loss is {loss} in epoch {epoch}; lower --lr. Images of the step: {names}")
@@ -268,7 +268,7 @@ def predict(
     num_classes: int,
     device: torch.device,
     title: str,
-    watch: Watch | None = None,
+    interrupts: Interrupts | None = None,
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """Logits [N, C] float32 on the CPU in row order, from all processes, and what is wrong with unreadable images.
 
@@ -282,12 +282,14 @@ def predict(
             logits[batch.rows] = model(prepare(batch.images, draws=None)).float().cpu()
             faults |= {row: fault for row, fault in zip(batch.rows.tolist(), batch.faults, strict=True) if fault}
             bar.update()
-            if watch is not None and watch.stop:
+            if interrupts is not None and interrupts.stop:
                 break
-    return combined(logits), dict(gathered(list(faults.items())))
+    return all_reduce_rows(logits), dict(gathered(list(faults.items())))
 
 
-def validate(model: nn.Module, task: Task, *, watch: Watch, known_faults: set[str]) -> dict[str, float] | None:
+def validate(
+    model: nn.Module, task: Task, *, interrupts: Interrupts, known_faults: set[str]
+) -> dict[str, float] | None:
     """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1.
 
     None where somebody asked to stop meanwhile. Images that cannot be read are left out, named unless among
@@ -295,10 +297,10 @@ def validate(model: nn.Module, task: Task, *, watch: Watch, known_faults: set[st
     """
     split, classes = task.val, task.classes
     logits, faults = predict(
-        model, split.loader, num_classes=len(classes), device=task.device, title="validation", watch=watch
+        model, split.loader, num_classes=len(classes), device=task.device, title="validation", interrupts=interrupts
     )
-    if total([watch.stop])[0]:
-        watch.ask()
+    if all_reduce_sum([interrupts.stop])[0]:
+        interrupts.ask()
         return None
     if is_main():
         _warn_of(faults.values(), known_faults)

@@ -26,7 +26,7 @@ ARCHITECTURES = {
 CPU_STEP = 4  # images that pass frozen stages together on a CPU, so that what one layer leaves is in its cache still
 
 
-class Folded(nn.Module):
+class FusedInference(nn.Module):
     """A copy of stages for inference: each BatchNorm folded into the convolution before it, no autograd.
 
     Equal to the stages in eval mode but for rounding. Does not follow later changes of their weights.
@@ -68,7 +68,7 @@ class ChestNet(nn.Module):
         self._stages = stages  # a plain list: the modules are registered in `net` already
         self._frozen = frozen
         self._freeze_batchnorm = freeze_batchnorm
-        self._folded: tuple[tuple, Folded] | None = None  # a tuple for the same reason
+        self._folded: tuple[tuple, FusedInference] | None = None  # a tuple for the same reason
         for module in self._untrained_modules():
             module.requires_grad_(False)
 
@@ -77,7 +77,7 @@ class ChestNet(nn.Module):
         frozen = self.frozen_part()
         return self.run_trained(frozen(images) if frozen else images)
 
-    def frozen_part(self) -> Folded | None:
+    def frozen_part(self) -> FusedInference | None:
         """The frozen stages, folded: the same copy until their weights change or move; None where all stages train."""
         if self._frozen == 0:
             return None
@@ -85,7 +85,7 @@ class ChestNet(nn.Module):
         weights = [parameter for module in self._frozen_modules() for parameter in module.parameters()]
         stamp = tuple((parameter.data_ptr(), parameter._version) for parameter in weights)
         if self._folded is None or self._folded[0] != stamp:
-            self._folded = stamp, Folded(self._stages[: self._frozen])
+            self._folded = stamp, FusedInference(self._stages[: self._frozen])
         return self._folded[1]
 
     def run_trained(self, features: torch.Tensor) -> torch.Tensor:
@@ -95,9 +95,9 @@ class ChestNet(nn.Module):
                 features = module(features)
         return features
 
-    def folded(self) -> Folded:
+    def folded(self) -> FusedInference:
         """The whole network as it is now, for inference: images [B, 3, S, S] -> logits [B, C]."""
-        return Folded(self._stages)
+        return FusedInference(self._stages)
 
     def train(self, mode: bool = True) -> "ChestNet":
         """Train or eval mode; what does not train stays in eval mode."""
@@ -168,7 +168,7 @@ class _Compiled(nn.Module):
         super().__init__()
         self.model = model
         self._run_trained = torch.compile(model.run_trained, dynamic=False, options={"fallback_random": True})
-        self._frozen_part: list[Folded | None] = [None]  # a list, so that it is not registered
+        self._frozen_part: list[FusedInference | None] = [None]  # a list, so that it is not registered
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, S, S] -> logits [B, C]."""

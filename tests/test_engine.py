@@ -17,7 +17,7 @@ from torch import nn
 from src.dataset import EpochBatches, ImageDataset, derived_seed, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit, predict, train_one_epoch
-from src.runtime.interrupts import Watch
+from src.runtime.interrupts import Interrupts
 from src.train_utils import build_optimizer, build_scheduler
 from src.transforms import prepare
 
@@ -86,7 +86,7 @@ def make_run(patience=100, model=Tiny):
 
 
 def train(run, images, *, epochs, **options):
-    return list(fit(run, make_task(images, **options), epochs=epochs, watch=Watch(60)))
+    return list(fit(run, make_task(images, **options), epochs=epochs, interrupts=Interrupts(60)))
 
 
 def copied(state):
@@ -152,7 +152,7 @@ def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(
     """With 3 steps and one end per epoch, saves 1 and 5 are after a first step, 3 after the last, 7 in validation."""
     whole, begun, resumed = make_run(), make_run(), make_run()
     train(whole, images, epochs=3, bfloat16=bfloat16)
-    for count, _ in enumerate(fit(begun, make_task(images, bfloat16=bfloat16), epochs=3, watch=Watch(0)), 1):
+    for count, _ in enumerate(fit(begun, make_task(images, bfloat16=bfloat16), epochs=3, interrupts=Interrupts(0)), 1):
         if count == saves:
             state = copied(begun.state_dict())
             break
@@ -165,9 +165,9 @@ def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(
 def test_a_stop_asked_for_in_validation_leaves_the_epoch_to_be_validated(images):
     whole, stopped = make_run(), make_run()
     train(whole, images, epochs=2)
-    watch = Watch(60)
-    hook = stopped.model.register_forward_pre_hook(lambda module, _: None if module.training else watch.ask())
-    assert next(fit(stopped, make_task(images), epochs=2, watch=watch)) is None
+    interrupts = Interrupts(60)
+    hook = stopped.model.register_forward_pre_hook(lambda module, _: None if module.training else interrupts.ask())
+    assert next(fit(stopped, make_task(images), epochs=2, interrupts=interrupts)) is None
     assert stopped.progress.step == 3 and not stopped.history
     hook.remove()
     resumed = make_run()
@@ -198,7 +198,7 @@ def test_the_epoch_loss_is_weighted_by_valid_entries(images):
     run.model.net[3].p = 0.0
     for group in run.optimizer.param_groups:
         group["lr"] = 0.0
-    assert list(train_one_epoch(run, task, epoch=1, watch=Watch(60))) == []
+    assert list(train_one_epoch(run, task, epoch=1, interrupts=Interrupts(60))) == []
     losses, counts = [], []
     for batch in task.train.loader:
         targets, mask = task.train.labels(batch)
@@ -237,7 +237,7 @@ def test_weights_that_are_not_finite_are_not_kept(images):
     run = make_run()
     run.model.net[5].bias.register_hook(lambda gradient: gradient * float("nan"))  # the loss before it is finite
     with pytest.raises(ValueError, match=r"weights are not finite in epoch 1; lower --lr.*\d\d.png"):
-        list(fit(run, make_task(images), epochs=1, watch=Watch(0)))
+        list(fit(run, make_task(images), epochs=1, interrupts=Interrupts(0)))
     assert not run.history
 
 
@@ -276,7 +276,7 @@ def test_more_than_one_unreadable_validation_image_in_a_hundred_stops_the_run(im
     broken, _ = with_broken(images, tmp_path, copies=4)
     run, task = make_run(), dataclasses.replace(make_task(images), val=make_split(broken, shuffled=False))
     with pytest.raises(ValueError, match="1 of 92 validation images could not be read .*broken.png is not an image"):
-        list(fit(run, task, epochs=1, watch=Watch(60)))
+        list(fit(run, task, epochs=1, interrupts=Interrupts(60)))
     assert "warning: skipped: " in capsys.readouterr().err and not run.history
 
 
@@ -307,16 +307,16 @@ def test_too_few_images_for_the_passes_are_refused():
 
 def test_signals_only_ask_within_the_watch():
     before = signal.getsignal(signal.SIGTERM)
-    with Watch(60) as watch:
-        assert not watch.due and not watch.stop
+    with Interrupts(60) as interrupts:
+        assert not interrupts.due and not interrupts.stop
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)  # at once after the first: the same wish, twice
-        assert watch.due and watch.stop and watch.signal == signal.SIGTERM
-        watch._asked -= 2
+        assert interrupts.due and interrupts.stop and interrupts.signal == signal.SIGTERM
+        interrupts._asked -= 2
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert Watch(0).due
+    assert Interrupts(0).due
 
 
 def test_python_exits_though_a_reader_is_left(images):

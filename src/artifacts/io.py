@@ -51,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def claim(paths: Iterable[Path], *, overwrite: bool) -> None:
+def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Raise ValueError where an output is already there and may not be replaced; a folder never may."""
     there = [path for path in map(Path, paths) if path.exists()]
     for path in there:

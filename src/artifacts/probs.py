@@ -51,7 +51,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
 
 
 @dataclass(frozen=True)
-class View:
+class EvalLabels:
     """The hard view of a truth that metrics need: `targets` [N, C] float32 and `mask` [N, C] bool."""
 
     truth: Truth
@@ -59,7 +59,9 @@ class View:
     mask: np.ndarray
 
     @classmethod
-    def of(cls, truth: Truth, *, uncertain: Sequence[str] = ("mask",), missing: Sequence[str] = ("mask",)) -> "View":
+    def of(
+        cls, truth: Truth, *, uncertain: Sequence[str] = ("mask",), missing: Sequence[str] = ("mask",)
+    ) -> "EvalLabels":
         """The truth under an evaluation policy; a soft target raises ValueError."""
         targets, mask = apply_policy(
             truth.labels, uncertain=uncertain, missing=missing, classes=truth.classes, hard=True
@@ -171,20 +173,20 @@ def _unique(names: Sequence[str], what: str) -> None:
 
 
 @dataclass(frozen=True)
-class JudgedSplit:
+class EvalSplit:
     """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
 
     name: str
     probs: np.ndarray
-    view: View
+    view: EvalLabels
     patients: np.ndarray
 
     @classmethod
     def of(
         cls, name: str, probs: np.ndarray, truth: Truth, *, uncertain: Sequence[str], missing: Sequence[str]
-    ) -> "JudgedSplit":
+    ) -> "EvalSplit":
         """Probabilities [N, C] in the order of `truth`, under an evaluation policy; a soft target raises ValueError."""
-        view = View.of(truth, uncertain=uncertain, missing=missing)
+        view = EvalLabels.of(truth, uncertain=uncertain, missing=missing)
         return cls(name, probs, view, np.unique(truth.patients, return_inverse=True)[1])
 
     def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,8 @@ from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headl
 
 # Looks of operating points by the rule that chose them, and of probabilities before and after correction.
 RULES = {
-    "plain": {"color": RED, "marker": "o", "markerfacecolor": "white"},
-    "holds": {"color": BLUE, "marker": "D"},
+    "empirical": {"color": RED, "marker": "o", "markerfacecolor": "white"},
+    "certified": {"color": BLUE, "marker": "D"},
 }
 CALIBRATION = {
     "before": {"color": RED, "marker": "o", "markerfacecolor": "white"},

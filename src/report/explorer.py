@@ -1,6 +1,6 @@
 """The data behind the report's threshold explorer: what stage 6 would print, for a grid of targets and confidences.
 
-Every choice is made by `thresholds.holding_rule` and every figure comes from counts, so the page only looks up.
+Every choice is made by `thresholds.certified_rule` and every figure comes from counts, so the page only looks up.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from src.artifacts.io import read_stage_table
-from src.artifacts.probs import JudgedSplit
+from src.artifacts.probs import EvalSplit
 from src.evaluate import masked_metrics
 from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_outcomes, count_studies
 from src.report.source import SCRIPT, Search
-from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curve, build_curves, holding_rule
+from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curve, build_curves, certified_rule
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
 CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)
@@ -25,14 +25,14 @@ CLOSE = 1e-9  # a bound computed by another version of SciPy
 Grid = list[list[OperatingPoint | None]]  # by confidence, then by recall target
 
 
-def explore(val: JudgedSplit, test: JudgedSplit | None, *, search: Search) -> dict[str, Any]:
+def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[str, Any]:
     """Everything the explorer shows, as JSON can hold it; judged on test, or on val where nothing was tested.
 
     Raises ValueError where stage 6's own tables say something else of the same targets. "classes" holds per class
     what `_class_data` returns; "any" the studies with a flag, a miss and a false flag in any class, by confidence and
     recall target.
     """
-    judged = test or val
+    eval_split = test or val
     settings = search.settings
     recalls = sorted({*RECALLS, *(float(key) for key in search.chosen)})
     confidences = sorted({*CONFIDENCES, float(settings["confidence"])})
@@ -47,18 +47,18 @@ def explore(val: JudgedSplit, test: JudgedSplit | None, *, search: Search) -> di
     with ThreadPoolExecutor() as pool:
         grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
     thresholds = [_distinct(grid) for grid in grids]
-    figures = _figures(judged, thresholds, settings)
+    figures = _figures(eval_split, thresholds, settings)
     chosen_at = confidences.index(settings["confidence"]), [recalls.index(float(key)) for key in search.chosen]
-    _check(search, judged, grids, chosen_at, tested=test is not None)
-    studies = by_study(judged.probs, **_labels(judged), studies=judged.view.truth.studies)
-    metrics = masked_metrics(judged.probs, **judged.view.arrays())["per_class"]
+    _check(search, eval_split, grids, chosen_at, tested=test is not None)
+    studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
+    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
     classes = []
     for c, name in enumerate(search.classes):
         data = _class_data(curves[c], grids[c], thresholds[c], figures[c])
-        data |= _workload(studies, c, thresholds[c]) | _curve(judged, c)
+        data |= _workload(studies, c, thresholds[c]) | _curve(eval_split, c)
         classes.append({"name": name, "auprc": metrics[name]["auprc"], **data})
     return {
-        "judged": judged.name,
+        "judged": eval_split.name,
         "recalls": [f"{recall:g}" for recall in recalls],
         "confidences": confidences,
         "start": {"recalls": chosen_at[1], "confidence": chosen_at[0]},
@@ -81,7 +81,7 @@ def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[flo
     """Stage 6's choice; None where it can never be promised, which is recall 1 with a confidence."""
     return [
         [
-            None if recall == 1 and confidence else holding_rule(curve, recall=recall, confidence=confidence)
+            None if recall == 1 and confidence else certified_rule(curve, recall=recall, confidence=confidence)
             for recall in recalls
         ]
         for confidence in confidences
@@ -93,13 +93,15 @@ def _distinct(grid: Grid) -> np.ndarray:
     return np.array(sorted({point.threshold for row in grid for point in row if point}, reverse=True))
 
 
-def _labels(split: JudgedSplit) -> dict[str, np.ndarray]:
+def _labels(split: EvalSplit) -> dict[str, np.ndarray]:
     return {"targets": split.view.targets, "mask": split.view.mask}
 
 
-def _figures(judged: JudgedSplit, thresholds: list[np.ndarray], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Per class: counts on the judged split at each threshold, and intervals of precision and recall."""
-    entries = [(*judged.entries(c), judged.patients[judged.view.mask[:, c]]) for c in range(len(thresholds))]
+def _figures(eval_split: EvalSplit, thresholds: list[np.ndarray], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per class: counts on the evaluated split at each threshold, and intervals of precision and recall."""
+    entries = [
+        (*eval_split.entries(c), eval_split.patients[eval_split.view.mask[:, c]]) for c in range(len(thresholds))
+    ]
     figures = []
     for (probs, targets, _), cuts in zip(entries, thresholds, strict=True):
         tp, fp = count_outcomes(probs, targets=targets, thresholds=cuts)
@@ -109,7 +111,7 @@ def _figures(judged: JudgedSplit, thresholds: list[np.ndarray], settings: dict[s
         intervals = bootstrap_outcomes(
             entries,
             thresholds=thresholds,
-            patients=len(np.unique(judged.patients)),
+            patients=len(np.unique(eval_split.patients)),
             resamples=settings["resamples"],
             seed=settings["seed"],
         )
@@ -176,8 +178,8 @@ def _any_finding(studies: Any, grids: list[Grid]) -> list[list[tuple[int, int, i
     return [[of([grid[k][r] for grid in grids]) for r in range(targets)] for k in range(levels)]
 
 
-def _curve(judged: JudgedSplit, c: int) -> dict[str, Any]:
-    probs, targets = judged.entries(c)
+def _curve(eval_split: EvalSplit, c: int) -> dict[str, Any]:
+    probs, targets = eval_split.entries(c)
     curve = build_curve(probs, targets=targets)
     recall, precision = thin_curve(curve.recall, curve.precision, bins=CURVE_BINS)
     return {"curve": {"recall": recall.round(4), "precision": precision.round(4)}}
@@ -201,7 +203,7 @@ def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple
 
 
 def _check(
-    search: Search, judged: JudgedSplit, grids: list[Grid], chosen_at: tuple[int, list[int]], *, tested: bool
+    search: Search, eval_split: EvalSplit, grids: list[Grid], chosen_at: tuple[int, list[int]], *, tested: bool
 ) -> None:
     """Raise ValueError where stage 6 left other figures for the targets it was given."""
     level, places = chosen_at
@@ -216,7 +218,7 @@ def _check(
             theirs = named.get(name, {})
             same = theirs.keys() == point.keys() and all(_equal(point[field], theirs[field]) for field in point)
             if same and tested:
-                probs, targets = judged.entries(c)
+                probs, targets = eval_split.entries(c)
                 row = table[table["class"] == name]
                 same = len(row) == 1 and _tested_alike(row.iloc[0], probs, targets, point["threshold"])
             if not same:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from src.artifacts.io import MODELS, entry, read_json, read_stage_table, read_table
 from src.artifacts.manifest import SPLITS, Manifest
-from src.artifacts.probs import JudgedSplit, View, read_stage_probs
+from src.artifacts.probs import EvalLabels, EvalSplit, read_stage_probs
 from src.labels.eda import ALL, STATES, count_states
 from src.stats.calibration import correct_probs, reliability
 
@@ -123,20 +123,20 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     return part | {"curve": {name: table[name].to_numpy() for name in table}}
 
 
-def reliability_part(run_dir: Path, judged: JudgedSplit, manifest: Manifest | None) -> list[dict[str, Any]]:
-    """Observed share over predicted probability in ten bins: the judged probabilities, then each model's on test.
+def reliability_part(run_dir: Path, eval_split: EvalSplit, manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Observed share over predicted probability in ten bins: the eval_split probabilities, then each model's on test.
 
     A list of {"name", "classes": per class a list of series {"kind", "predicted", "observed", "counts"}}.
     """
-    groups = [{"name": "ensemble", "classes": _bins({"judged": judged.probs}, judged.view)}]
-    if manifest is None or judged.view.truth.classes != manifest.classes or judged.name != "test":
+    groups = [{"name": "ensemble", "classes": _bins({"judged": eval_split.probs}, eval_split.view)}]
+    if manifest is None or eval_split.view.truth.classes != manifest.classes or eval_split.name != "test":
         return groups
     for model in MODELS:
         folder = Path(run_dir) / model
         if not (folder / "probs.json").exists():
             continue
         story = read_json(folder / "probs.json")
-        truth = judged.view.truth
+        truth = eval_split.view.truth
         probs = read_stage_probs(folder, "test", manifest)
         if len(probs.ids) != len(truth.ids) or set(probs.ids) != set(truth.ids):
             continue  # test probabilities made elsewhere, of other images
@@ -147,11 +147,11 @@ def reliability_part(run_dir: Path, judged: JudgedSplit, manifest: Manifest | No
             pair = {"before": correct_probs(probs, pos_weight=1 / weight), "after": probs}
         else:
             pair = {"before": probs, "after": correct_probs(probs, pos_weight=weight)}
-        groups.append({"name": model, "classes": _bins(pair, judged.view)})
+        groups.append({"name": model, "classes": _bins(pair, eval_split.view)})
     return groups
 
 
-def _bins(kinds: Mapping[str, np.ndarray], view: View) -> list[list[dict[str, Any]]]:
+def _bins(kinds: Mapping[str, np.ndarray], view: EvalLabels) -> list[list[dict[str, Any]]]:
     classes = []
     for c in range(len(view.truth.classes)):
         valid, series = view.mask[:, c], []

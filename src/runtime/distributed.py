@@ -65,7 +65,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
 
 
-def together(model: nn.Module, device: torch.device) -> nn.Module:
+def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with its gradients averaged over the processes; the model itself where there is one."""
     if world_size() == 1:
         return model
@@ -88,12 +88,12 @@ def launcher() -> str:
     return f"torchrun {nodes}--nproc_per_node={local}"
 
 
-def without_exchange(net: nn.Module) -> contextlib.AbstractContextManager[None]:
+def no_sync(net: nn.Module) -> contextlib.AbstractContextManager[None]:
     """A block whose gradients wait for the next step's to be exchanged."""
     return net.no_sync() if isinstance(net, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def total(values: Sequence[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """Each of the values summed over the processes."""
     if world_size() == 1:
         return list(values)
@@ -102,12 +102,12 @@ def total(values: Sequence[float]) -> list[float]:
     return sums.tolist()
 
 
-def share(count: int) -> list[int]:
+def shard(count: int) -> list[int]:
     """The numbers below `count` that are this process's: all of them over the processes, none twice."""
     return torch.arange(count).tensor_split(world_size())[rank()].tolist()
 
 
-def combined(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_rows(values: torch.Tensor) -> torch.Tensor:
     """The sum of a float32 CPU tensor over the processes, of which each filled its own rows and left the others 0."""
     if world_size() > 1:
         dist.all_reduce(values)

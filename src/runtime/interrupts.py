@@ -8,7 +8,7 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Watch:
+class Interrupts:
     """Within its `with` block SIGINT and SIGTERM only set `signal`, so that a batch can end and be saved.
 
     A second SIGINT, a second or more after the first, interrupts at once.

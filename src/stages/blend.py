@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import MODELS, claim, clear, read_json, sha256, write_json, write_table
+from src.artifacts.io import MODELS, clear, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import Truth, View, as_stored, read_probs, read_stage_probs, read_truth, write_probs
+from src.artifacts.probs import EvalLabels, Truth, as_stored, read_probs, read_stage_probs, read_truth, write_probs
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.plots import results as plots
@@ -35,10 +35,10 @@ class Members:
 def search_alpha(config: AlphaConfig) -> None:
     """Choose the weights on validation, write the blend, and print how it does on test."""
     folder = config.run_dir / "ensemble"
-    claim([folder / "alpha.json", folder / "probs_val.csv"], overwrite=config.overwrite)
+    refuse_overwrite([folder / "alpha.json", folder / "probs_val.csv"], overwrite=config.overwrite)
     members = _outside(config) if config.members or config.labels else _of_run(config.run_dir)
     views = {
-        split: View.of(truth, uncertain=config.uncertain, missing=config.missing)
+        split: EvalLabels.of(truth, uncertain=config.uncertain, missing=config.missing)
         for split, truth in members.truths.items()
     }
     clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
@@ -105,7 +105,7 @@ def _outside(config: AlphaConfig) -> Members:
     return Members(tuple(names), {"val": stack}, {"val": truth}, origin)
 
 
-def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: View) -> list[float]:
+def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: EvalLabels) -> list[float]:
     """Search the grid, write, draw and print it; returns the weights of both members."""
     alphas = alpha_grid(config.step)
     blends = [blend(stack, (alpha, 1 - alpha)) for alpha in alphas]
@@ -134,7 +134,7 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
     return [float(alphas[chosen]), float(1 - alphas[chosen])]
 
 
-def _standard_errors(config: AlphaConfig, view: View, blends: list[np.ndarray], best: int) -> np.ndarray:
+def _standard_errors(config: AlphaConfig, view: EvalLabels, blends: list[np.ndarray], best: int) -> np.ndarray:
     """Standard error of (best AUPRC - AUPRC) per alpha, by paired patient bootstrap: [A] float64.
 
     A resample that lacks one label of a class still tells of the other classes: it averages over those.
@@ -149,7 +149,7 @@ def _standard_errors(config: AlphaConfig, view: View, blends: list[np.ndarray], 
     return gaps.std(axis=1, ddof=1)
 
 
-def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: View) -> list[float]:
+def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: EvalLabels) -> list[float]:
     """Greedy forward selection by validation macro AUPRC; prints and returns the weights."""
 
     def macro(probs: np.ndarray) -> dict[str, float]:
@@ -163,7 +163,9 @@ def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarr
     return weights
 
 
-def _compare(config: AlphaConfig, members: Members, weights: list[float], views: dict[str, View], split: str) -> None:
+def _compare(
+    config: AlphaConfig, members: Members, weights: list[float], views: dict[str, EvalLabels], split: str
+) -> None:
     """Print members and ensemble side by side, and paired differences."""
     stack, view = members.stacks[split], views[split]
     candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: as_stored(blend(stack, weights))}
@@ -197,6 +199,6 @@ def _print_differences(better: str, metrics: dict, replicates: dict, split: str)
         print(f"{text}: {split} macro AUPRC {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
-def _replicates(config: AlphaConfig, probs: np.ndarray, view: View) -> dict:
+def _replicates(config: AlphaConfig, probs: np.ndarray, view: EvalLabels) -> dict:
     options = {"patients": view.truth.patients, "resamples": config.resamples, "seed": config.seed}
     return bootstrap_metrics(probs, **view.arrays(), **options)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import claim, write_table
+from src.artifacts.io import refuse_overwrite, write_table
 from src.artifacts.manifest import SPLITS, Manifest, read_context, read_manifest
 from src.config import EdaConfig
 from src.labels import eda
@@ -33,7 +33,7 @@ def describe(config: EdaConfig) -> None:
     context = _aligned(read_context(config.run_dir), manifest.table["image_id"], config.run_dir / "context.csv")
     folder = config.run_dir / "eda"
     outputs = [folder / f"{name}.csv" for name in TABLES] + [folder / f"{name}.png" for name in (*PICTURES, "overview")]
-    claim(outputs, overwrite=config.overwrite)
+    refuse_overwrite(outputs, overwrite=config.overwrite)
     tables = _tables(manifest, context)
     written = []
     for name, table in tables.items():

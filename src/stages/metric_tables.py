@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts.probs import View
+from src.artifacts.probs import EvalLabels
 from src.evaluate import masked_metrics
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stats.bootstrap import bootstrap_metrics, with_intervals
 from src.stats.calibration import masked_calibration, reliability
 
 
-def metrics_with_intervals(probs: np.ndarray, view: View, *, resamples: int, seed: int) -> dict[str, Any]:
+def metrics_with_intervals(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
     """`evaluate.masked_metrics`, with 95% patient-bootstrap intervals where `resamples` is above 0."""
     metrics = masked_metrics(probs, **view.arrays())
     if not resamples:
@@ -23,7 +23,7 @@ def metrics_with_intervals(probs: np.ndarray, view: View, *, resamples: int, see
     )
 
 
-def two_views(probs: np.ndarray, view: View, *, resamples: int, seed: int) -> dict[str, Any]:
+def two_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
     """Metrics under the view, and under `blank_as_negative` those with every blank counted as a negative.
 
     Blanks are mostly findings that are not there: left out, a rare finding looks common, and AUPRC, whose floor is the
@@ -31,7 +31,7 @@ def two_views(probs: np.ndarray, view: View, *, resamples: int, seed: int) -> di
     """
     metrics = metrics_with_intervals(probs, view, resamples=resamples, seed=seed)
     blank = np.isnan(view.truth.labels)
-    negative = View(view.truth, np.where(blank, np.float32(0), view.targets), view.mask | blank)
+    negative = EvalLabels(view.truth, np.where(blank, np.float32(0), view.targets), view.mask | blank)
     return {**metrics, "blank_as_negative": metrics_with_intervals(probs, negative, resamples=resamples, seed=seed)}
 
 
@@ -54,7 +54,7 @@ def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -
         print(undefined_note(values, resamples), end="")
 
 
-def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: View) -> dict[str, Any]:
+def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> dict[str, Any]:
     """Brier score and calibration error of the raw sigmoid and after prior correction."""
     return {
         "raw": masked_calibration(raw, **view.arrays()),
@@ -73,7 +73,7 @@ def print_calibration(calibration: Mapping[str, Any], *, title: str) -> None:
     print(format_table(("Class", "Brier raw", "corrected", "ECE raw", "corrected"), rows))
 
 
-def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: View) -> list[dict[str, Any]]:
+def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> list[dict[str, Any]]:
     """What `plots.reliability` draws: per class the bins before and after the prior correction."""
     curves = []
     for c, name in enumerate(view.truth.classes):

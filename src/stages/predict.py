@@ -27,7 +27,7 @@ from src.config import PredictConfig
 from src.dataset import eval_loader, on_device
 from src.images import heatmaps
 from src.images.files import HEATMAP_SUFFIX, ImageFiles, find_images
-from src.models import ARCHITECTURES, CPU_STEP, Folded
+from src.models import ARCHITECTURES, CPU_STEP, FusedInference
 from src.runtime.distributed import world_size
 from src.runtime.tables import format_table, plural
 from src.stats.calibration import correct_probs
@@ -44,7 +44,7 @@ class Member:
     """One model of the blend; pos_weight [C] is what the prior correction undoes, None where none was applied."""
 
     arch: str
-    net: Folded
+    net: FusedInference
     image_size: int
     pos_weight: np.ndarray | None
     weight: float

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from src.artifacts.io import MODELS, atomic_path, claim
+from src.artifacts.io import MODELS, atomic_path, refuse_overwrite
 from src.artifacts.manifest import read_manifest
 from src.config import ReportConfig, ThresholdConfig
 from src.report.explorer import explore
@@ -19,14 +19,14 @@ def write_report(config: ReportConfig) -> None:
     path = config.out or config.run_dir / "report.html"
     if path.suffix.lower() != ".html":
         raise ValueError(f"--out is {path}; expected a name that ends in .html")
-    claim([path], overwrite=config.overwrite)
+    refuse_overwrite([path], overwrite=config.overwrite)
     search = read_search(config.run_dir, defaults=asdict(ThresholdConfig()))
     val, test = read_splits(config.run_dir, search)
     if search.assumed:
         print(f"thresholds.json does not record {', '.join(search.assumed)}; {SCRIPT}'s defaults are taken")
     name = config.run_dir.resolve().name
     manifest = read_manifest(config.run_dir) if (config.run_dir / "manifest.csv").exists() else None
-    judged = test or val
+    eval_split = test or val
     page = {
         "run": name,
         "explorer": explore(val, test, search=search),
@@ -35,7 +35,7 @@ def write_report(config: ReportConfig) -> None:
         "histories": {model: history_part(config.run_dir, model, manifest) for model in MODELS},
         "metrics": _metrics(config.run_dir),
         "alpha": alpha_part(config.run_dir / "ensemble"),
-        "reliability": reliability_part(config.run_dir, judged, manifest),
+        "reliability": reliability_part(config.run_dir, eval_split, manifest),
     }
     text = render(page, title=f"{name}: thresholds under a recall target")
     with atomic_path(path) as temporary:

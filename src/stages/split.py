@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import claim, sha256
+from src.artifacts.io import refuse_overwrite, sha256
 from src.artifacts.manifest import SPLITS, write_manifest
 from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
@@ -19,7 +19,7 @@ SHOWN = 10  # faulty images printed; the rest is counted
 
 def check_split(config: SplitConfig) -> int:
     """Write the manifest, describe it and check it; 0 where every check passes, else 1."""
-    claim([config.run_dir / "manifest.csv"], overwrite=config.overwrite)
+    refuse_overwrite([config.run_dir / "manifest.csv"], overwrite=config.overwrite)
     source = read_dataset(
         config.data,
         dataset=config.dataset,

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from src.artifacts.io import claim, clear, sha256, write_json
+from src.artifacts.io import clear, refuse_overwrite, sha256, write_json
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import Truth, View, as_stored, write_probs
+from src.artifacts.probs import EvalLabels, Truth, as_stored, write_probs
 from src.checkpoint import load_best
 from src.config import ScoreConfig
 from src.dataset import ImageDataset, eval_loader
@@ -29,10 +29,10 @@ def score(config: ScoreConfig) -> None:
 def _score(config: ScoreConfig, device: torch.device) -> None:
     manifest = read_manifest(config.run_dir)
     folder = config.run_dir / config.arch
-    claim([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
+    refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
     views = {
-        split: View.of(Truth.of_split(manifest, split), uncertain=config.uncertain, missing=config.missing)
+        split: EvalLabels.of(Truth.of_split(manifest, split), uncertain=config.uncertain, missing=config.missing)
         for split in ("val", "test")
     }
     model = model.to(device).folded()
@@ -81,7 +81,7 @@ def _logits(
 
 
 def _evaluate(
-    config: ScoreConfig, logits: torch.Tensor, view: View, pos_weight: list[float], folder: Path, split: str
+    config: ScoreConfig, logits: torch.Tensor, view: EvalLabels, pos_weight: list[float], folder: Path, split: str
 ) -> dict[str, Any]:
     """Write one split's probabilities, metrics and reliability diagram; returns the metrics, the loss among them."""
     targets, mask = torch.from_numpy(view.targets), torch.from_numpy(view.mask)

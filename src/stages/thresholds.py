@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import claim, clear, read_table, sha256, write_json, write_table
+from src.artifacts.io import clear, read_table, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import JudgedSplit, Truth, read_blend, read_probs, read_truth
+from src.artifacts.probs import EvalSplit, Truth, read_blend, read_probs, read_truth
 from src.config import ThresholdConfig
 from src.evaluate import masked_metrics, ratio
 from src.plots import results as plots
@@ -23,9 +23,9 @@ from src.stats.thresholds import (
     bonferroni,
     build_curve,
     build_curves,
-    holding_rule,
+    certified_rule,
+    empirical_rule,
     patients_needed,
-    plain_rule,
 )
 from src.stats.workload import check_prevalence, per_thousand, precision_at
 
@@ -37,9 +37,9 @@ HIGH_AUPRC, SOME_WAY = 0.95, 0.25
 class RuleResult:
     """What one rule chose for every class, and what it does on the split it is judged on."""
 
-    kind: str  # "holds" or "plain", a key of plots.RULES
+    kind: str  # "certified" or "empirical", a key of plots.RULES
     points: list[OperatingPoint]
-    judged: dict[str, Any]  # per class: precision and recall, with intervals where resampled
+    metrics: dict[str, Any]  # per class: precision and recall, with intervals where resampled
     accuracy: float
 
     @property
@@ -51,9 +51,9 @@ class RuleResult:
         """In how many classes the target was reached; those that flag all are no success, and counted apart."""
         chosen = [
             p.status == "ok" and not np.isnan(v["recall"])
-            for p, v in zip(self.points, self.judged.values(), strict=True)
+            for p, v in zip(self.points, self.metrics.values(), strict=True)
         ]
-        kept = sum(ok and v["recall"] >= recall for ok, v in zip(chosen, self.judged.values(), strict=True))
+        kept = sum(ok and v["recall"] >= recall for ok, v in zip(chosen, self.metrics.values(), strict=True))
         infeasible = sum(point.status != "ok" for point in self.points)
         return f"{kept} of {sum(chosen)} classes" + (f"; {infeasible} infeasible, flag all" if infeasible else "")
 
@@ -63,15 +63,15 @@ def search_thresholds(config: ThresholdConfig) -> None:
     config = replace(config, recall=tuple(dict.fromkeys(config.recall)))
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
-    claim([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
+    refuse_overwrite([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
     for recall in config.recall if config.confidence else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
     val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
-    judged = test or val
-    metrics = masked_metrics(judged.probs, **judged.view.arrays())["per_class"]
+    eval_split = test or val
+    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
     auprc = [metrics[name]["auprc"] for name in classes]
     for split in filter(None, (val, test)):
         _print_split(split)
@@ -84,15 +84,15 @@ def search_thresholds(config: ThresholdConfig) -> None:
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png")
     chosen = {}
     for recall, path in zip(config.recall, tables, strict=True):
-        holding = [holding_rule(curve, recall=recall, confidence=confidence) for curve in curves]
-        plain = [plain_rule(curve, recall=recall) for curve in curves]
-        rules = [_judge(config, "holds", holding, judged), _judge(config, "plain", plain, judged)]
+        certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
+        empirical = [empirical_rule(curve, recall=recall) for curve in curves]
+        rules = [_judge(config, "certified", certified, eval_split), _judge(config, "empirical", empirical, eval_split)]
         write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
-        _print_target(recall, confidence, rules, judged, auprc)
-        _print_workload(rules[0], judged, stated)
+        _print_target(recall, confidence, rules, eval_split, auprc)
+        _print_workload(rules[0], eval_split, stated)
         if config.pictures:
-            _draw(folder, recall, rules, judged)
-        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, holding, strict=True)}
+            _draw(folder, recall, rules, eval_split)
+        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, certified, strict=True)}
     settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
     settings |= {"uncertain": config.uncertain, "missing": config.missing}
     settings |= {"resamples": config.resamples, "seed": config.seed}
@@ -100,7 +100,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
 
 
-def _of_run(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, dict[str, Any]]:
+def _of_run(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[str, Any]]:
     """The blend that stage 5 left, on val and on test."""
     folder = config.run_dir / "ensemble"
     if (folder / "probs_val.csv").exists() and not (config.run_dir / "manifest.csv").exists():
@@ -114,7 +114,7 @@ def _of_run(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, d
     return *splits, {"manifest_sha256": manifest.sha256, "probs_val_sha256": sha256(folder / "probs_val.csv")}
 
 
-def _outside(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, dict[str, Any]]:
+def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[str, Any]]:
     """Probabilities made elsewhere, for validation and perhaps for test, beside their truth."""
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
@@ -142,18 +142,18 @@ def _outside(config: ThresholdConfig) -> tuple[JudgedSplit, JudgedSplit | None, 
     return *splits, {"sources": sources}
 
 
-def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> JudgedSplit:
-    return JudgedSplit.of(name, probs, truth, uncertain=config.uncertain, missing=config.missing)
+def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> EvalSplit:
+    return EvalSplit.of(name, probs, truth, uncertain=config.uncertain, missing=config.missing)
 
 
-def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: JudgedSplit) -> RuleResult:
+def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: EvalSplit) -> RuleResult:
     """Precision and recall of a rule's thresholds on a split, with patient-bootstrap intervals, and the accuracy."""
     classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
-    judged = {}
+    metrics = {}
     for c, name in enumerate(classes):
         probs, targets = split.entries(c)
         outcome = apply_threshold(probs, targets=targets, threshold=thresholds[c])
-        judged[name] = {"precision": outcome.precision, "recall": outcome.recall}
+        metrics[name] = {"precision": outcome.precision, "recall": outcome.recall}
     accuracy = masked_metrics(split.probs, **split.view.arrays(), thresholds=thresholds)["macro"]["accuracy"]
     if config.resamples:
         replicates = bootstrap_metrics(
@@ -164,19 +164,19 @@ def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], spl
             resamples=config.resamples,
             seed=config.seed,
         )["per_class"]
-        for name, values in judged.items():
+        for name, values in metrics.items():
             values |= {f"{key}_ci": interval(replicates[name][key]) for key in ("precision", "recall")}
-    return RuleResult(kind, points, judged, accuracy)
+    return RuleResult(kind, points, metrics, accuracy)
 
 
 def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float], *, tested: bool) -> pd.DataFrame:
     """The rows of thresholds_recall_<r>.csv; test columns are blank where nothing was tested."""
-    holds, plain = rules
+    certified, empirical = rules
     rows = []
     for c, name in enumerate(classes):
-        point, test, plain_test = holds.points[c], holds.judged[name], plain.judged[name]
+        point, test, empirical_test = certified.points[c], certified.metrics[name], empirical.metrics[name]
         if not tested:
-            test = plain_test = {"precision": np.nan, "recall": np.nan}
+            test = empirical_test = {"precision": np.nan, "recall": np.nan}
         rows.append(
             {
                 "class": name,
@@ -189,15 +189,15 @@ def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float]
                 "test_recall": test["recall"],
                 "auprc": auprc[c],
                 "status": point.status,
-                "plain_threshold": plain.points[c].threshold,
-                "plain_test_precision": plain_test["precision"],
-                "plain_test_recall": plain_test["recall"],
+                "empirical_threshold": empirical.points[c].threshold,
+                "empirical_test_precision": empirical_test["precision"],
+                "empirical_test_recall": empirical_test["recall"],
             }
         )
     return pd.DataFrame(rows)
 
 
-def _print_split(split: JudgedSplit) -> None:
+def _print_split(split: EvalSplit) -> None:
     """Macro AUROC and AUPRC under the policy, and with each blank as a negative."""
     metrics = two_views(split.probs, split.view, resamples=0, seed=0)
     for text, macro in (("as the policy has them", metrics["macro"]),
@@ -209,33 +209,35 @@ def _print_split(split: JudgedSplit) -> None:
 
 
 def _print_target(
-    recall: float, confidence: float, rules: list[RuleResult], judged: JudgedSplit, auprc: list[float]
+    recall: float, confidence: float, rules: list[RuleResult], eval_split: EvalSplit, auprc: list[float]
 ) -> None:
-    """Both rules per class, whether they kept the promise, and the classes grouped by how they held."""
+    """Both rules per class, whether they kept the promise, and the classes grouped by how precise they are."""
     promise = (
-        f"at {100 * confidence:g}% confidence on new patients" if confidence else "no confidence asked: the plain rule"
+        f"at {100 * confidence:g}% confidence on new patients"
+        if confidence
+        else "no confidence asked: the empirical rule"
     )
-    print(f"\n== recall >= {recall:g} ==  holds: {promise}; plain: on val")
-    headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{judged.name} Precision"]
-    headers += [f"{judged.name} Recall", "AUPRC", "Status"]
+    print(f"\n== recall >= {recall:g} ==  certified: {promise}; empirical: on val")
+    headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{eval_split.name} Precision"]
+    headers += [f"{eval_split.name} Recall", "AUPRC", "Status"]
     rows = []
-    for c, name in enumerate(judged.view.truth.classes):
+    for c, name in enumerate(eval_split.view.truth.classes):
         for rule in rules:
-            point, values = rule.points[c], rule.judged[name]
+            point, values = rule.points[c], rule.metrics[name]
             rows.append(
                 (name if rule is rules[0] else "", rule.kind, point.threshold, point.precision, point.recall)
                 + (point.recall_lower, with_interval(values, "precision"), with_interval(values, "recall"))
-                + (auprc[c], _status(point, flags_all=bool((judged.entries(c)[0] >= point.threshold).all())))
+                + (auprc[c], _status(point, flags_all=bool((eval_split.entries(c)[0] >= point.threshold).all())))
             )
     print(format_table(headers, rows))
-    if judged.name == "val":
+    if eval_split.name == "val":
         print("no test data was given: these are figures of the data the thresholds were chosen on")
     for rule in rules:
-        print(f"{rule.kind}: {judged.name} recall >= {recall:g} in {rule.reached(recall)}")
+        print(f"{rule.kind}: {eval_split.name} recall >= {recall:g} in {rule.reached(recall)}")
     for rule in rules:
-        title = f"{judged.name.capitalize()} Accuracy (Recall >= {recall:g})"
+        title = f"{eval_split.name.capitalize()} Accuracy (Recall >= {recall:g})"
         print(f"{title}, {rule.kind}: {rule.accuracy:.3f}")
-    _print_groups(rules[0], judged, auprc)
+    _print_groups(rules[0], eval_split, auprc)
 
 
 def _status(point: OperatingPoint, *, flags_all: bool) -> str:
@@ -244,28 +246,28 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
     return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
 
 
-def _print_groups(rule: RuleResult, judged: JudgedSplit, auprc: list[float]) -> None:
-    """Classes by how they held at the chosen thresholds."""
+def _print_groups(rule: RuleResult, eval_split: EvalSplit, auprc: list[float]) -> None:
+    """Classes by how precise they are at the chosen thresholds."""
     groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": [], "not defined": []}
     high, some, collapse, undefined = groups.values()
-    for c, name in enumerate(judged.view.truth.classes):
-        _, targets = judged.entries(c)
+    for c, name in enumerate(eval_split.view.truth.classes):
+        _, targets = eval_split.entries(c)
         if np.isnan(auprc[c]):
             undefined.append(name)
             continue
-        kept = (rule.judged[name]["precision"] - targets.mean()) / (1 - targets.mean())
+        kept = (rule.metrics[name]["precision"] - targets.mean()) / (1 - targets.mean())
         (high if auprc[c] >= HIGH_AUPRC else some if kept >= SOME_WAY else collapse).append(name)
     for title, names in groups.items():
         print(f"{title}: {', '.join(names) or 'none'}")
 
 
-def _print_workload(rule: RuleResult, judged: JudgedSplit, stated: dict[str, float]) -> None:
-    """Per 1,000 studies at the thresholds that hold; precision at stated prevalences."""
-    classes, view = judged.view.truth.classes, judged.view
-    flags = judged.probs >= rule.thresholds
+def _print_workload(rule: RuleResult, eval_split: EvalSplit, stated: dict[str, float]) -> None:
+    """Per 1,000 studies at the certified thresholds; precision at stated prevalences."""
+    classes, view = eval_split.view.truth.classes, eval_split.view
+    flags = eval_split.probs >= rule.thresholds
     table = per_thousand(flags, targets=view.targets, mask=view.mask, studies=view.truth.studies, classes=classes)
     print(
-        f"\nper 1,000 labeled {judged.name} studies, at the thresholds that hold; the last row counts studies with "
+        f"\nper 1,000 labeled {eval_split.name} studies, at the certified thresholds; the last row counts studies with "
         "at least one flag, one finding missed, one false flag:"
     )
     headers = ("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged")
@@ -274,28 +276,28 @@ def _print_workload(rule: RuleResult, judged: JudgedSplit, stated: dict[str, flo
         rows = []
         for name, prevalence in stated.items():
             c = classes.index(name)
-            probs, targets = judged.entries(c)
+            probs, targets = eval_split.entries(c)
             outcome = apply_threshold(probs, targets=targets, threshold=rule.thresholds[c])
             specificity = 1 - ratio(outcome.false, outcome.negatives)
             here = ratio(outcome.positives, outcome.positives + outcome.negatives)
             there = precision_at(outcome.recall, specificity, prevalence=prevalence)
             rows.append((name, outcome.recall, specificity, here, outcome.precision, prevalence, there))
-        headers = ("Class", "Recall", "Specificity", f"Prevalence in {judged.name}", "Precision", "Stated", "There")
+        headers = ("Class", "Recall", "Specificity", f"Prevalence in {eval_split.name}", "Precision", "Stated", "There")
         print("\nprecision at the stated prevalence:")
         print(format_table(headers, rows))
 
 
-def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: JudgedSplit) -> None:
+def _draw(folder: Path, recall: float, rules: list[RuleResult], eval_split: EvalSplit) -> None:
     """Precision-recall curves with both operating points, and recall with its interval against the target."""
-    labels = {"holds": "recall that holds", "plain": "plain rule"}
+    labels = {"certified": "certified recall", "empirical": "empirical rule"}
     curves, rows = [], []
-    for c, name in enumerate(judged.view.truth.classes):
-        probs, targets = judged.entries(c)
+    for c, name in enumerate(eval_split.view.truth.classes):
+        probs, targets = eval_split.entries(c)
         curve = build_curve(probs, targets=targets)
         note = "infeasible: flags all" if rules[0].points[c].status != "ok" else ""
         points = []
         for rule in rules:
-            values = rule.judged[name]
+            values = rule.metrics[name]
             low, high = values.get("recall_ci", (np.nan, np.nan))
             point = {"label": labels[rule.kind], "kind": rule.kind, "precision": values["precision"]}
             points.append(point | {"recall": values["recall"], "lower": low, "upper": high})
@@ -308,8 +310,8 @@ def _draw(folder: Path, recall: float, rules: list[RuleResult], judged: JudgedSp
         ]
         rows.append({**common, "points": shown, "positives": curve.positives})
     name = f"recall_{recall:g}.png"
-    plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=judged.name)
-    plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=judged.name)
+    plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=eval_split.name)
+    plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=eval_split.name)
 
 
 def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from src.artifacts.io import claim, clear, clear_temporary, read_json, write_json, write_table
+from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.manifest import Manifest, read_manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig, as_flags
@@ -19,8 +19,8 @@ from src.engine import Run, Split, Task, fit
 from src.labels.policy import apply_policy
 from src.models import build_model, compile_for_training
 from src.plots import results as plots
-from src.runtime.distributed import is_main, launcher, process_group, together, total, world_size
-from src.runtime.interrupts import Watch
+from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
+from src.runtime.interrupts import Interrupts
 from src.train_utils import (
     bfloat16_is_faster,
     build_optimizer,
@@ -47,7 +47,7 @@ def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
     """Whether to train in bfloat16: as asked, else as the run began, else where that is faster for every process."""
     if config.bfloat16 is not None:
         return config.bfloat16
-    faster = total([bfloat16_is_faster(config.arch, device)])[0] == world_size()
+    faster = all_reduce_sum([bfloat16_is_faster(config.arch, device)])[0] == world_size()
     folder = config.run_dir / config.arch
     if config.resume and (folder / "last.pt").exists():
         return bool(read_json(folder / "config.json").get("bfloat16", faster))
@@ -74,16 +74,16 @@ def _train(config: TrainConfig, device: torch.device) -> None:
         clear(folder, *(OUTPUTS if earlier is None else ()))
         clear_temporary(folder)
         write_json(folder / "config.json", recipe)
-    with Watch(config.checkpoint_minutes) as watch:
-        for finished in fit(run, task, epochs=config.epochs, watch=watch):
+    with Interrupts(config.checkpoint_minutes) as interrupts:
+        for finished in fit(run, task, epochs=config.epochs, interrupts=interrupts):
             if is_main():
                 _keep(folder, run, identity, finished)
             if finished is not None:
                 _print_epoch(*finished, planned=config.epochs)
-            watch.saved()
-            if total([watch.stop])[0]:  # all stop where one was asked to
-                watch.ask()
-                _stop(config, run, watch.signal)
+            interrupts.saved()
+            if all_reduce_sum([interrupts.stop])[0]:  # all stop where one was asked to
+                interrupts.ask()
+                _stop(config, run, interrupts.signal)
     if is_main():
         _finish(folder, run, arch=config.arch)
 
@@ -108,7 +108,7 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
         if earlier["history"] and not (folder / "best.pt").exists():
             raise ValueError(f"{folder / 'best.pt'} is gone, the best weights with it; pass --overwrite to train again")
     elif not config.resume or (folder / "history.csv").exists():
-        claim([folder / name for name in OUTPUTS], overwrite=config.overwrite)
+        refuse_overwrite([folder / name for name in OUTPUTS], overwrite=config.overwrite)
     _check_same_start(folder, earlier)
     return earlier
 
@@ -129,7 +129,7 @@ def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
 def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
     """Raise ValueError where the processes do not see the same checkpoint; none goes on before all have looked."""
     found = 0 if earlier is None else 1 + len(earlier["history"]) * 10**9 + earlier["progress"]["step"]
-    if total([found])[0] != found * world_size():
+    if all_reduce_sum([found])[0] != found * world_size():
         raise ValueError(f"the processes find different checkpoints in {folder}; it must be on a file system all share")
 
 
@@ -182,7 +182,7 @@ def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earl
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, lr=config.lr, weight_decay=config.weight_decay)
     scheduler = build_scheduler(optimizer, factor=config.lr_factor, patience=config.lr_patience)
-    net = together(compile_for_training(model) if config.compile else model, device)
+    net = wrap_ddp(compile_for_training(model) if config.compile else model, device)
     run = Run(model, optimizer, scheduler, EarlyStopping(config.patience), net)
     if earlier is not None:
         run.load_state_dict(earlier)

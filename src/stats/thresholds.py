@@ -1,7 +1,7 @@
 """Operating points: the threshold of a class under a recall constraint. Chosen on validation data only.
 
-A finding is flagged where `prob >= threshold`. The plain rule asks for the recall on the validation data; the
-rule that holds asks for a lower confidence bound on the recall of new patients.
+A finding is flagged where `prob >= threshold`. The empirical rule asks for the recall on the validation data; the
+certified rule asks for a lower confidence bound on the recall of new patients.
 """
 
 import math
@@ -204,7 +204,7 @@ def bonferroni(confidence: float, *, classes: int) -> float:
     return 1 - (1 - confidence) / classes
 
 
-def plain_rule(curve: Curve, *, recall: float) -> OperatingPoint:
+def empirical_rule(curve: Curve, *, recall: float) -> OperatingPoint:
     """The candidate with the highest precision among those with validation recall >= `recall`.
 
     Ties in precision go to the higher threshold. Without positives no recall exists: "infeasible", flag all.
@@ -216,10 +216,10 @@ def plain_rule(curve: Curve, *, recall: float) -> OperatingPoint:
     return _most_precise(curve, first)
 
 
-def holding_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> OperatingPoint:
+def certified_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> OperatingPoint:
     """The candidate with the highest precision among those whose lower bound on recall is >= `recall`.
 
-    `confidence` is that of the bound (`recall_lower_bound`); 0 is the plain rule. Ties in precision go to the
+    `confidence` is that of the bound (`recall_lower_bound`); 0 is the empirical rule. Ties in precision go to the
     higher threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
     even certifying the lowest positive would rest on a correlation estimated from those few, and classes
     would pass where that estimate is low by chance. Otherwise the point is "infeasible", flags all, and says
@@ -228,7 +228,7 @@ def holding_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> Op
     _check_recall(recall)
     _check_confidence(confidence)
     if confidence == 0:
-        return plain_rule(curve, recall=recall)
+        return empirical_rule(curve, recall=recall)
     missing = patients_needed(recall, confidence=confidence) - curve.patients
     last = len(curve.tp) - 1  # flags every positive, so enough patients certify it
     if missing > 0:

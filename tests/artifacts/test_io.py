@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.artifacts.io import atomic_path, claim, read_json, read_table, sha256, write_json, write_table
+from src.artifacts.io import atomic_path, read_json, read_table, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest, write_manifest
 
 CLASSES = ["Edema", "Lung, Opacity"]
@@ -107,14 +107,14 @@ def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_one(tmp_pa
 
 def test_claim_refuses_an_output_that_is_there(tmp_path):
     path = tmp_path / "a.csv"
-    claim([path], overwrite=False)
+    refuse_overwrite([path], overwrite=False)
     path.touch()
     with pytest.raises(ValueError, match=r"a.csv is already there; pass --overwrite"):
-        claim([tmp_path / "b.csv", path], overwrite=False)
-    claim([path], overwrite=True)
+        refuse_overwrite([tmp_path / "b.csv", path], overwrite=False)
+    refuse_overwrite([path], overwrite=True)
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="is a folder; expected the name of a file"):
-            claim([tmp_path], overwrite=overwrite)
+            refuse_overwrite([tmp_path], overwrite=overwrite)
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path):

@@ -158,11 +158,11 @@ def point(kind, recall, **fields):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
 def test_precision_recall_curves(tmp_path, count):
-    points = [point("plain", 0.85), point("holds", 0.95)]
+    points = [point("empirical", 0.85), point("certified", 0.95)]
     curves = [curve(name, points=points) for name in names(count)]
     curves[-1] |= {"recall": [], "precision": [], "prevalence": NAN, "points": [], "note": "no positives"}
     assert drawn(plots.precision_recall_curves(curves, target=0.85, path=tmp_path / "pr.png"))
-    curves[-1] |= {"recall": [NAN], "precision": [NAN], "points": [point("plain", NAN)]}
+    curves[-1] |= {"recall": [NAN], "precision": [NAN], "points": [point("empirical", NAN)]}
     assert drawn(plots.precision_recall_curves(curves, target=0.85, path=tmp_path / "pr.png"))
 
 
@@ -178,9 +178,9 @@ def test_precision_recall_steps_enclose_the_average_precision(tmp_path, monkeypa
 
 @pytest.mark.parametrize("count", [1, 15])
 def test_recall_intervals(tmp_path, count):
-    points = [point("plain", 0.8, lower=0.7, upper=0.9), point("holds", 1.0, lower=NAN, upper=NAN)]
+    points = [point("empirical", 0.8, lower=0.7, upper=0.9), point("certified", 1.0, lower=NAN, upper=NAN)]
     rows = [{"name": name, "positives": 1234, "points": points} for name in names(count)]
-    rows[-1] |= {"points": [point("plain", NAN, lower=NAN, upper=NAN)], "positives": 0, "note": "infeasible"}
+    rows[-1] |= {"points": [point("empirical", NAN, lower=NAN, upper=NAN)], "positives": 0, "note": "infeasible"}
     assert drawn(plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png"))
     rows[-1]["points"] = []
     assert drawn(plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png"))
@@ -194,12 +194,12 @@ def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeyp
         {
             "name": "x",
             "positives": 5,
-            "points": [point(k, r, lower=r, upper=r) for k, r in zip(("plain", "holds"), pair, strict=True)],
+            "points": [point(k, r, lower=r, upper=r) for k, r in zip(("empirical", "certified"), pair, strict=True)],
         }
         for pair in recalls
     ]
     plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
-    assert "in 1 of 2 classes by plain rule, in 3 of 3 classes by holds rule" in said[0]
+    assert "in 1 of 2 classes by empirical rule, in 3 of 3 classes by certified rule" in said[0]
 
 
 @pytest.mark.parametrize("count", [1, 15])

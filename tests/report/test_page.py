@@ -10,7 +10,7 @@ import pytest
 
 import eda_labels
 import report
-from src.artifacts.probs import JudgedSplit, Truth, View
+from src.artifacts.probs import EvalLabels, EvalSplit, Truth
 from src.config import ThresholdConfig
 from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
 from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
@@ -49,7 +49,7 @@ def rows_of(page, *, recall, confidence):
     r, k = page["recalls"].index(recall), page["confidences"].index(confidence)
     for finding in page["classes"]:
         at, lower, needed = finding["choices"][finding["chosen"][k][r]]
-        val, judged = finding["val"], finding["judged"]
+        val, eval_split = finding["val"], finding["judged"]
         with np.errstate(invalid="ignore", divide="ignore"):
             yield {
                 "class": finding["name"],
@@ -58,8 +58,8 @@ def rows_of(page, *, recall, confidence):
                 "val_recall": np.divide(val["tp"][at], val["positives"]),
                 "val_recall_lower": np.nan if lower is None else lower,
                 "val_positives": val["positives"],
-                "test_precision": np.divide(judged["tp"][at], judged["tp"][at] + judged["fp"][at]),
-                "test_recall": np.divide(judged["tp"][at], judged["positives"]),
+                "test_precision": np.divide(eval_split["tp"][at], eval_split["tp"][at] + eval_split["fp"][at]),
+                "test_recall": np.divide(eval_split["tp"][at], eval_split["positives"]),
                 "auprc": finding["auprc"],
                 "status": "infeasible" if needed else "ok",
             }
@@ -149,11 +149,11 @@ def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path,
     for split in ("val", "test"):
         files += [f"--{split}-probs={run_dir / 'ensemble' / f'probs_{split}.csv'}"]
         files += [f"--{split}-labels={tmp_path / f'labels_{split}.csv'}"]
-    for flags, judged in ((files[:2], "val"), (files, "test")):
+    for flags, eval_split in ((files[:2], "val"), (files, "test")):
         search(tmp_path / "out", "--recall", "0.85", *flags)
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
         page = page_data(tmp_path / "out" / "report.html")
-        assert page["explorer"]["judged"] == judged
+        assert page["explorer"]["judged"] == eval_split
         for part in (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"]):
             assert ".py" in part["absent"]
     run = explored(run_dir)["classes"]
@@ -375,7 +375,7 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
     codes = np.unique(patients, return_inverse=True)[1]
     settings = {key: DEFAULTS[key] for key in ("confidence", "family_wise", "grid", "uncertain", "missing", "seed")}
     found = Search(None, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
-    split = JudgedSplit("val", probs, View.of(truth), codes)
+    split = EvalSplit("val", probs, EvalLabels.of(truth), codes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here
         page = explore(split, None, search=found)

@@ -208,7 +208,7 @@ def test_thresholds_do_not_depend_on_the_order_of_rows_and_columns_or_on_names(t
         flags = ["--val-probs", str(tmp_path / f"{name}_p.csv"), "--val-labels", str(tmp_path / f"{name}_t.csv")]
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / name), "--resamples", "0", "--no-pictures"])
         table = pd.read_csv(tmp_path / name / "ensemble" / "thresholds_recall_0.85.csv").set_index("class")
-        return table[["threshold", "val_precision", "val_recall", "val_recall_lower", "plain_threshold"]]
+        return table[["threshold", "val_precision", "val_recall", "val_recall_lower", "empirical_threshold"]]
 
     plain = chosen("plain", probs, labels)
     shuffled = chosen(

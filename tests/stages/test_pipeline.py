@@ -28,7 +28,7 @@ SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "2", "--workers"
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
     "class,threshold,val_precision,val_recall,val_recall_lower,val_positives,test_precision,test_recall,auprc,"
-    "status,plain_threshold,plain_test_precision,plain_test_recall"
+    "status,empirical_threshold,empirical_test_precision,empirical_test_recall"
 )
 
 
@@ -135,10 +135,10 @@ def test_the_thresholds_table_is_what_the_probabilities_say(run_dir):
         labels = labels_of(run_dir, split)
         for name, row in table.iterrows():
             y = labels[name][labels[name] >= 0]
-            for column, threshold in (("plain_", row["plain_threshold"]), ("", row["threshold"])):
+            for column, threshold in (("empirical_", row["empirical_threshold"]), ("", row["threshold"])):
                 flagged = probs[name][y.index] >= threshold
                 recall = flagged[y == 1].mean() if (y == 1).any() else np.nan
-                if split == "val" and column == "plain_" and (y == 1).any():
+                if split == "val" and column == "empirical_" and (y == 1).any():
                     assert recall >= 0.85
                 if split == "test":
                     np.testing.assert_allclose(row[f"{column}test_recall"], recall, atol=1e-12)

@@ -6,9 +6,9 @@ from src.stats.thresholds import (
     apply_threshold,
     bonferroni,
     build_curve,
-    holding_rule,
+    certified_rule,
+    empirical_rule,
     patients_needed,
-    plain_rule,
     recall_lower_bound,
 )
 
@@ -26,7 +26,7 @@ def test_plain_rule_is_the_exhaustive_search(decimals, recall):
     probs, targets = scored(3, decimals=decimals)
     outcomes = [(apply_threshold(probs, targets=targets, threshold=t), t) for t in np.unique(probs)]
     best = max((o.precision, t) for o, t in outcomes if o.recall >= recall)
-    point = plain_rule(build_curve(probs, targets=targets), recall=recall)
+    point = empirical_rule(build_curve(probs, targets=targets), recall=recall)
     assert (point.precision, point.threshold, point.status) == (*best, "ok")
     outcome = apply_threshold(probs, targets=targets, threshold=point.threshold)
     assert (outcome.precision, outcome.recall) == (point.precision, point.recall)
@@ -34,15 +34,15 @@ def test_plain_rule_is_the_exhaustive_search(decimals, recall):
 
 def test_recall_equal_to_the_target_is_enough():
     probs = np.linspace(0.99, 0.5, 20)  # 17 / 20 is exactly 0.85
-    assert plain_rule(build_curve(probs, targets=np.ones(20)), recall=0.85).threshold == probs[16]
+    assert empirical_rule(build_curve(probs, targets=np.ones(20)), recall=0.85).threshold == probs[16]
 
 
 def test_ties_in_precision_go_to_the_higher_threshold():
-    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 1, 0]), recall=0.5)
+    point = empirical_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 1, 0]), recall=0.5)
     assert (point.threshold, point.precision) == (0.9, 1)
-    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 0, 1]), recall=1.0)
+    point = empirical_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[1, 0, 0, 1]), recall=1.0)
     assert (point.threshold, point.precision) == (0.6, 0.5)
-    point = plain_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[0, 1, 0, 1]), recall=0.5)
+    point = empirical_rule(build_curve([0.9, 0.8, 0.7, 0.6], targets=[0, 1, 0, 1]), recall=0.5)
     assert (point.threshold, point.precision) == (0.8, 0.5)
 
 
@@ -51,8 +51,8 @@ def test_ties_in_precision_go_to_the_higher_threshold():
 def test_exact_search_is_never_less_precise_than_the_grid(seed, decimals):
     probs, targets = scored(seed, decimals=decimals)
     for recall in (0.8, 0.85, 0.9, 0.95):
-        exact = plain_rule(build_curve(probs, targets=targets), recall=recall)
-        grid = plain_rule(build_curve(probs, targets=targets, grid=0.01), recall=recall)
+        exact = empirical_rule(build_curve(probs, targets=targets), recall=recall)
+        grid = empirical_rule(build_curve(probs, targets=targets, grid=0.01), recall=recall)
         assert exact.precision >= grid.precision
         outcome = apply_threshold(probs, targets=targets, threshold=grid.threshold)
         assert (grid.precision, grid.recall) == (outcome.precision, outcome.recall)
@@ -61,12 +61,12 @@ def test_exact_search_is_never_less_precise_than_the_grid(seed, decimals):
 
 def test_small_probabilities_keep_a_threshold_above_zero():
     probs, targets = scored(1)
-    assert plain_rule(build_curve(probs * 1e-3, targets=targets, grid=0.01), recall=0.85).threshold == 0
-    assert plain_rule(build_curve(probs * 1e-3, targets=targets), recall=0.85).threshold > 0
+    assert empirical_rule(build_curve(probs * 1e-3, targets=targets, grid=0.01), recall=0.85).threshold == 0
+    assert empirical_rule(build_curve(probs * 1e-3, targets=targets), recall=0.85).threshold > 0
 
 
 def test_without_positives_all_is_flagged():
-    point = plain_rule(build_curve([0.2, 0.4], targets=[0, 0]), recall=0.85)
+    point = empirical_rule(build_curve([0.2, 0.4], targets=[0, 0]), recall=0.85)
     assert (point.threshold, point.status, point.precision) == (0.0, "infeasible", 0.0)
     assert np.isnan(point.recall)
 
@@ -81,7 +81,7 @@ def test_counts_on_other_data():
 @pytest.mark.parametrize("recall", [0, -0.1, 1.01, float("nan")])
 def test_bad_recall_is_refused(recall):
     with pytest.raises(ValueError, match="recall target is"):
-        plain_rule(build_curve([0.5], targets=[1]), recall=recall)
+        empirical_rule(build_curve([0.5], targets=[1]), recall=recall)
 
 
 @pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2])
@@ -151,21 +151,21 @@ def test_holding_rule_is_the_most_precise_certified_threshold(seed, recall):
     probs, targets, patients = clustered(seed, positives=200)
     curve = build_curve(probs, targets=targets, patients=patients)
     bounds = recall_lower_bound(curve, confidence=0.95)
-    point = holding_rule(curve, recall=recall)
+    point = certified_rule(curve, recall=recall)
     best = max(zip(curve.precision[bounds >= recall], curve.thresholds[bounds >= recall], strict=True))
     assert (point.precision, point.threshold, point.status) == (*best, "ok")
     assert point.recall_lower == bounds[curve.thresholds == point.threshold]
     assert point.recall_lower >= recall
-    assert point.threshold < plain_rule(curve, recall=recall).threshold
-    assert point.threshold >= holding_rule(curve, recall=recall, confidence=0.99).threshold
-    coarse = holding_rule(build_curve(probs, targets=targets, patients=patients, grid=0.01), recall=recall)
+    assert point.threshold < empirical_rule(curve, recall=recall).threshold
+    assert point.threshold >= certified_rule(curve, recall=recall, confidence=0.99).threshold
+    coarse = certified_rule(build_curve(probs, targets=targets, patients=patients, grid=0.01), recall=recall)
     assert coarse.precision <= point.precision
 
 
 def test_confidence_0_is_the_plain_rule():
     probs, targets, patients = clustered(1)
     curve = build_curve(probs, targets=targets, patients=patients)
-    plain, held = plain_rule(curve, recall=0.9), holding_rule(curve, recall=0.9, confidence=0)
+    plain, held = empirical_rule(curve, recall=0.9), certified_rule(curve, recall=0.9, confidence=0)
     assert (plain.threshold, plain.precision) == (held.threshold, held.precision)
 
 
@@ -173,42 +173,42 @@ def test_confidence_0_is_the_plain_rule():
 def test_feasible_from_as_many_patients_as_prove_it(recall, needed):
     assert patients_needed(recall, confidence=0.95) == needed
     scores = np.linspace(0.9, 0.5, needed)
-    point = holding_rule(build_curve(scores, targets=np.ones(needed)), recall=recall)
+    point = certified_rule(build_curve(scores, targets=np.ones(needed)), recall=recall)
     assert (point.status, point.threshold, point.positives_needed) == ("ok", 0.5, 0)
     assert point.recall_lower == pytest.approx(0.05 ** (1 / needed))
-    point = holding_rule(build_curve(scores[3:], targets=np.ones(needed - 3)), recall=recall)
+    point = certified_rule(build_curve(scores[3:], targets=np.ones(needed - 3)), recall=recall)
     assert (point.status, point.threshold, point.positives_needed) == ("infeasible", 0.0, 3)
     assert point.recall_lower < recall and point.recall == 1
 
 
 def test_many_images_of_few_patients_prove_little():
     scores, patients = np.linspace(0.9, 0.5, 90), np.arange(90) % 9
-    point = holding_rule(build_curve(scores, targets=np.ones(90), patients=patients), recall=0.85)
+    point = certified_rule(build_curve(scores, targets=np.ones(90), patients=patients), recall=0.85)
     assert (point.status, point.positives_needed) == ("infeasible", 10)
 
 
 @pytest.mark.parametrize("scores", [[], [0.4], [0.4] * 5])
 def test_holding_rule_without_positives_or_with_one_score(scores):
     curve = build_curve([*scores, 0.2], targets=[1] * len(scores) + [0])
-    point = holding_rule(curve, recall=0.85)
+    point = certified_rule(curve, recall=0.85)
     assert (point.status, point.positives_needed) == ("infeasible", 19 - len(scores))
     assert np.isnan(point.recall_lower) == (not scores)
 
 
 def test_constant_scores_of_enough_patients_are_flagged_together():
     curve = build_curve([0.4] * 40, targets=[1] * 20 + [0] * 20)
-    assert holding_rule(curve, recall=0.85).threshold == 0.4
+    assert certified_rule(curve, recall=0.85).threshold == 0.4
 
 
 def test_flags_depend_on_ranks_only_and_not_on_order_or_names():
     probs, targets, patients = clustered(7)
-    point = holding_rule(build_curve(probs, targets=targets, patients=patients), recall=0.85)
-    mapped = holding_rule(build_curve(probs**3 / 2, targets=targets, patients=patients), recall=0.85)
+    point = certified_rule(build_curve(probs, targets=targets, patients=patients), recall=0.85)
+    mapped = certified_rule(build_curve(probs**3 / 2, targets=targets, patients=patients), recall=0.85)
     assert np.array_equal(probs >= point.threshold, probs**3 / 2 >= mapped.threshold)
     order = np.random.default_rng(0).permutation(len(probs))
     names = np.array([f"patient{900 - number}" for number in patients])
     shuffled = build_curve(probs[order], targets=targets[order], patients=names[order])
-    assert holding_rule(shuffled, recall=0.85) == point
+    assert certified_rule(shuffled, recall=0.85) == point
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
@@ -246,7 +246,7 @@ def test_bonferroni():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.7])
 def test_the_promise_is_kept_by_simulation(correlation):
-    """True recall is Phi(1.5 - z(threshold)); of 400 choices >= 93% hold, of the plain rule's ~half.
+    """True recall is Phi(1.5 - z(threshold)); of 400 choices >= 93% hold, of the empirical rule's ~half.
 
     3 standard errors of a rate of 0.96 over 400 are 0.03: the seeds are fixed, so the test is deterministic.
     """
@@ -255,7 +255,7 @@ def test_the_promise_is_kept_by_simulation(correlation):
         probs, targets, patients = clustered(seed, positives=300, correlation=correlation)
         curve = build_curve(probs, targets=targets, patients=patients)
         for recall, counts in kept.items():
-            points = holding_rule(curve, recall=recall), plain_rule(curve, recall=recall)
+            points = certified_rule(curve, recall=recall), empirical_rule(curve, recall=recall)
             counts += [ndtr(1.5 - ndtri(point.threshold)) >= recall for point in points]
     for holds, plain in kept.values():
         assert 0.93 <= holds / 400 <= 0.995
@@ -265,9 +265,9 @@ def test_the_promise_is_kept_by_simulation(correlation):
 @pytest.mark.parametrize("confidence", [-0.1, 1, 95, float("nan")])
 def test_bad_confidence_is_refused(confidence):
     with pytest.raises(ValueError, match="confidence is"):
-        holding_rule(build_curve([0.5], targets=[1]), recall=0.85, confidence=confidence)
+        certified_rule(build_curve([0.5], targets=[1]), recall=0.85, confidence=confidence)
 
 
 def test_recall_1_cannot_be_promised():
     with pytest.raises(ValueError, match="recall target 1 cannot be promised"):
-        holding_rule(build_curve([0.5], targets=[1]), recall=1.0)
+        certified_rule(build_curve([0.5], targets=[1]), recall=1.0)

@@ -80,7 +80,7 @@ function showControls(explorer, state) {
   const together = explorer.settings.family_wise ? ", for all findings together" : "";
   const texts = {
     recall: explorer.recalls[state.target],
-    confidence: confidence ? percent(confidence) + together : "none (plain rule)",
+    confidence: confidence ? percent(confidence) + together : "none (empirical rule)",
   };
   for (const [id, text] of Object.entries(texts)) {
     document.getElementById(`${id}-value`).textContent = text;
@@ -222,7 +222,7 @@ function showRow(row, found, finding, state, c, explorer) {
   row.root.classList.toggle("kept", kept);
   row.root.classList.toggle("infeasible", Boolean(found && found.needed));
   const level = explorer.confidences[choice.confidence];
-  row.kept.textContent = kept ? `${explorer.recalls[choice.target]} at ${level ? percent(level) : "plain"}` : "";
+  row.kept.textContent = kept ? `${explorer.recalls[choice.target]} at ${level ? percent(level) : "empirical"}` : "";
   if (!found) {
     for (const key of Object.keys(cells)) if (!["there", "keep"].includes(key)) cells[key].textContent = "n/a";
     row.status.textContent = "cannot be promised";
