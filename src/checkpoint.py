@@ -36,13 +36,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
+        raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
     except PermissionError:
         raise ValueError(f"{path} may not be read by this user; give them leave to") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}); train again") from None
+        raise ValueError(
+            f"{path} is corrupt, or was not written by this program ({type(error).__name__}); train again"
+        ) from None
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}; expected a checkpoint of ours; train again")
+        raise ValueError(
+            f"{path} holds a {type(state).__name__}; expected a checkpoint written by this program; train again"
+        )
     return state
 
 

@@ -29,7 +29,7 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
 class StageConfig:
     """What every stage takes."""
 
-    run_dir: Path = option(Path("runs/default"), "folder that holds what the stages leave for one another")
+    run_dir: Path = option(Path("runs/default"), "run folder, in which the stages read and write their files")
     overwrite: bool = option(False, "replace what this stage wrote before")
 
 
@@ -113,7 +113,7 @@ class TrainConfig(StageConfig):
     compile: bool = option(False, "compile the training step first: minutes at the start, faster steps after")
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
-    resume: bool = option(False, "go on from last.pt, from the beginning where there is none")
+    resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class AlphaConfig(EvaluationConfig):
     select: Literal["one-se", "best"] = option(
         "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
     )
-    members: tuple[Path, ...] = option((), "probability files made elsewhere (2 or more CSVs), with --labels")
+    members: tuple[Path, ...] = option((), "probability files from another program (2 or more CSVs), with --labels")
     labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
 
 
@@ -201,9 +201,9 @@ class ThresholdConfig(EvaluationConfig):
         (), "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence"
     )
     pictures: bool = option(True, "draw precision-recall curves and recall intervals")
-    val_probs: Path | None = option(None, "probabilities made elsewhere to choose on, with --val-labels")
+    val_probs: Path | None = option(None, "probabilities from another program to choose on, with --val-labels")
     val_labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
-    test_probs: Path | None = option(None, "probabilities made elsewhere to test on, with --test-labels")
+    test_probs: Path | None = option(None, "probabilities from another program to test on, with --test-labels")
     test_labels: Path | None = option(None, "their truth")
 
 
@@ -213,7 +213,7 @@ class PredictConfig(StageConfig):
 
     images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
     out: Path = option(Path("predictions.csv"), "table to write, one row per image")
-    append: bool = option(False, "go on with a table that --out holds: skip the images that it has results of")
+    append: bool = option(False, "continue the table at --out: skip the images that it already has results for")
     recall: float | None = option(
         None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
     )

@@ -68,7 +68,7 @@ def read_dataset(
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected the folder or the label file of a data set")
     if image_root is not None and not image_root.is_dir():
-        raise ValueError(f"{image_root} is no folder; expected the folder that the image paths are relative to")
+        raise ValueError(f"{image_root} is not a folder; expected the folder that the image paths are relative to")
     if dataset not in DATASETS:
         raise ValueError(f"unknown data set {dataset!r}; expected one of {', '.join(DATASETS)}")
     columns = {

@@ -94,7 +94,7 @@ def test_norms_and_biases_are_not_decayed():
 
 def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     path = tmp_path / "resnet50" / "best.pt"
-    with pytest.raises(ValueError, match=r"is not there; run train_resnet\.py first"):
+    with pytest.raises(ValueError, match=r"does not exist; run train_resnet\.py first"):
         load_checkpoint(path)
     save_checkpoint(path, {"model": {"w": torch.ones(3)}, "classes": ["A"], "score": 0.5})
     assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(3))

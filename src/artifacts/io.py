@@ -79,7 +79,7 @@ def sha256(path: Path) -> str:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
+        raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run {writer_of(path)} first") from None
+        raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError of its own
         raise ValueError(f"{path} is not valid JSON ({error}); run {writer_of(path)} --overwrite") from None
     if not isinstance(value, dict):
@@ -132,7 +132,7 @@ def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, **kwargs)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; expected a CSV table, of your own or of the stage before") from None
+        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

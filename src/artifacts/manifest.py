@@ -68,7 +68,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     """
     path = Path(run_dir) / "manifest.csv"
     if not path.exists():
-        raise ValueError(f"{path} is not there; run check_split.py --run-dir {run_dir} first")
+        raise ValueError(f"{path} does not exist; run check_split.py --run-dir {run_dir} first")
     meta = read_json(path.with_suffix(".json"))
     digest = sha256(path)
     if digest != meta.get("manifest_sha256"):

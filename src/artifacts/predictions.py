@@ -47,7 +47,7 @@ class PredictionTable:
         story = table._story
         if append and path.exists():
             if not story.exists():
-                raise ValueError(f"{story}, which says what made it, is gone; remove {path} or pass another --out")
+                raise ValueError(f"{story}, which says what made it, is missing; remove {path} or pass another --out")
             made_by = read_json(story)
             changed = [key for key in origin if made_by.get(key) != origin[key]]
             if changed:

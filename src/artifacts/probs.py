@@ -169,7 +169,7 @@ def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
 def _unique(names: Sequence[str], what: str) -> None:
     index = pd.Index(names)
     if index.has_duplicates:
-        raise ValueError(f"{what} {index[index.duplicated()][0]!r} stands there twice; expected each once")
+        raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def read_thresholds(
     has no such target (naming those it has), or an entry is not what stage 6 and the report write.
     """
     if not path.exists():
-        raise ValueError(f"{path} is not there; run ensemble_threshold_search.py, or save one from the report")
+        raise ValueError(f"{path} does not exist; run ensemble_threshold_search.py, or save one from the report")
     content = read_json(path)
     for key in ("manifest_sha256", "probs_val_sha256"):
         if content.get(key) != origin[key]:
@@ -138,4 +138,4 @@ def _other(found: Any, classes: Sequence[str]) -> str:
     extra = [name for name in names if name not in classes]
     if missing:
         return f"lacks the class {missing[0]!r}"
-    return f"has {extra[0]!r}, which is no class" if extra else "has the classes in another order"
+    return f"has {extra[0]!r}, which is not a class of this run" if extra else "has the classes in another order"

@@ -36,7 +36,7 @@ class OpenedImage:
 
 def missing_images(root: Path, ids: Iterable[str]) -> list[ImageFault]:
     """Images whose file is not there."""
-    return [ImageFault(name, "is not there") for name in ids if not (root / name).is_file()]
+    return [ImageFault(name, "does not exist") for name in ids if not (root / name).is_file()]
 
 
 def open_images(root: Path, ids: Sequence[str], *, workers: int) -> list[OpenedImage]:
@@ -81,7 +81,7 @@ def _open(path: Path) -> OpenedImage:
             pixels = image if image.mode.startswith("I") else image.convert("RGB").convert("L")
             digest = hashlib.sha256(f"{pixels.mode} {pixels.size}".encode() + pixels.tobytes()).hexdigest()
     except FileNotFoundError:
-        return OpenedImage(fault="is not there")
+        return OpenedImage(fault="does not exist")
     except Exception as error:  # each decoder of Pillow raises its own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return OpenedImage(fault="is not an image" if "cannot identify" in reason else f"cannot be read ({reason})")

@@ -35,7 +35,7 @@ class AccessError(ImageError):
 def access_error(path: Path, error: OSError) -> AccessError:
     """What to tell the user of a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
-        return AccessError(f"image {path} is not there", "run check_split.py to see what is missing")
+        return AccessError(f"image {path} does not exist", "run check_split.py to see what is missing")
     return AccessError(f"image {path} cannot be read ({error.strerror}); see that it is a file this user may read")
 
 

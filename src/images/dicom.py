@@ -39,7 +39,7 @@ def read_dicom(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # of values against the standard; those that matter raise below
             return _shown(pydicom.dcmread(path))
     except pydicom.errors.InvalidDicomError:
-        raise ValueError(f"{path} is no DICOM file: DICM does not stand after its first 128 bytes") from None
+        raise ValueError(f"{path} is not a DICOM file (no DICM marker at byte 128)") from None
     except Exception as error:  # each tag and each decoder raises its own
         reason = " ".join(str(error).split()) or type(error).__name__
         if "missing dependencies" in reason:

@@ -100,7 +100,7 @@ def _csv_reader(path: Path):
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
             yield csv.reader(stream, strict=True)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; expected a CSV table, of your own or of the stage before") from None
+        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:

@@ -126,7 +126,7 @@ def precision_recall_curves(
 
     curves: per class a mapping of
         name; recall and precision [K], in the order of the thresholds, either way;
-        prevalence: share of positives, the precision of a coin;
+        prevalence: share of positives, the precision of a random ranking;
         points: mappings of label (for the legend), recall, precision and kind, a key of `RULES`;
         note: optional text under the name, such as why a class is infeasible.
     """
@@ -139,7 +139,7 @@ def precision_recall_curves(
         headline(figure, f"Precision against recall, {split}: what each rule chose for recall ≥ {target:g}")
         handles = _point_handles([curve["points"] for curve in curves], RULES)
         handles.append(Line2D([], [], color=INK, lw=1, ls="--", label=f"recall target {target:g}"))
-        handles.append(Line2D([], [], color=GRAY, lw=1, ls=":", label="a coin (prevalence)"))
+        handles.append(Line2D([], [], color=GRAY, lw=1, ls=":", label="chance (prevalence)"))
         figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(curves) < 3 else len(handles))
     return path
 

@@ -23,7 +23,9 @@ FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence",
 def data_part(manifest: Manifest | None) -> dict[str, Any]:
     """The data set, the sizes of the splits, and the checks they failed."""
     if manifest is None:
-        return absent("The probabilities were made elsewhere, so this folder has no split; check_split.py makes one.")
+        return absent(
+            "The probabilities were from another program, so this folder has no split; check_split.py makes one."
+        )
     table = manifest.table
     sizes = [
         (split, len(rows), rows["study_id"].nunique(), rows["patient_id"].nunique())
@@ -139,7 +141,7 @@ def reliability_part(run_dir: Path, eval_split: EvalSplit, manifest: Manifest | 
         truth = eval_split.view.truth
         probs = read_stage_probs(folder, "test", manifest)
         if len(probs.ids) != len(truth.ids) or set(probs.ids) != set(truth.ids):
-            continue  # test probabilities made elsewhere, of other images
+            continue  # test probabilities from another program, of other images
         probs = probs.aligned(truth.ids, truth.classes)
         recorded = entry(story, "pos_weight", dict, path=folder / "probs.json")
         weight = np.array([entry(recorded, name, float, path=folder / "probs.json") for name in truth.classes])

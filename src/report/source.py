@@ -48,7 +48,7 @@ class Search:
 
     @property
     def outside(self) -> bool:
-        """Whether the probabilities were made elsewhere."""
+        """Whether the probabilities were from another program."""
         return "sources" in self.origin
 
 
@@ -57,7 +57,7 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     folder = Path(run_dir) / "ensemble"
     path = folder / "thresholds.json"
     if not path.exists():
-        raise ValueError(f"{path} is not there; run {SCRIPT} --run-dir {run_dir} first")
+        raise ValueError(f"{path} does not exist; run {SCRIPT} --run-dir {run_dir} first")
     found = read_json(path)
     missing = [key for key in ("confidence", "family_wise", "grid", "classes", "recall") if key not in found]
     if missing or not ({"sources", "manifest_sha256"} & found.keys()):
@@ -104,11 +104,11 @@ def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
 
 
 def _outside(search: Search) -> list[tuple[Truth, np.ndarray]]:
-    """Probabilities made elsewhere and their truth: stage 6 names val's two files, then test's."""
+    """Probabilities from another program and their truth: stage 6 names val's two files, then test's."""
     paths = [Path(path) for path in search.origin["sources"]]
     for path, digest in zip(paths, search.origin["sources"].values(), strict=True):
         if not path.exists():
-            raise ValueError(f"{path} is not there, and {SCRIPT} read it; run report.py from where that was run")
+            raise ValueError(f"{path} does not exist, and {SCRIPT} read it; run report.py from where that was run")
         if sha256(path) != digest:
             raise ValueError(f"{path} has changed since {SCRIPT} read it; run {SCRIPT} --overwrite")
     pairs = []

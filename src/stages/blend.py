@@ -88,7 +88,7 @@ def _of_run(run_dir: Path) -> Members:
 
 
 def _outside(config: AlphaConfig) -> Members:
-    """Probability files made elsewhere, beside their truth."""
+    """Probability files from another program, beside their truth."""
     if len(config.members) < 2 or config.labels is None:
         raise ValueError("--members takes at least two files, and --labels the truth they are judged by")
     if len(set(config.members)) < len(config.members):

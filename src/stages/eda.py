@@ -54,7 +54,7 @@ def _aligned(context: pd.DataFrame, ids: pd.Series, path: Path) -> pd.DataFrame:
     have = context["image_id"]
     doubled, missing, extra = have[have.duplicated()], ids[~ids.isin(have)], have[~have.isin(ids)]
     for what, found in (
-        ("stands there twice", doubled),
+        ("appears more than once", doubled),
         ("is missing", missing),
         ("is not in the manifest", extra),
     ):

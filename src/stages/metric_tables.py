@@ -36,15 +36,17 @@ def two_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int)
 
 
 def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:
-    """Per class: both views side by side, AUPRC beside the prevalence, which is the AUPRC of a coin."""
+    """Per class: both views side by side, AUPRC beside the prevalence, which is the AUPRC of a random ranking."""
     other = metrics["blank_as_negative"]
-    headers = ("Class", "Pos", "Neg", "AUROC", "AUPRC", "Coin", "Accuracy", "| Neg", "AUROC", "AUPRC", "Coin")
+    headers = ("Class", "Pos", "Neg", "AUROC", "AUPRC", "Chance", "Accuracy", "| Neg", "AUROC", "AUPRC", "Chance")
     rows = []
     for name, masked in metrics["per_class"].items():
         blank = other["per_class"][name]
         row = [name, masked["positives"], masked["negatives"], masked["auroc"], masked["auprc"], masked["prevalence"]]
         rows.append((*row, masked["accuracy"], blank["negatives"], blank["auroc"], blank["auprc"], blank["prevalence"]))
-    print(f"\n{title}: left, labels as the policy has them; right, each blank as a negative. Coin: AUPRC of a coin")
+    print(
+        f"\n{title}: left, labels as the policy has them; right, each blank as a negative. Chance: AUPRC of a random ranking (equals the prevalence)"
+    )
     print(format_table(headers, rows))
     for text, values in (("as the policy has them", metrics["macro"]), ("each blank negative", other["macro"])):
         print(

@@ -108,7 +108,7 @@ def _fill(
         if any(map(table.has, found)):
             table.save()
             if isinstance(error, KeyboardInterrupt):
-                print(f"{config.out} holds what is done, go on with --append", file=sys.stderr)
+                print(f"{config.out} holds the finished rows. Continue with --append", file=sys.stderr)
         raise
     table.save()
 
@@ -119,9 +119,9 @@ def _check_arguments(config: PredictConfig) -> None:
     if config.out.suffix.lower() != ".csv" or config.out.is_dir():
         raise ValueError(f"--out is {config.out}; expected a file whose name ends in .csv")
     if config.append and config.overwrite:
-        raise ValueError("--append goes on with the table that --overwrite replaces; pass one of them")
+        raise ValueError("--append continues the table that --overwrite would replace; pass one of them")
     if not any(map(os.path.lexists, config.images)):
-        raise ValueError(f"{config.images[0]} is not there; expected images or folders of images")
+        raise ValueError(f"{config.images[0]} does not exist; expected images or folders of images")
     _check_heatmaps(config)
 
 

@@ -105,7 +105,7 @@ def _of_run(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[
     folder = config.run_dir / "ensemble"
     if (folder / "probs_val.csv").exists() and not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
-            f"{config.run_dir} holds a blend of files made elsewhere and no manifest; pass "
+            f"{config.run_dir} holds a blend of files from another program and no manifest; pass "
             f"--val-probs {folder}/probs_val.csv --val-labels TRUTH.csv"
         )
     manifest = read_manifest(config.run_dir)
@@ -115,7 +115,7 @@ def _of_run(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[
 
 
 def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[str, Any]]:
-    """Probabilities made elsewhere, for validation and perhaps for test, beside their truth."""
+    """Probabilities from another program, for validation and perhaps for test, beside their truth."""
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
     classes = read_probs(config.val_probs).classes
@@ -248,7 +248,12 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
 
 def _print_groups(rule: RuleResult, eval_split: EvalSplit, auprc: list[float]) -> None:
     """Classes by how precise they are at the chosen thresholds."""
-    groups = {f"AUPRC >= {HIGH_AUPRC}": [], "precision falls some": [], "precision collapses": [], "not defined": []}
+    groups = {
+        f"AUPRC >= {HIGH_AUPRC}": [],
+        "precision well above prevalence": [],
+        "precision close to prevalence": [],
+        "not defined": [],
+    }
     high, some, collapse, undefined = groups.values()
     for c, name in enumerate(eval_split.view.truth.classes):
         _, targets = eval_split.entries(c)

@@ -106,7 +106,9 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
         if "progress" not in earlier:
             raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
         if earlier["history"] and not (folder / "best.pt").exists():
-            raise ValueError(f"{folder / 'best.pt'} is gone, the best weights with it; pass --overwrite to train again")
+            raise ValueError(
+                f"{folder / 'best.pt'} is missing, and the best weights with it; pass --overwrite to train again"
+            )
     elif not config.resume or (folder / "history.csv").exists():
         refuse_overwrite([folder / name for name in OUTPUTS], overwrite=config.overwrite)
     _check_same_start(folder, earlier)
@@ -209,7 +211,7 @@ def _keep(folder: Path, run: Run, identity: dict[str, Any], finished: tuple[dict
 def _stop(config: TrainConfig, run: Run, number: int) -> None:
     """Say how to go on, and end with the exit status of the signal."""
     command = shlex.join([Path(sys.argv[0]).name, *as_flags(config, resume=True, overwrite=False)])
-    print(f"stopped in epoch {len(run.history) + 1} at step {run.progress.step}; all is saved, go on with:")
+    print(f"stopped in epoch {len(run.history) + 1} at step {run.progress.step}. Progress saved. Resume with:")
     print(f"  {launcher()} {command}", flush=True)
     sys.exit(128 + number)
 

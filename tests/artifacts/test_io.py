@@ -85,7 +85,7 @@ def test_json_that_a_windows_editor_saved_is_read(tmp_path):
 )
 def test_a_missing_file_of_a_run_is_an_error_that_names_its_script(tmp_path, name, script):
     for read in (read_json, sha256):
-        with pytest.raises(ValueError, match=f"is not there; run {script} first"):
+        with pytest.raises(ValueError, match=f"does not exist; run {script} first"):
             read(tmp_path / name)
 
 

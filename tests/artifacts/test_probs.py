@@ -35,8 +35,8 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id,X\na,\n", r"X of a is "),
         ("id,X\na,nan\n", r"X of a is nan"),
         ("id,X\na,high\n", r"X of a is high"),
-        ("id,X\na,0.5\na,0.6\n", r"id 'a' stands there twice"),
-        ("id,X,X\na,0.5,0.5\n", r"column 'X' stands there twice"),
+        ("id,X\na,0.5\na,0.6\n", r"id 'a' appears more than once"),
+        ("id,X,X\na,0.5,0.5\n", r"column 'X' appears more than once"),
         ("id,X\n", r"0 rows"),
         ("id\na\n", r"0 classes"),
         ("", r"not a CSV table"),
@@ -77,7 +77,7 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
 
 
 def test_a_truth_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="t.csv is not there; expected a CSV table"):
+    with pytest.raises(ValueError, match="t.csv does not exist; expected a CSV table"):
         read_truth(tmp_path / "t.csv", ["X"])
     with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
         read_truth(tmp_path, ["X"])
@@ -107,7 +107,7 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     [
         ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
         ("id,X\na,yes\n", "'yes' is not a label"),
-        ("id,X\na,1\na,0\n", "id 'a' stands there twice"),
+        ("id,X\na,1\na,0\n", "id 'a' appears more than once"),
         ("id,Y\na,1\n", "has no column 'X'; it has Y"),
         ("id,X\n", "no rows"),
         ("id,X,X\na,1,0\n", "has two columns 'X'"),

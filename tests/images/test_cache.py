@@ -211,7 +211,7 @@ def test_a_cache_of_faults_alone_can_be_read(folder, tmp_path):
 
 def test_a_missing_file_is_a_fault_that_is_not_remembered(folder, files):
     files[2].unlink()
-    assert "2.png is not there" in fill(folder, files).read([2])[1][0]
+    assert "2.png does not exist" in fill(folder, files).read([2])[1][0]
     save(files[2], seed=2)
     assert_right(fill(folder, files), files)
 

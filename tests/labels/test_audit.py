@@ -99,7 +99,7 @@ def test_every_unusable_image_is_listed_and_the_rest_described(tmp_path, capsys)
     assert check(make_set(tmp_path / "d", edit=spoil), tmp_path / "r", "--images", "open") == 1
     out = capsys.readouterr().out
     for name, reason in [
-        ("00_0", "is not there"),
+        ("00_0", "does not exist"),
         ("01_0", "is empty"),
         ("02_0", "is not an image"),
         ("03_0", "cannot be read"),

@@ -173,7 +173,7 @@ def test_the_stage_keeps_earlier_outputs_unless_told(tmp_path, capsys):
     ("change", "message"),
     [
         (lambda text: text.replace("0.png", "new.png"), "'0.png' is missing"),
-        (lambda text: text + "0.png,F,3,0\n", "'0.png' stands there twice"),
+        (lambda text: text + "0.png,F,3,0\n", "'0.png' appears more than once"),
         (lambda text: text + "9.png,F,3,0\n", "'9.png' is not in the manifest"),
     ],
 )

@@ -272,7 +272,7 @@ def test_a_table_that_no_stage_writes_is_refused(copied, file, old, new, match):
 
 def test_without_stage_6_the_error_names_its_script(copied):
     (copied / "ensemble" / "thresholds.json").unlink()
-    with pytest.raises(ValueError, match="thresholds.json is not there; run ensemble_threshold_search.py"):
+    with pytest.raises(ValueError, match="thresholds.json does not exist; run ensemble_threshold_search.py"):
         report.main(["--run-dir", str(copied)])
     assert not (copied / "report.html").exists()
 

@@ -226,7 +226,7 @@ def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
     test_resnet.main([*flags, *FAST, "--overwrite"])
     ensemble_threshold_search.main([*flags, "--resamples", "0", "--overwrite"])  # the same probabilities: fine
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "fc", "--overwrite"])
-    with pytest.raises(ValueError, match=r"probs.json is not there; run test_resnet\.py first"):
+    with pytest.raises(ValueError, match=r"probs.json does not exist; run test_resnet\.py first"):
         ensemble_alpha_search.main([*flags, "--overwrite"])
     with pytest.raises(ValueError, match="resnet50 was trained again since it was blended"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
@@ -261,7 +261,7 @@ def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_p
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
-    assert "Traceback" not in done.stderr and "is not there" in done.stderr
+    assert "Traceback" not in done.stderr and "does not exist" in done.stderr
     assert (run / "resnet50" / "probs_test.csv").exists() and (run / "resnet50" / "probs.json").exists()
     assert not list(run.rglob("*.tmp*"))
 

@@ -271,7 +271,7 @@ def test_append_refuses_rows_of_another_recall_or_model(run_dir, images, tmp_pat
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
     refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
     (tmp_path / "p.csv.json").unlink()
-    refused(run_dir, images, "--append", out=out, match="which says what made it, is gone")
+    refused(run_dir, images, "--append", out=out, match="which says what made it, is missing")
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_one_target_spelled_twice_is_refused(run_dir, images, tmp_path):
 
 
 def test_a_mistyped_thresholds_file_is_not_there(run_dir, images, tmp_path):
-    match = r"gone\.json is not there; run ensemble_threshold_search\.py, or save one from the report"
+    match = r"gone\.json does not exist; run ensemble_threshold_search\.py, or save one from the report"
     refused(run_dir, images, "--thresholds", tmp_path / "gone.json", out=tmp_path / "p.csv", match=match)
 
 
@@ -491,7 +491,7 @@ def test_what_cannot_be_done_leaves_the_old_table(run_dir, images, tmp_path, mon
     run(run_dir, images, out=out)
     before = out.read_bytes()
     refused(
-        run_dir, tmp_path / "imgaes", "--overwrite", out=out, match="imgaes is not there; expected images or folders"
+        run_dir, tmp_path / "imgaes", "--overwrite", out=out, match="imgaes does not exist; expected images or folders"
     )
     refused(run_dir, images, "--overwrite", "--heatmaps", images, out=out, match="which is to be searched for images")
 

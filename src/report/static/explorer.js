@@ -275,7 +275,7 @@ function buildLegends(explorer) {
     ["point hollow", "infeasible: flags all", "circle"],
     ["curve", `precision over recall, ${explorer.judged}`, "line"],
     ["target", "recall target", "line"],
-    ["coin", "a coin (prevalence)", "line"],
+    ["coin", "chance (prevalence)", "line"],
   ]);
 }
 

@@ -140,9 +140,9 @@ function perClass({ name, split, masked, blank }) {
     const right = [count(other.negatives), fixed(other.auroc), fixed(other.auprc), fixed(other.prevalence)];
     return [values.name, ...counts, ...figures, fixed(values.prevalence), ...right];
   });
-  const heads = ["Finding", "Positives", "Negatives", "AUROC", "AUPRC", "Coin"];
-  heads.push(...["Negatives", "AUROC", "AUPRC", "Coin"].map((text) => `${text}, blanks negative`));
-  const caption = `${name} on ${split}. Coin: the AUPRC of a coin, which is the prevalence`;
+  const heads = ["Finding", "Positives", "Negatives", "AUROC", "AUPRC", "Chance"];
+  heads.push(...["Negatives", "AUROC", "AUPRC", "Chance"].map((text) => `${text}, blanks negative`));
+  const caption = `${name} on ${split}. Chance: the AUPRC of a random ranking, which equals the prevalence`;
   return element(
     "details", {}, element("summary", {}, `Per finding: ${name} (${split})`), cardTable(heads, rows, caption),
   );
