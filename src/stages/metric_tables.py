@@ -44,9 +44,8 @@ def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -
         blank = other["per_class"][name]
         row = [name, masked["positives"], masked["negatives"], masked["auroc"], masked["auprc"], masked["prevalence"]]
         rows.append((*row, masked["accuracy"], blank["negatives"], blank["auroc"], blank["auprc"], blank["prevalence"]))
-    print(
-        f"\n{title}: left, labels as the policy has them; right, each blank as a negative. Chance: AUPRC of a random ranking (equals the prevalence)"
-    )
+    print(f"\n{title}: left, labels as the policy has them; right, each blank as a negative.")
+    print("Chance: AUPRC of a random ranking (equals the prevalence)")
     print(format_table(headers, rows))
     for text, values in (("as the policy has them", metrics["macro"]), ("each blank negative", other["macro"])):
         print(
