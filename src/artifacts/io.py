@@ -82,10 +82,23 @@ def sha256(path: Path) -> str:
         raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
 
 
+def to_plain(value: Any) -> Any:
+    """A value that json can write: no NumPy types and no paths, and None for a number that is not finite."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON; a number that is not finite becomes null."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(to_plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -150,16 +163,3 @@ def read_stage_table(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.Da
         if name not in table:
             raise ValueError(f"{path} has no column {name!r}; run {writer_of(path)} --overwrite")
     return table
-
-
-def _plain(value: Any) -> Any:
-    """Values json can write: no NumPy types, no paths, null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -4,13 +4,12 @@ import base64
 import hashlib
 import html
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from src.artifacts.io import to_plain
 
 FOLDER = Path(__file__).parent / "static"
 SCRIPTS = ("format.js", "svg.js", "lookup.js", "explorer.js", "sections.js", "main.js")  # in the order they run
@@ -39,18 +38,8 @@ def embed_json(data: Any) -> str:
 
     NumPy's types are taken as they are; a number that is not finite becomes null.
     """
-    text = json.dumps(_plain(data), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(to_plain(data), separators=(",", ":"), allow_nan=False)
     return re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _digest(text: str) -> str:
