@@ -1,4 +1,4 @@
-"""One self-contained HTML file from the template, style sheet and scripts in `src/page`, and the data they show."""
+"""One self-contained HTML file from the template, style sheet and scripts in `static/`, and the data they show."""
 
 import base64
 import hashlib

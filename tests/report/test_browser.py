@@ -102,11 +102,11 @@ def table(page):
 
 
 def printed(run, capsys, *flags):
-    """What stage 6 prints: per class the row of the rule that holds, and the workload; {name: [cells], ...} each."""
+    """What stage 6 prints: per class the row of the certified rule, and the workload; {name: [cells], ...} each."""
     capsys.readouterr()
     search(run, *flags)
     lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
-    rows = {cells[0]: cells[2:] for cells in lines if len(cells) == 10 and cells[1] == "holds"}
+    rows = {cells[0]: cells[2:] for cells in lines if len(cells) == 10 and cells[1] == "certified"}
     work = {cells[0]: cells[2:] for cells in lines if len(cells) == 5 and cells[0] != "Class"}
     return rows, work
 
@@ -155,7 +155,7 @@ def test_the_slider_moves_the_table_the_point_and_the_words(page):
     assert int(after[0]["Missed per 1,000"]) > int(before[0]["Missed per 1,000"])
     assert point() != place and text_of(page, "#summary") != words
     move(page, "confidence", 0)
-    assert text_of(page, "#confidence-value") == "none (plain rule)"
+    assert text_of(page, "#confidence-value") == "none (empirical rule)"
     assert float(table(page)[0]["Threshold"]) >= float(after[0]["Threshold"])
     assert "at least" not in table(page)[0]["small Recall on test"]
 
