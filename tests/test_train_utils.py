@@ -99,7 +99,7 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     save_checkpoint(path, {"model": {"w": torch.ones(3)}, "classes": ["A"], "score": 0.5})
     assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(3))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="is corrupt"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Intruder(tmp_path / "intruder")))
     with pytest.raises(ValueError, match="damaged or no checkpoint"):

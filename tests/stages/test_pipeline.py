@@ -216,7 +216,7 @@ def test_a_damaged_or_foreign_checkpoint_is_one_clear_line(copied, damage):
     path = run / "resnet50" / "best.pt"
     data = {"empty": b"", "truncated": path.read_bytes()[:5000]}
     path.write_bytes(data.get(damage, (run / "efficientnet_b1" / "best.pt").read_bytes()))
-    with pytest.raises(ValueError, match=r"best.pt is (damaged|a checkpoint of efficientnet_b1; expected resnet50)"):
+    with pytest.raises(ValueError, match=r"best.pt is (corrupt|a checkpoint of efficientnet_b1; expected resnet50)"):
         test_resnet.main([*flags, *FAST, "--overwrite"])
     assert (run / "resnet50" / "probs_val.csv").exists()
 

@@ -152,7 +152,7 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     reasons = {Path(name).name: row["error"] for name, row in rows.items() if row["error"]}
     assert status == 1
     assert set(reasons) == {"empty.png", "text.jpg", "cut.png", "pipe.png", "away.png", "none"}
-    assert "not there" in reasons["away.png"] and "not an image" in reasons["text.jpg"]
+    assert "does not exist" in reasons["away.png"] and "not an image" in reasons["text.jpg"]
     assert "holds no JPEG" in reasons["none"] and not any("check_split" in text for text in reasons.values())
     assert all((row["flags"] == "") == bool(row["error"]) for row in rows.values())
     assert len(rows) == 5 + 1 + 6
