@@ -1,7 +1,7 @@
 """Stage 5: blend the two models, with the weight chosen on validation alone.
 
-Reads manifest.csv and both models' probs_val.csv and probs_test.csv, or files from another
-program (--members, --labels).
+Reads manifest.csv and both models' probs_val.csv and probs_test.csv, or files from another program
+(--members, --labels).
 Writes ensemble/ in the run folder: alpha_search.csv, alpha_search.png, alpha.json, probs_val.csv, probs_test.csv and
 metrics_test.json.
 

@@ -1,7 +1,7 @@
 """Stage 6: per finding, the threshold that keeps recall on new patients above a target, and what it costs.
 
-Reads manifest.csv and ensemble/probs_val.csv and probs_test.csv, or files from another
-program (--val-probs, --val-labels).
+Reads manifest.csv and ensemble/probs_val.csv and probs_test.csv, or files from another program
+(--val-probs, --val-labels).
 Writes ensemble/ in the run folder: a table and two pictures per recall target, and thresholds.json.
 
 Example: python ensemble_threshold_search.py --run-dir runs/default --recall 0.85 0.90

@@ -4,10 +4,10 @@ Every cell draws many classes with known score distributions - negatives N(0, 1)
 of a patient correlated - lets the stage choose thresholds as on a validation split, and looks up the true
 recall, Phi(1.5 - z), of what it chose. Prints a Markdown table, one row per cell:
 
-feasible    share of classes in which the holding rule could choose
-holds       share of these whose true recall is at least the target
-plain       the same for the plain rule, over all classes
-precision   mean true precision against the plain rule's where feasible, in points
+feasible    share of classes in which the certified rule could choose
+certified   share of these whose true recall is at least the target
+empirical   the same for the empirical rule, over all classes
+precision   mean true precision against the empirical rule's where feasible, in points
 
 Example: python benchmarks/recall_coverage.py --classes 100 --repeats 10
 """
@@ -78,11 +78,11 @@ def summarize(chosen, recall):
     """One cell of the table from the stage's rows."""
     feasible = (chosen["status"] == "ok").to_numpy()
     held, precision = true_rates(chosen["threshold"])
-    plain, plain_precision = true_rates(chosen["empirical_threshold"])
-    row = {"feasible": feasible.mean(), "empirical": np.mean(plain >= recall)}
+    empirical, empirical_precision = true_rates(chosen["empirical_threshold"])
+    row = {"feasible": feasible.mean(), "empirical": np.mean(empirical >= recall)}
     if feasible.any():
         row["certified"] = np.mean(held[feasible] >= recall)
-        row["precision"] = np.mean((precision - plain_precision)[feasible])
+        row["precision"] = np.mean((precision - empirical_precision)[feasible])
     return row
 
 
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--confidence", type=float, default=0.95, help="what the rule promises (0.95)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print("| positives | images per patient | correlation | recall | feasible | holds | plain | precision |")
+    print("| positives | images per patient | correlation | recall | feasible | certified | empirical | precision |")
     print("|---|---|---|---|---|---|---|---|")
     for positives in POSITIVES:
         for most_images, correlation in CLUSTERS:
@@ -106,11 +106,11 @@ def main():
             images = "1" if most_images == 1 else f"1-{most_images}"
             for recall in RECALLS:
                 row = summarize(pd.concat([run[recall] for run in runs]), recall)
-                holds = f"{row['holds']:.1%}" if "certified" in row else "-"
+                certified = f"{row['certified']:.1%}" if "certified" in row else "-"
                 cost = f"{100 * row['precision']:+.1f}" if "precision" in row else "-"
                 print(
                     f"| {positives} | {images} | {correlation} | {recall:.2f} | {row['feasible']:.1%} | "
-                    f"{holds} | {row['plain']:.1%} | {cost} |",
+                    f"{certified} | {row['empirical']:.1%} | {cost} |",
                     flush=True,
                 )
 

@@ -123,7 +123,7 @@ def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterato
     """Train until `epochs` are done or the validation macro AUPRC stops rising.
 
     Yields (record, improved) after an epoch, whose record also stands at the end of `run.history`, and None where
-    `watch` says to save within one. Goes on where `run` is.
+    `interrupts` says to save within one. Goes on where `run` is.
     """
     while len(run.history) < epochs and not run.stopping.should_stop:
         epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]
@@ -143,7 +143,7 @@ def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterato
 
 
 def train_one_epoch(run: Run, task: Task, *, epoch: int, interrupts: Interrupts) -> Iterator[None]:
-    """Train on the batches of the epoch that are not done; yields where `watch` says to save.
+    """Train on the batches of the epoch that are not done; yields where `interrupts` says to save.
 
     Raises ValueError where the loss is not finite, naming the images of the step, and where more than 1% of the
     training images cannot be read.
@@ -272,7 +272,7 @@ def predict(
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """Logits [N, C] float32 on the CPU in row order, from all processes, and what is wrong with unreadable images.
 
-    Such images are by row number; their logits mean nothing. Ends early where `watch` is asked to stop.
+    Such images are by row number; their logits mean nothing. Ends early where `interrupts` is asked to stop.
     """
     model.eval()
     logits, faults = torch.zeros(len(loader.dataset), num_classes), {}

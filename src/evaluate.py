@@ -1,7 +1,7 @@
 """Masked point metrics, NumPy only.
 
 AUROC and AUPRC (average precision) are those of scikit-learn, computed from one sort per class. A value that
-is not defined is NaN, never 0. Intervals around these figures are in `bootstrap.py`.
+is not defined is NaN, never 0. Intervals around these figures are in `stats/bootstrap.py`.
 """
 
 from collections.abc import Sequence

@@ -150,31 +150,9 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     return read_probs(path)
 
 
-def _header(path: Path) -> list[str]:
-    """Column names; pandas itself would rename a doubled one."""
-    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
-    _unique(header, f"{path}: column")
-    return header
-
-
-def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
-    missing = sorted(set(want) - set(have))
-    extra = sorted(set(have) - set(want))
-    if missing:
-        raise ValueError(f"{what} {missing[0]!r} is missing ({len(missing)} of {len(want)} are)")
-    if extra:
-        raise ValueError(f"{what} {extra[0]!r} is not expected here ({len(extra)} such)")
-
-
-def _unique(names: Sequence[str], what: str) -> None:
-    index = pd.Index(names)
-    if index.has_duplicates:
-        raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")
-
-
 @dataclass(frozen=True)
 class EvalSplit:
-    """Probabilities [N, C] of one split, the labels they are judged by, and the patients as numbers [N]."""
+    """Probabilities [N, C] of one split, the labels they are evaluated against, and the patients as numbers [N]."""
 
     name: str
     probs: np.ndarray
@@ -219,3 +197,25 @@ def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarra
         truth = Truth.of_split(manifest, name)
         pairs.append((truth, read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes)))
     return pairs
+
+
+def _header(path: Path) -> list[str]:
+    """Column names; pandas itself would rename a doubled one."""
+    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
+    _unique(header, f"{path}: column")
+    return header
+
+
+def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
+    missing = sorted(set(want) - set(have))
+    extra = sorted(set(have) - set(want))
+    if missing:
+        raise ValueError(f"{what} {missing[0]!r} is missing ({len(missing)} of {len(want)} are)")
+    if extra:
+        raise ValueError(f"{what} {extra[0]!r} is not expected here ({len(extra)} such)")
+
+
+def _unique(names: Sequence[str], what: str) -> None:
+    index = pd.Index(names)
+    if index.has_duplicates:
+        raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")

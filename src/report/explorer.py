@@ -26,7 +26,7 @@ Grid = list[list[OperatingPoint | None]]  # by confidence, then by recall target
 
 
 def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[str, Any]:
-    """Everything the explorer shows, as JSON can hold it; judged on test, or on val where nothing was tested.
+    """Everything the explorer shows, as JSON can hold it; evaluated on test, or on val without test data.
 
     Raises ValueError where stage 6's own tables say something else of the same targets. "classes" holds per class
     what `_class_data` returns; "any" the studies with a flag, a miss and a false flag in any class, by confidence and
@@ -58,7 +58,7 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
         data |= _workload(studies, c, thresholds[c]) | _curve(eval_split, c)
         classes.append({"name": name, "auprc": metrics[name]["auprc"], **data})
     return {
-        "judged": eval_split.name,
+        "eval_split": eval_split.name,
         "recalls": [f"{recall:g}" for recall in recalls],
         "confidences": confidences,
         "start": {"recalls": chosen_at[1], "confidence": chosen_at[0]},
@@ -139,7 +139,7 @@ def _class_data(curve: Curve, grid: Grid, thresholds: np.ndarray, figures: dict[
         "thresholds": thresholds,
         "val": {"tp": [counts[t][0] for t in at], "fp": [counts[t][1] for t in at]}
         | {"positives": curve.positives, "negatives": curve.negatives, "patients": curve.patients},
-        "judged": figures,
+        "eval_split": figures,
         "choices": [list(choice) for choice in choices],
         "chosen": chosen,
     }

@@ -126,11 +126,11 @@ def alpha_part(folder: Path) -> dict[str, Any]:
 
 
 def reliability_part(run_dir: Path, eval_split: EvalSplit, manifest: Manifest | None) -> list[dict[str, Any]]:
-    """Observed share over predicted probability in ten bins: the eval_split probabilities, then each model's on test.
+    """Observed share over predicted probability in ten bins: the blend's probabilities, then each model's on test.
 
     A list of {"name", "classes": per class a list of series {"kind", "predicted", "observed", "counts"}}.
     """
-    groups = [{"name": "ensemble", "classes": _bins({"judged": eval_split.probs}, eval_split.view)}]
+    groups = [{"name": "ensemble", "classes": _bins({"blend": eval_split.probs}, eval_split.view)}]
     if manifest is None or eval_split.view.truth.classes != manifest.classes or eval_split.name != "test":
         return groups
     for model in MODELS:

@@ -1,4 +1,4 @@
-"""What stage 6 searched and judged, read again from the files it names, for the report."""
+"""What stage 6 searched and evaluated, read again from the files it names, for the report."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

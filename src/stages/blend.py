@@ -90,7 +90,7 @@ def _of_run(run_dir: Path) -> Members:
 def _outside(config: AlphaConfig) -> Members:
     """Probability files from another program, beside their truth."""
     if len(config.members) < 2 or config.labels is None:
-        raise ValueError("--members takes at least two files, and --labels the truth they are judged by")
+        raise ValueError("--members takes at least two files, and --labels the labels they are compared with")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     files = [read_probs(path) for path in config.members]

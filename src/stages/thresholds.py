@@ -35,7 +35,7 @@ HIGH_AUPRC, SOME_WAY = 0.95, 0.25
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What one rule chose for every class, and what it does on the split it is judged on."""
+    """What one rule chose for every class, and what it does on the split it is evaluated on."""
 
     kind: str  # "certified" or "empirical", a key of plots.RULES
     points: list[OperatingPoint]
@@ -59,7 +59,7 @@ class RuleResult:
 
 
 def search_thresholds(config: ThresholdConfig) -> None:
-    """Choose thresholds on validation for each recall target, judge them on test, write and print both."""
+    """Choose thresholds on validation for each recall target, evaluate them on test, write and print both."""
     config = replace(config, recall=tuple(dict.fromkeys(config.recall)))
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
@@ -86,7 +86,10 @@ def search_thresholds(config: ThresholdConfig) -> None:
     for recall, path in zip(config.recall, tables, strict=True):
         certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
         empirical = [empirical_rule(curve, recall=recall) for curve in curves]
-        rules = [_judge(config, "certified", certified, eval_split), _judge(config, "empirical", empirical, eval_split)]
+        rules = [
+            _outcome(config, "certified", certified, eval_split),
+            _outcome(config, "empirical", empirical, eval_split),
+        ]
         write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
         _print_target(recall, confidence, rules, eval_split, auprc)
         _print_workload(rules[0], eval_split, stated)
@@ -146,7 +149,7 @@ def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) 
     return EvalSplit.of(name, probs, truth, uncertain=config.uncertain, missing=config.missing)
 
 
-def _judge(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: EvalSplit) -> RuleResult:
+def _outcome(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: EvalSplit) -> RuleResult:
     """Precision and recall of a rule's thresholds on a split, with patient-bootstrap intervals, and the accuracy."""
     classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
     metrics = {}

@@ -49,7 +49,7 @@ def rows_of(page, *, recall, confidence):
     r, k = page["recalls"].index(recall), page["confidences"].index(confidence)
     for finding in page["classes"]:
         at, lower, needed = finding["choices"][finding["chosen"][k][r]]
-        val, eval_split = finding["val"], finding["judged"]
+        val, eval_split = finding["val"], finding["eval_split"]
         with np.errstate(invalid="ignore", divide="ignore"):
             yield {
                 "class": finding["name"],
@@ -153,11 +153,11 @@ def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path,
         search(tmp_path / "out", "--recall", "0.85", *flags)
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
         page = page_data(tmp_path / "out" / "report.html")
-        assert page["explorer"]["judged"] == eval_split
+        assert page["explorer"]["eval_split"] == eval_split
         for part in (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"]):
             assert ".py" in part["absent"]
     run = explored(run_dir)["classes"]
-    assert [c["judged"]["tp"] for c in page["explorer"]["classes"]] == [c["judged"]["tp"].tolist() for c in run]
+    assert [c["eval_split"]["tp"] for c in page["explorer"]["classes"]] == [c["eval_split"]["tp"].tolist() for c in run]
     (tmp_path / "labels_val.csv").write_text((tmp_path / "labels_val.csv").read_text() + "\n")
     with pytest.raises(ValueError, match="labels_val.csv has changed since ensemble_threshold_search.py read it"):
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
@@ -352,9 +352,9 @@ def test_recorded_resamples_and_seed_are_used_and_said(copied):
         pages.append(explored(copied))
     assert pages[0]["settings"]["resamples"] == 30
     assert not {"resamples", "seed"} & set(pages[0]["settings"]["assumed"])
-    assert pages[0]["classes"][0]["judged"]["intervals"] != pages[1]["classes"][0]["judged"]["intervals"]
+    assert pages[0]["classes"][0]["eval_split"]["intervals"] != pages[1]["classes"][0]["eval_split"]["intervals"]
     path.write_text(json.dumps(found | {"resamples": 0}))
-    assert "intervals" not in explored(copied)["classes"][0]["judged"]
+    assert "intervals" not in explored(copied)["classes"][0]["eval_split"]
 
 
 def test_embedded_json_cannot_end_its_element():

@@ -103,7 +103,7 @@ def test_probabilities_are_the_numbers_that_a_stages_file_gives_back(tmp_path):
 
 
 def test_an_image_whose_row_is_the_threshold_is_flagged(run_dir, tmp_path):
-    """On the rows that chose the thresholds: a plain rule's threshold is one of them, so a digit less flags another."""
+    """On the rows that chose the thresholds: an empirical threshold is one of them, so a digit less flags another."""
     manifest = read_manifest(run_dir)
     paths = manifest.part("val").image_paths()
     _, rows = run(run_dir, *paths, out=tmp_path / "p.csv")

@@ -147,7 +147,7 @@ def test_one_image_per_patient_is_clopper_pearson():
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("recall", [0.8, 0.9])
-def test_holding_rule_is_the_most_precise_certified_threshold(seed, recall):
+def test_certified_rule_is_the_most_precise_certified_threshold(seed, recall):
     probs, targets, patients = clustered(seed, positives=200)
     curve = build_curve(probs, targets=targets, patients=patients)
     bounds = recall_lower_bound(curve, confidence=0.95)
@@ -188,7 +188,7 @@ def test_many_images_of_few_patients_prove_little():
 
 
 @pytest.mark.parametrize("scores", [[], [0.4], [0.4] * 5])
-def test_holding_rule_without_positives_or_with_one_score(scores):
+def test_certified_rule_without_positives_or_with_one_score(scores):
     curve = build_curve([*scores, 0.2], targets=[1] * len(scores) + [0])
     point = certified_rule(curve, recall=0.85)
     assert (point.status, point.positives_needed) == ("infeasible", 19 - len(scores))

@@ -12,7 +12,7 @@ function startExplorer(page) {
     prevalence: new Map(), // finding: share, where one was stated
   };
   const rows = buildRows(page, state, () => show());
-  const panels = explorer.classes.map((finding) => buildPanel(finding, explorer.judged));
+  const panels = explorer.classes.map((finding) => buildPanel(finding, explorer.eval_split));
   document.getElementById("curves").append(...panels.map((panel) => panel.root));
   buildLegends(explorer);
   let spoken = 0;
@@ -101,7 +101,7 @@ function summaryOf(explorer, state, found) {
   const reached = feasible.filter(([one, c]) => one.recall >= Number(explorer.recalls[choiceOf(state, c).target]));
   const infeasible = found.filter((one) => one && one.needed).length;
   const goal = state.kept.size ? "each finding's own target" : `recall ${target}`;
-  const held = `On ${explorer.judged}, ${goal} is reached in ${reached.length} of ${plural(feasible.length, "finding")}`;
+  const held = `On ${explorer.eval_split}, ${goal} is reached in ${reached.length} of ${plural(feasible.length, "finding")}`;
   const any = explorer.any[state.confidence][state.target];
   const text = held + (infeasible ? `; ${infeasible} infeasible, which flag everybody.` : ".");
   if (state.kept.size || !any) return text;
@@ -130,9 +130,9 @@ function saveThresholds(page, state) {
 // ---- The table
 
 function buildRows(page, state, show) {
-  const { judged, classes } = page.explorer;
+  const { eval_split: evalSplit, classes } = page.explorer;
   const heads = [
-    ["Finding", "Threshold", `Recall on ${judged}`, `Precision on ${judged}`].map((text) => head(text, { rowspan: 2 })),
+    ["Finding", "Threshold", `Recall on ${evalSplit}`, `Precision on ${evalSplit}`].map((text) => head(text, { rowspan: 2 })),
     ["Missed", "Falsely flagged", "Flagged"].map((text) => head(text, { class: "num" })),
   ];
   heads[0].push(head("Per 1,000 labeled studies", { colspan: 4, scope: "colgroup", class: "group" }));
@@ -164,11 +164,11 @@ function cell(label, look = "", ...children) {
 }
 
 function buildRow(finding, c, explorer, state, show) {
-  const { judged } = explorer;
+  const { eval_split: evalSplit } = explorer;
   const cells = {
     threshold: cell("Threshold", "num"),
-    recall: cell(`Recall on ${judged}`),
-    precision: cell(`Precision on ${judged}`),
+    recall: cell(`Recall on ${evalSplit}`),
+    precision: cell(`Precision on ${evalSplit}`),
     bar: cell("Of 1,000 studies", "bars"),
     missed: cell("Missed per 1,000", "num"),
     falselyFlagged: cell("Falsely flagged per 1,000", "num"),
@@ -199,7 +199,7 @@ function prevalenceField(finding, c, explorer, state, show) {
   const field = element("input", {
     type: "number", autocomplete: "off", min: 0, max: 1, step: 0.001, inputmode: "decimal",
     placeholder: fixed(here),
-    "aria-label": `Prevalence of ${finding.name}, a share; in ${explorer.judged} it is ${fixed(here)}`,
+    "aria-label": `Prevalence of ${finding.name}, a share; in ${explorer.eval_split} it is ${fixed(here)}`,
   });
   field.addEventListener("input", () => {
     const share = Number(field.value);
@@ -271,15 +271,15 @@ function buildLegends(explorer) {
   ]);
   const intervals = explorer.settings.resamples ? ", with 95% intervals" : "";
   legend(document.getElementById("curves-legend"), [
-    ["point", `the chosen threshold on ${explorer.judged}${intervals}`, "diamond"],
+    ["point", `the chosen threshold on ${explorer.eval_split}${intervals}`, "diamond"],
     ["point hollow", "infeasible: flags all", "circle"],
-    ["curve", `precision over recall, ${explorer.judged}`, "line"],
+    ["curve", `precision over recall, ${explorer.eval_split}`, "line"],
     ["target", "recall target", "line"],
     ["coin", "chance (prevalence)", "line"],
   ]);
 }
 
-function buildPanel(finding, judged) {
+function buildPanel(finding, evalSplit) {
   const { recall, precision } = finding.curve;
   const axes = plot({
     ...PANEL,
@@ -287,8 +287,8 @@ function buildPanel(finding, judged) {
     yRange: [0, 1],
     xTicks: [0, 0.5, 1],
     yTicks: [0, 0.5, 1],
-    xLabel: `recall (${judged})`,
-    yLabel: `precision over recall on ${judged}`,
+    xLabel: `recall (${evalSplit})`,
+    yLabel: `precision over recall on ${evalSplit}`,
     title: finding.name,
     description: "",
   });

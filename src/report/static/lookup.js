@@ -5,20 +5,20 @@ function outcome(finding, confidence, target) {
   const chosen = finding.chosen[confidence][target];
   if (chosen < 0) return null;
   const [at, lower, needed] = finding.choices[chosen];
-  const { val, judged, studies } = finding;
-  const [tp, fp] = [judged.tp[at], judged.fp[at]];
-  const interval = judged.intervals ? judged.intervals[at] : null;
+  const { val, eval_split: evalSplit, studies } = finding;
+  const [tp, fp] = [evalSplit.tp[at], evalSplit.fp[at]];
+  const interval = evalSplit.intervals ? evalSplit.intervals[at] : null;
   const perThousand = (events) => ratio(1000 * events[at], studies.valid);
   return {
     threshold: finding.thresholds[at],
     needed,
     lower,
-    flagsAll: tp + fp === judged.positives + judged.negatives,
+    flagsAll: tp + fp === evalSplit.positives + evalSplit.negatives,
     valPrecision: ratio(val.tp[at], val.tp[at] + val.fp[at]),
     valRecall: ratio(val.tp[at], val.positives),
     precision: ratio(tp, tp + fp),
-    recall: ratio(tp, judged.positives),
-    specificity: 1 - ratio(fp, judged.negatives),
+    recall: ratio(tp, evalSplit.positives),
+    specificity: 1 - ratio(fp, evalSplit.negatives),
     precisionInterval: interval && interval.slice(0, 2),
     recallInterval: interval && interval.slice(2),
     flagged: perThousand(studies.flagged),
@@ -27,9 +27,9 @@ function outcome(finding, confidence, target) {
   };
 }
 
-/** Share of positives among the labeled images the thresholds are judged on. */
+/** Share of positives among the labeled images the thresholds are evaluated on. */
 function prevalenceOf(finding) {
-  return ratio(finding.judged.positives, finding.judged.positives + finding.judged.negatives);
+  return ratio(finding.eval_split.positives, finding.eval_split.positives + finding.eval_split.negatives);
 }
 
 /** Precision where the finding has another prevalence (Bayes' rule), recall and specificity being the same. */

@@ -2,11 +2,11 @@
 
 /** How the numbers came to be, in sentences. */
 function readingNotes({ explorer }) {
-  const { judged, settings } = explorer;
+  const { eval_split: evalSplit, settings } = explorer;
   const chosen = "Thresholds are chosen on validation alone, by the rule of ensemble_threshold_search.py: of all " +
     "thresholds whose recall on new patients is at least the target with the confidence asked for, the most precise. " +
     "Without a confidence, recall on validation itself must reach the target, which new patients keep about half the time.";
-  const judgedBy = judged === "test"
+  const evaluatedOn = evalSplit === "test"
     ? "Recall, precision and workload are those of the test split; the small line gives validation, and the lower " +
       "bound on recall that the rule asks for."
     : "No test data was given: recall, precision and workload are figures of the data the thresholds were chosen on.";
@@ -21,7 +21,7 @@ function readingNotes({ explorer }) {
     "specificity by Bayes' rule; both are taken to be the same there. Study counts stay those of this data.";
   const keep = "Keep holds a finding at its target and confidence while the sliders move on; the saved file has what " +
     "each finding shows.";
-  return [chosen, judgedBy, infeasible, intervals, policy, prevalence, keep];
+  return [chosen, evaluatedOn, infeasible, intervals, policy, prevalence, keep];
 }
 
 function start() {

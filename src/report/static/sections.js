@@ -169,7 +169,7 @@ function blendSection({ members, weights, alpha, select, curve, gone }) {
 }
 
 const RELIABILITY_LOOKS = {
-  judged: ["first", "the blend, whose thresholds are chosen"],
+  blend: ["first", "the blend, whose thresholds are chosen"],
   before: ["second", "raw sigmoid"],
   after: ["first", "prior corrected"],
 };
@@ -190,7 +190,7 @@ function reliabilitySection(groups, explorer) {
   };
   choice.addEventListener("change", show);
   show();
-  const words = `Observed share over predicted probability on ${explorer.judged}, in groups of about equal size. ` +
+  const words = `Observed share over predicted probability on ${explorer.eval_split}, in groups of about equal size. ` +
     "On the diagonal, a finding occurs as often as predicted.";
   return [element("p", {}, words), element("p", { class: "choose" }, label, choice), key, panels];
 }
