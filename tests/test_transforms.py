@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from src.transforms import IMAGENET_MEAN, IMAGENET_STD, draw_augmentation, prepare
+from tests.trees import picture
 
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
-
-
-def picture(width, height, *, seed=0):
-    """Gray with coarse and fine detail."""
-    rng = np.random.default_rng(seed)
-    layers = [
-        Image.fromarray(rng.integers(0, 256, (n, n), dtype=np.uint8)).resize((width, height), 3) for n in (4, 16, 32)
-    ]
-    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8))
 
 
 def in_0_1(out):

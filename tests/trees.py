@@ -161,3 +161,12 @@ def make_csv(
             others = {column: values[len(rows)] for column, values in more.items()}
             rows.append({"path": image, "patient_id": f"P{patient}", **others, **findings})
     return write_csv(root / name, rows)
+
+
+def picture(width, height, *, seed=0):
+    """Gray with coarse and fine detail."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (n, n), dtype=np.uint8)).resize((width, height), 3) for n in (4, 16, 32)
+    ]
+    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8))

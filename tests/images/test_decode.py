@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from src.images.decode import AccessError, ImageError, read_image, resized
+from tests.trees import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
@@ -22,15 +23,6 @@ RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left
 def save(path, image, **options):
     image.save(path, **options)
     return path
-
-
-def picture(width, height, *, seed=0):
-    """Gray with coarse and fine detail."""
-    rng = np.random.default_rng(seed)
-    layers = [
-        Image.fromarray(rng.integers(0, 256, (n, n), dtype=np.uint8)).resize((width, height), 3) for n in (4, 16, 32)
-    ]
-    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8))
 
 
 def save_16_bit_png(path, pixels):
