@@ -122,8 +122,8 @@ class Run:
 def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterator[tuple[dict[str, float], bool] | None]:
     """Train until `epochs` are done or the validation macro AUPRC stops rising.
 
-    Yields (record, improved) after an epoch, whose record also stands at the end of `run.history`, and None where
-    `interrupts` says to save within one. Goes on where `run` is.
+    Yields (record, improved) after each epoch, whose record is also appended to `run.history`, and None when
+    `interrupts` asks to save within an epoch. Training resumes from the state of `run`.
     """
     while len(run.history) < epochs and not run.stopping.should_stop:
         epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]

@@ -58,7 +58,7 @@ class ChestNet(nn.Module):
     """A torchvision network run stage by stage, its first `frozen` stages without autograd and in eval mode.
 
     `net` keeps torchvision's own names, so its state dict is one torchvision reads. Its frozen modules are only read: a
-    folded copy runs in their place, which is no part of the state dict and is made anew where their weights change.
+    folded copy runs in their place; it is not in the state dict and is rebuilt when their weights change.
     With `freeze_batchnorm` the BatchNorms of the other stages stay in eval mode too, and their weights do not train.
     """
 
@@ -201,7 +201,7 @@ def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict as torchvision saves it, or that of a best.pt of ours."""
+    """A state dict as torchvision saves it, or the one in a best.pt of this program."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

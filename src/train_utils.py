@@ -21,7 +21,7 @@ def masked_bce(
     pos_weight: torch.Tensor,
     count: float | None = None,
 ) -> torch.Tensor:
-    """Sum over the valid entries of the class-weighted BCE-with-logits, over their number; 0 where there is none.
+    """Sum over the valid entries of the class-weighted BCE-with-logits, over their number; 0 if there are none.
 
     logits, targets (in [0, 1]), mask (bool): [B, C]; pos_weight: [C]. `count` is the number to divide by where these
     entries are a part of those the loss is over.

@@ -74,7 +74,7 @@ def clear_temporary(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex; raises ValueError where it is not there."""
+    """SHA-256 of a file, as hex; raises ValueError if it does not exist."""
     try:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -102,7 +102,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise ValueError where there is none or it does not parse."""
+    """Read a JSON object; raise ValueError if the file is missing or does not parse."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

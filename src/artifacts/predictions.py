@@ -19,7 +19,7 @@ def image_id(path: Path) -> str:
 
 
 class PredictionTable:
-    """The rows of a CSV by image id, as the texts that stand in it, and beside it a JSON file of what made them."""
+    """The rows of a CSV by image id, as text, and a JSON file next to it that records what made them."""
 
     def __init__(self, path: Path, classes: Sequence[str]):
         self.path, self.classes = path, tuple(classes)

@@ -86,10 +86,10 @@ class CachedImages:
 def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) -> CachedImages:
     """The images of these files at `size` x `size` px, once those that the cache lacks are decoded into it.
 
-    `workers` processes decode; with 0 it is this one. What there is to decode is said on stderr first. A file that is
-    missing or may not be read is a fault for now, one that is no image until it changes. Where another process fills
-    the cache, it is waited for. Raises ValueError where the disk has no room (the cache then is what it was) or the
-    folder holds something else.
+    `workers` processes decode; with 0, this process does. The number of files to decode is printed on stderr first. A
+    file that is missing or unreadable is tried again next time; a file that is not an image, once it changes. If
+    another process is filling the cache, this one waits. Raises ValueError if the disk has no room (the cache is then
+    unchanged) or if the folder holds other files.
     """
     store = _Store(Path(folder), size)
     keys = _keys(paths)

@@ -35,7 +35,7 @@ class OpenedImage:
 
 
 def missing_images(root: Path, ids: Iterable[str]) -> list[ImageFault]:
-    """Images whose file is not there."""
+    """Images whose file does not exist."""
     return [ImageFault(name, "does not exist") for name in ids if not (root / name).is_file()]
 
 

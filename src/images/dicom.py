@@ -89,7 +89,7 @@ def _check_end(file: Any) -> None:
 
 
 def _padding(pixels: np.ndarray, file: Any) -> np.ndarray:
-    """Where a file says that there is no image: bool [H, W]."""
+    """The pixels that a file marks as padding: bool [H, W]."""
     value = file.get("PixelPaddingValue")
     if value is None:
         return np.zeros(pixels.shape, bool)

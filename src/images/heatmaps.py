@@ -39,7 +39,7 @@ def class_heat(
     layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. The feature maps of a layer, weighted as
     `method` (of METHODS) weights them, summed, and what is below 0 cut off; then divided by its maximum. All 0 where
     nothing in the image speaks for the finding. The layer is the last whose maps have at least `cells` cells on a
-    side. Raises ValueError where there is no such layer.
+    side. Raises ValueError if the network has no such layer.
     """
     with torch.no_grad():
         features = [image]

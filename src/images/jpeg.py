@@ -27,7 +27,7 @@ def decoded_jpeg(data: bytes, size: int) -> np.ndarray | None:
         if _is_damage(str(error)):
             raise
         return None
-    if height % scale or width % scale:  # what fills up the last blocks is no part of the image
+    if height % scale or width % scale:  # the padding of the last blocks does not belong to the image
         image, box = Image.fromarray(gray), (0, 0, width / scale, height / scale)
         gray = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return gray

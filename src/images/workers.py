@@ -94,7 +94,7 @@ def _decode(path: bytes, size: int) -> np.ndarray | ValueError:
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the parent is gone, which a worker that waits for room in its pipe would not notice."""
+    """Exit when the parent has ended, which a worker that is blocked on its pipe would not notice."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

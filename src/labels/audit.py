@@ -15,7 +15,7 @@ FEW_NEGATIVES = 50
 
 
 def leaks(table: pd.DataFrame) -> list[str]:
-    """Patients and studies that stand in more than one split, seen from val and from test."""
+    """Patients and studies that are in more than one split, counted in val and in test."""
     failed = []
     for key, name in (("patient_id", "patient"), ("study_id", "study")):
         splits_of = table.groupby(key)["split"].nunique()

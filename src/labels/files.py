@@ -135,7 +135,7 @@ def require_columns(cells: pd.DataFrame, names: Iterable[str], *, path: Path) ->
 
 
 def choose_classes(classes: Sequence[str] | None, *, default: Sequence[str], present: Iterable[str], path: Path):
-    """`classes`, or `default` where that is None, once each of them is known to be a label column of `path`."""
+    """`classes`, or `default` if that is None; raises ValueError unless each is a label column of `path`."""
     present = list(present)
     chosen = tuple(default if classes is None else classes)
     if not chosen:
@@ -230,8 +230,8 @@ def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
     doubled = ids[ids.duplicated()] if unique else ()
     if len(doubled):
         lines = " and ".join(str(line) for line in ids.index[ids == doubled.iloc[0]])
-        expected = f"each may stand there once (doubled: {len(doubled):,})"
-        raise ValueError(f"{path}: {doubled.iloc[0]!r} stands on lines {lines}; {expected}")
+        expected = f"each must be unique (repeated: {len(doubled):,})"
+        raise ValueError(f"{path}: {doubled.iloc[0]!r} appears on lines {lines}; {expected}")
     return ids
 
 
@@ -267,8 +267,8 @@ def study_order(patients, studies, when) -> np.ndarray:
 def patient_of(ids, patients=None) -> np.ndarray:
     """The patient of each image or study: [N] str.
 
-    ids: [N] ids or paths. patients: [N] patient ids where a table has them; without, the `patientNNN` in the id, and
-    where there is none, the id itself. Raises ValueError for a blank patient id.
+    ids: [N] ids or paths. patients: [N] patient ids where a table has them; otherwise the `patientNNN` in the id,
+    or the id itself if it has none. Raises ValueError for a blank patient id.
     """
     ids = pd.Series(np.asarray(ids), dtype=str)
     if patients is None:

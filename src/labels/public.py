@@ -138,7 +138,7 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     parts = [CHEXPERT_PATH.search(text) for text in ids]
     if None in parts:
         line, expected = ids.index[parts.index(None)], "expected .../patient00001/study1/NAME"
-        raise ValueError(f"{path}, line {line}: {ids[line]!r} is no path of CheXpert's; {expected}")
+        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
     patients, numbers = zip(*(match.groups() for match in parts), strict=True)
     ages, warnings = ages_of(cells["Age"], path=path)
     studies = [f"{patient}/study{number}" for patient, number in zip(patients, numbers, strict=True)]
@@ -219,9 +219,9 @@ def _mimic_cells(folder: Path, part: str, *columns: str) -> tuple[Path, pd.DataF
 def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | None) -> LabelSource:
     """NIH ChestX-ray14: `path` is its folder, or the label file Data_Entry_2017*.csv in it.
 
-    Without the two list files there is no published split. With them, images that neither list names have none,
-    and images that both name stand in test; both are problems. Raises ValueError where a file or a cell is not as
-    expected.
+    Without the two list files there is no published split. With them, an image that neither list names has no
+    split, and an image that both name is in test; both are reported as problems. Raises ValueError if a file or a
+    cell is not as expected.
     """
     file = path if path.is_file() else one_file(path, "Data_Entry_2017*.csv")
     if file is None:

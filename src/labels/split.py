@@ -117,7 +117,7 @@ def _count_per_patient(labels, codes):
 
     The first K columns count images: each class's positives, each class's negatives, all. The last K hold 1
     where the patient has any such image, so that the same findings are spread over patients too: one patient
-    with many images would otherwise stand in for many.
+    with many images would otherwise count as many.
     """
     hits = np.hstack([labels == 1, labels == 0, np.ones((len(labels), 1), bool)])
     order = np.argsort(codes, kind="stable")

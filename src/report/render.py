@@ -34,7 +34,7 @@ def render(data: Mapping[str, Any], *, title: str) -> str:
 
 
 def embed_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in: all but ASCII is escaped, and so are <, > and &.
+    """JSON that cannot end the script element around it: <, > and & are escaped, and so is all but ASCII.
 
     NumPy's types are taken as they are; a number that is not finite becomes null.
     """

@@ -71,7 +71,9 @@ def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[s
     table = read_stage_table(folder / "history.csv", HISTORY)[list(HISTORY)]
     numbers = table.apply(pd.to_numeric, errors="coerce")
     if table.empty or numbers["epoch"].isna().any() or (numbers.isna() & table.notna()).any(axis=None):
-        raise ValueError(f"{folder / 'history.csv'} has no epochs, or what is no number; run {script} --overwrite")
+        raise ValueError(
+            f"{folder / 'history.csv'} has no epochs, or a value that is not a number; run {script} --overwrite"
+        )
     score = numbers["val_auprc"]
     kept = int(table["epoch"][score.idxmax()]) if score.notna().any() else None
     return {"kept": kept, **{column: numbers[column].to_numpy() for column in HISTORY}}

@@ -55,14 +55,9 @@ def check_split(config: SplitConfig) -> int:
     }
     write_manifest(config.run_dir, table, meta, context)  # before it prints, lest `| head` ends it
     _describe(source, table, origin)
-    for line in faulty:
-        print(line)
-    for line in warned:
-        print("warning:", line)
-    for line in failed:
-        print("FAILED:", line)
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
-    print(f"{verdict}; wrote {config.run_dir}/manifest.csv")
+    lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
+    print(*lines, f"{verdict}; wrote {config.run_dir}/manifest.csv", sep="\n")
     return 1 if failed else 0
 
 

@@ -139,8 +139,8 @@ def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict
         shared = set(splits[0].view.truth.patients) & set(splits[1].view.truth.patients)
         if shared:
             raise ValueError(
-                f"{len(shared):,} patients stand in both --val-labels and --test-labels, first {sorted(shared)[0]}; "
-                "a test needs patients of its own"
+                f"{len(shared):,} patients are in both --val-labels and --test-labels, for example "
+                f"{sorted(shared)[0]}; the test patients must not be used to choose thresholds"
             )
     return *splits, {"sources": sources}
 

@@ -258,8 +258,8 @@ def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, cont
     [
         ("ensemble/thresholds_recall_0.85.csv", "test_precision", "precision", "has no column 'test_precision'"),
         ("ensemble/alpha_search.csv", "auprc", "aucpr", "has no column 'auprc'"),
-        ("resnet50/history.csv", "1,0.6", ",0.6", "has no epochs, or what is no number"),
-        ("resnet50/history.csv", "0.7", "high", "or what is no number"),
+        ("resnet50/history.csv", "1,0.6", ",0.6", "has no epochs, or a value that is not a number"),
+        ("resnet50/history.csv", "0.7", "high", "or a value that is not a number"),
     ],
 )
 def test_a_table_that_no_stage_writes_is_refused(copied, file, old, new, match):

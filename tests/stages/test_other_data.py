@@ -98,7 +98,7 @@ def test_mistakes_are_one_line_exit_2_and_leave_nothing(tmp_path):
     refused("check_split.py", "--data", data, "--run-dir", run, says="'2' is not a label")
     set_cell(data, line=5, column="Nodule", value="1")
     set_cell(data, line=5, column="path", value="png/0_0.png")
-    refused("check_split.py", "--data", data, "--run-dir", run, says="'png/0_0.png' stands on lines 2 and 5")
+    refused("check_split.py", "--data", data, "--run-dir", run, says="'png/0_0.png' appears on lines 2 and 5")
     assert not run.exists()
     refused("train_resnet.py", "--run-dir", run, says="run check_split.py")
 
@@ -161,7 +161,7 @@ def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
     p, t = str(tmp_path / "p.csv"), str(tmp_path / "t.csv")
     flags = ["--val-probs", p, "--val-labels", t, "--test-probs", p, "--test-labels", t]
-    with pytest.raises(ValueError, match="8 patients stand in both --val-labels and --test-labels"):
+    with pytest.raises(ValueError, match="8 patients are in both --val-labels and --test-labels"):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r")])
 
 

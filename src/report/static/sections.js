@@ -28,7 +28,7 @@ function dataSection(data) {
   if (data.failed.length) {
     nodes.push(element("p", { class: "warning" }, "The split failed a check:"));
     nodes.push(element("ul", { class: "warning" }, ...data.failed.map((text) => element("li", {}, text))));
-  } else nodes.push(element("p", {}, "Every check of the split passed: no patient stands in two splits."));
+  } else nodes.push(element("p", {}, "Every check of the split passed: no patient is in two splits."));
   const rows = data.sizes.map(([split, ...sizes]) => [split, ...sizes.map(count)]);
   return [...nodes, cardTable(["Split", "Images", "Studies", "Patients"], rows, "Sizes of the splits")];
 }
