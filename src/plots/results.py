@@ -211,7 +211,7 @@ def _kept(rows: Sequence[Mapping[str, Any]], target: float) -> str:
     for label in _labels([row["points"] for row in rows]):
         recalls = [point["recall"] for row in rows for point in row["points"] if point["label"] == label]
         defined = [recall for recall in recalls if np.isfinite(recall)]
-        texts.append(f"in {sum(r >= target for r in defined)} of {len(defined)} classes by {label}")
+        texts.append(f"in {sum(r >= target for r in defined)} of {len(defined)} classes by the {label}")
     return ", ".join(texts) or "in no class, as none has positives"
 
 

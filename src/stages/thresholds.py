@@ -297,7 +297,7 @@ def _print_workload(rule: RuleResult, eval_split: EvalSplit, stated: dict[str, f
 
 def _draw(folder: Path, recall: float, rules: list[RuleResult], eval_split: EvalSplit) -> None:
     """Precision-recall curves with both operating points, and recall with its interval against the target."""
-    labels = {"certified": "certified recall", "empirical": "empirical rule"}
+    labels = {"certified": "certified rule", "empirical": "empirical rule"}
     curves, rows = [], []
     for c, name in enumerate(eval_split.view.truth.classes):
         probs, targets = eval_split.entries(c)

@@ -199,7 +199,7 @@ def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeyp
         for pair in recalls
     ]
     plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
-    assert "in 1 of 2 classes by empirical rule, in 3 of 3 classes by certified rule" in said[0]
+    assert "in 1 of 2 classes by the empirical rule, in 3 of 3 classes by the certified rule" in said[0]
 
 
 @pytest.mark.parametrize("count", [1, 15])
