@@ -278,13 +278,17 @@ def test_bytes_that_the_index_does_not_know_are_never_served(folder, files):
 
 
 def test_two_processes_at_once_share_the_work(folder, files, slow, decoded, capfd):
+    slow.touch()  # the first process is not done before the second has met it, however busy the machine
     others = [start(lambda: (fill(folder, files, workers=1), print("done"))) for _ in range(2)]
+    said = []
+    wait_until(lambda: said.append(capfd.readouterr().err) or "waiting for another" in "".join(said), seconds=30)
+    slow.unlink()
     for process in others:
         process.join()
         assert process.exitcode == 0
     assert sorted(decoded()) == sorted(path.name for path in files)
     assert_right(fill(folder, files), files)
-    err = capfd.readouterr().err
+    err = "".join(said) + capfd.readouterr().err
     assert err.count("waiting for another process that fills it") == 1 and err.count("to decode") == 1
 
 
