@@ -129,7 +129,7 @@ def make_nih(root: Path, *, patients=6, studies=2, folders=("images",), lists=Tr
             findings = [name for name in NIH_CLASSES if rng.random() < 0.3]
             row = {"Image Index": name, "Finding Labels": "|".join(findings) or "No Finding", "Follow-up #": study}
             row |= {"Patient ID": patient, "Patient Age": 50 + study, "Patient Gender": "FM"[patient % 2]}
-            rows.append(row | {"EvalLabels Position": ("PA", "AP")[study % 2]})
+            rows.append(row | {"View Position": ("PA", "AP")[study % 2]})
             (test if patient > patients - 2 else train).append(name)
     write_csv(root / "Data_Entry_2017_v2020.csv", rows)
     if lists:

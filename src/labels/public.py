@@ -228,7 +228,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         raise ValueError(f"{path} holds no Data_Entry_2017*.csv; an NIH ChestX-ray14 folder needs it")
     cells = read_text_csv(file)
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
-    require_columns(cells, [*columns, "EvalLabels Position"], path=file)
+    require_columns(cells, [*columns, "View Position"], path=file)
     classes = choose_classes(classes, default=NIH_CLASSES, present=NIH_CLASSES, path=file)
     names = image_ids_of(cells["Image Index"], path=file)
     patients = ids_of(cells["Patient ID"], path=file).str.zfill(8)  # as in the image names
@@ -242,7 +242,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         "image_id": image_ids,
         "patient_id": patients,
         "study_id": studies,
-        "view": views_of(cells["EvalLabels Position"]),
+        "view": views_of(cells["View Position"]),
         "split": split,
         "sex": sexes_of(cells["Patient Gender"]),
         "age": ages,
