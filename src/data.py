@@ -14,14 +14,13 @@ from src.labels.files import (
     image_ids_of,
     labels_of,
     patient_of,
-    read_text_csv,
-    require_columns,
     sexes_of,
     splits_of,
     study_order,
     views_of,
 )
 from src.labels.public import is_chexpert, is_mimic, is_nih, read_chexpert, read_mimic, read_nih
+from src.runtime.csv_files import read_cells, require_columns
 
 DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")
 PUBLIC = {"chexpert": (is_chexpert, read_chexpert), "mimic": (is_mimic, read_mimic), "nih": (is_nih, read_nih)}
@@ -121,7 +120,7 @@ def _read_csv(path: Path, *, classes, image_root: Path | None, columns: dict[str
     a study column, each image is a study. Studies follow each other in time as the file lists them.
     """
     file = _csv_file(path)
-    cells = read_text_csv(file)
+    cells = read_cells(file)
     roles, taken = _csv_roles(cells, columns, file)
     remaining = [name for name in cells if name not in taken]
     present = [name for name in cells if name not in roles.values()]

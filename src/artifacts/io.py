@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.runtime.csv_files import read_table, require_columns
+
 MODELS = {"resnet50": "resnet", "efficientnet_b1": "efficientnet"}  # folder of each: how its two scripts are called
 
 
@@ -140,26 +142,8 @@ def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None
         table.to_csv(temporary, index=False, float_format=None if exact else "%.9g")
 
 
-def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
-    """Read a CSV with pandas; raise ValueError where it is missing, empty or not a table."""
-    try:
-        table = pd.read_csv(path, **kwargs)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; expected a CSV table") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV table: {error}") from None
-    names = table.columns if kwargs.get("header", 0) is not None else table.iloc[0]
-    if len(names) == 1 and any(mark in str(names[0]) for mark in ";\t"):
-        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
-    return table
-
-
 def read_stage_table(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
     """`read_table` of a table that a stage left; raises ValueError where it lacks one of `columns`."""
     table = read_table(path, **kwargs)
-    for name in columns:
-        if name not in table:
-            raise ValueError(f"{path} has no column {name!r}; run {writer_of(path)} --overwrite")
+    require_columns(table, columns, path=path, remedy=f"; run {writer_of(path)} --overwrite")
     return table

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import entry, read_json, read_table, sha256, write_json, write_table
+from src.artifacts.io import entry, read_json, sha256, write_json, write_table
+from src.runtime.csv_files import read_table
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import entry, read_json, read_table, sha256, write_table, writer_of
+from src.artifacts.io import entry, read_json, sha256, write_table, writer_of
 from src.artifacts.manifest import Manifest
-from src.labels.files import labels_of, patient_of, read_header, read_text_csv, require_columns
+from src.labels.files import labels_of, patient_of
 from src.labels.policy import apply_policy
+from src.runtime.csv_files import read_cells_by_id, require_columns
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     studies from a `study_id` column, else each id is its own study.
     Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
     """
-    if read_header(path)[:1] == [""]:
-        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-    cells = read_text_csv(path)
+    cells = read_cells_by_id(path)
     ids = cells.iloc[:, 0]
-    _unique(ids, f"{path}: id")
     require_columns(cells.iloc[:, 1:], classes, path=path)
     labels = labels_of(cells, classes, path=path).to_numpy()
     unused = [name for name in cells.columns[1:] if name not in (*classes, "patient_id", "study_id")]
@@ -117,19 +115,15 @@ def read_probs(path: Path) -> Probs:
     doubled ids or classes, a file without rows, and one of nothing but 0 and 1, which is one of labels.
     """
     path = Path(path)
-    header = _header(path)
-    if not header[0]:
-        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-    table = read_table(path, dtype={header[0]: str}, keep_default_na=False, index_col=False)
-    if table.empty or len(header) < 2:
-        raise ValueError(f"{path} has {len(table)} rows and {len(header) - 1} classes; expected at least one of each")
-    ids, classes = tuple(table.iloc[:, 0]), tuple(name.strip(" ") for name in header[1:])
-    _unique(ids, f"{path}: id")
-    values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    cells = read_cells_by_id(path)
+    ids, classes = tuple(cells.iloc[:, 0]), tuple(cells.columns[1:])
+    if not classes:
+        raise ValueError(f"{path} has one column; expected the ids there and a column of probabilities per class")
+    values = cells.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
     if len(bad):
         row, column = bad[0]
-        value = table.iloc[row, column + 1]
+        value = cells.iloc[row, column + 1]
         raise ValueError(
             f"{path}: {classes[column]} of {ids[row]} is {'blank' if value == '' else value}; expected a probability "
             f"from 0 to 1 (values like this in the file: {len(bad)})"
@@ -199,13 +193,6 @@ def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarra
     return pairs
 
 
-def _header(path: Path) -> list[str]:
-    """Column names; pandas itself would rename a doubled one."""
-    header = list(read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0])
-    _unique(header, f"{path}: column")
-    return header
-
-
 def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
     missing = sorted(set(want) - set(have))
     extra = sorted(set(have) - set(want))
@@ -213,9 +200,3 @@ def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
         raise ValueError(f"{what} {missing[0]!r} is missing ({len(missing)} of {len(want)} are)")
     if extra:
         raise ValueError(f"{what} {extra[0]!r} is not expected here ({len(extra)} such)")
-
-
-def _unique(names: Sequence[str], what: str) -> None:
-    index = pd.Index(names)
-    if index.has_duplicates:
-        raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")

@@ -1,11 +1,7 @@
 """The text of label files in, one checked `LabelSource` out: what the reader of every data set is made of."""
 
-import csv
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,62 +58,6 @@ class LabelSource:
         )
 
 
-def read_text_csv(path: Path) -> pd.DataFrame:
-    """Every cell of a CSV file (gzipped where it ends in .gz) as `str` objects, indexed by line number.
-
-    Blank lines and columns without a name are left out. Raises ValueError where the file is unreadable or without
-    rows, where a column name is doubled, or where a row has more or fewer cells than the header.
-    """
-    rows, lines = [], []
-    with _csv_reader(path) as reader:
-        header = [name.strip() for name in next(reader, [])]
-        for row in reader:
-            if len(row) != len(header):
-                row = _fit_row(row, header, path, reader.line_num)
-            if any(row):
-                rows.append(row)
-                lines.append(reader.line_num)
-    if not rows:
-        raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
-    named = [name for name in header if name]
-    doubled = [name for name in named if named.count(name) > 1]
-    if doubled:
-        raise ValueError(f"{path} has two columns {doubled[0]!r}; rename one of them")
-    return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
-
-
-def read_header(path: Path) -> list[str]:
-    """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
-    with _csv_reader(path) as reader:
-        return [name.strip() for name in next(reader, [])]
-
-
-@contextmanager
-def _csv_reader(path: Path):
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            yield csv.reader(stream, strict=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; expected a CSV table") from None
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a CSV file: {error}; is it whole, and UTF-8?") from error
-
-
-def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
-    """`row` without the empty cells that follow a trailing comma, or filled up to a header that has one."""
-    while len(row) > len(header) and not row[-1]:
-        row = row[:-1]
-    while row and len(row) < len(header) and not header[len(row)]:
-        row = [*row, ""]
-    if row and len(row) != len(header):
-        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; is the file whole?")
-    return row
-
-
 def one_file(folder: Path, pattern: str) -> Path | None:
     """The one file in `folder` that fits, plain or gzipped; None where none does, ValueError where several do."""
     found = sorted([*folder.glob(pattern), *folder.glob(pattern + ".gz")])
@@ -125,13 +65,6 @@ def one_file(folder: Path, pattern: str) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
     return found[0] if found else None
-
-
-def require_columns(cells: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
-    """ValueError naming the first column of `names` that a label file lacks, and those it has."""
-    for name in names:
-        if name not in cells:
-            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(cells)}")
 
 
 def choose_classes(classes: Sequence[str] | None, *, default: Sequence[str], present: Iterable[str], path: Path):

@@ -19,14 +19,12 @@ from src.labels.files import (
     named,
     numbers_of,
     one_file,
-    read_header,
-    read_text_csv,
-    require_columns,
     sexes_of,
     splits_of,
     study_order,
     views_of,
 )
+from src.runtime.csv_files import read_cells, read_header, require_columns
 
 # Of CheXpert and MIMIC-CXR-JPG: the 13 findings in alphabetical order; "No Finding" says that the others are absent.
 CHEXPERT_CLASSES = (
@@ -130,7 +128,7 @@ def _chexpert_files(path: Path) -> list[Path]:
 
 
 def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    cells = read_text_csv(path)
+    cells = read_cells(path)
     require_columns(cells, ["Path", "Sex", "Age", "Frontal/Lateral"], path=path)
     present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
@@ -205,7 +203,7 @@ def _mimic_cells(folder: Path, part: str, *columns: str) -> tuple[Path, pd.DataF
     path = one_file(folder, f"mimic-cxr-2.*-{part}.csv")
     if path is None:
         raise ValueError(f"{folder} holds no mimic-cxr-2.*-{part}.csv or .csv.gz; a MIMIC-CXR-JPG folder needs it")
-    cells = read_text_csv(path)
+    cells = read_cells(path)
     require_columns(cells, ["subject_id", "study_id", *columns], path=path)
     cells["patient_id"] = "p" + ids_of(cells["subject_id"], path=path)
     cells["study_id"] = "s" + ids_of(cells["study_id"], path=path)
@@ -226,7 +224,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
     file = path if path.is_file() else one_file(path, "Data_Entry_2017*.csv")
     if file is None:
         raise ValueError(f"{path} holds no Data_Entry_2017*.csv; an NIH ChestX-ray14 folder needs it")
-    cells = read_text_csv(file)
+    cells = read_cells(file)
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
     require_columns(cells, [*columns, "View Position"], path=file)
     classes = choose_classes(classes, default=NIH_CLASSES, present=NIH_CLASSES, path=file)

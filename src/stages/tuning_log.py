@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.artifacts.io import read_json, read_table
+from src.artifacts.io import read_json
+from src.runtime.csv_files import read_table
 from src.runtime.tables import format_table
 
 # Settings that say where or how long a run went, not what was tried.

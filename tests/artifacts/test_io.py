@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.artifacts.io import atomic_path, read_json, read_table, refuse_overwrite, sha256, write_json, write_table
+from src.artifacts.io import atomic_path, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest, write_manifest
+from src.runtime.csv_files import read_table
 
 CLASSES = ["Edema", "Lung, Opacity"]
 

@@ -1,0 +1,106 @@
+"""CSV files in: one place that opens them, and one wording of what can be wrong with a file.
+
+`read_table` is pandas, for the files of a run. `read_cells` is for files that people made: it keeps every cell as
+text and knows its line, and refuses rows that pandas would fill up or shift without a word.
+"""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
+    """`pandas.read_csv`; raises ValueError where the file is missing, empty or not a table."""
+    with _explained(path):
+        return pd.read_csv(path, **kwargs)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Every cell of a CSV file (gzipped where it ends in .gz) as `str` objects, indexed by line number.
+
+    Blank lines and columns without a name are left out. Raises ValueError where the file is unreadable or without
+    rows, where a column name is doubled, or where a row has more or fewer cells than the header.
+    """
+    rows, lines = [], []
+    with _explained(path), _reader(path) as reader:
+        header = [name.strip() for name in next(reader, [])]
+        for row in reader:
+            if len(row) != len(header):
+                row = _fit_row(row, header, path, reader.line_num)
+            if any(row):
+                rows.append(row)
+                lines.append(reader.line_num)
+    if not rows:
+        raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
+    named = [name for name in header if name]
+    doubled = [name for name in named if named.count(name) > 1]
+    if doubled:
+        raise ValueError(f"{path} has two columns {doubled[0]!r}; rename one of them")
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
+
+
+def read_cells_by_id(path: Path) -> pd.DataFrame:
+    """`read_cells` of a file whose first column is the id; raises ValueError where that has no name or repeats one."""
+    if read_header(path)[:1] == [""]:
+        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
+    cells = read_cells(path)
+    check_unique(cells.iloc[:, 0], f"{path}: id")
+    return cells
+
+
+def read_header(path: Path) -> list[str]:
+    """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
+    with _explained(path), _reader(path) as reader:
+        return [name.strip() for name in next(reader, [])]
+
+
+def require_columns(table: pd.DataFrame, names: Iterable[str], *, path: Path, remedy: str = "") -> None:
+    """ValueError naming the first column of `names` that a table lacks, and those it has; `remedy` ends it."""
+    for name in names:
+        if name not in table:
+            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(table)}{remedy}")
+
+
+def check_unique(names: Sequence[str] | pd.Series, what: str) -> None:
+    """ValueError naming the first of `names` that appears more than once; `what` they are begins it."""
+    index = pd.Index(names)
+    if index.has_duplicates:
+        raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; expected a CSV table") from None
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
+            pd.errors.ParserError) as error:  # fmt: skip
+        raise ValueError(f"{path} cannot be read as a CSV file: {error}; is it whole, and UTF-8?") from error
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[Any]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        yield csv.reader(stream, strict=True)
+
+
+def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
+    """`row` without the empty cells that follow a trailing comma, or filled up to a header that has one."""
+    while len(row) > len(header) and not row[-1]:
+        row = row[:-1]
+    while row and len(row) < len(header) and not header[len(row)]:
+        row = [*row, ""]
+    if row and len(row) != len(header):
+        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; is the file whole?")
+    return row
