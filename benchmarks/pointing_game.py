@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,6 @@ sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
 from src.demo.dataset import draw_view, simulate_patient  # noqa: E402
-from src.evaluate import auroc, rank  # noqa: E402
 from src.images.decode import read_image  # noqa: E402
 from src.images.heatmaps import METHODS, best_heat, class_heat, enlarged  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
@@ -71,7 +71,7 @@ def main() -> None:
             heats = heats_of(layers, images, drawn, columns, method=method, cells=cells)
             for name, column in columns.items():
                 shown = np.array([name in regions for regions in drawn])
-                ability = auroc(rank(logits[:, column], positive=shown))
+                ability = roc_auc_score(shown, logits[:, column])
                 regions = [places[name] for places in drawn if name in places]
                 patients = [path.parts[-3] for path, places in zip(paths, drawn, strict=True) if name in places]
                 found = score(heats[name], regions, patients, side=side, tolerance=arguments.tolerance)

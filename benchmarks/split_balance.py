@@ -27,7 +27,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.labels.split import balance_table, patient_split
+from src.labels.split import patient_split
 
 FRACTIONS = {"val": 0.1, "test": 0.1}
 STRATIFIED_ON = "Pleural Effusion"
@@ -72,11 +72,13 @@ def measure(splitter, labels, patients, classes, *, fractions, seeds):
         start = time.perf_counter()
         split = splitter(labels, patients, classes, seed)
         seconds.append(time.perf_counter() - start)
-        table = balance_table(labels, split, classes=classes, fractions=fractions)
-        is_common = table["count"] >= COMMON
+        hits = np.hstack([labels == 1, labels == 0])  # each class's positives, then its negatives
+        counts = hits.sum(axis=0)
+        is_common = counts >= COMMON
         for name, target in fractions.items():
-            common.append(table.loc[is_common, f"{name}_deviation"].abs().max())
-            rare.append((table[f"{name}_count"] - target * table["count"])[~is_common].abs().max())
+            off = np.abs(hits[split == name].sum(axis=0) - target * counts)
+            common.append((off / (target * counts))[is_common].max())
+            rare.append(off[~is_common].max())
             images.append(abs(np.mean(split == name) / target - 1))
     return max(common), max(rare), max(images), min(seconds)
 

@@ -1,60 +1,12 @@
-"""Masked point metrics, NumPy only.
+"""Masked point metrics, by scikit-learn over the valid entries of each class.
 
-AUROC and AUPRC (average precision) are those of scikit-learn, computed from one sort per class. A value that
-is not defined is NaN, never 0. Intervals around these figures are in `stats/bootstrap.py`.
+A value that is not defined is NaN, never 0. Intervals around these figures are in `stats/bootstrap.py`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
-
-
-class Ranking(NamedTuple):
-    """What flagging `score >= threshold` gives, for every distinct score, from the highest down."""
-
-    thresholds: np.ndarray  # [K] the distinct scores, descending
-    tp: np.ndarray  # [K] int64 positives flagged
-    fp: np.ndarray  # [K] int64 negatives flagged
-
-
-def rank(scores: np.ndarray, *, positive: np.ndarray) -> Ranking:
-    """Count true and false positives at every distinct threshold with a single sort.
-
-    scores: [n] float without NaN; positive: [n] bool. Equal scores share one threshold.
-    """
-    order = np.argsort(scores)[::-1]
-    return tally(scores[order], positive=positive[order])
-
-
-def tally(scores: np.ndarray, *, positive: np.ndarray) -> Ranking:
-    """The same for scores that already descend."""
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))[: len(scores)]
-    tp = np.cumsum(positive, dtype=np.int64)[last]
-    return Ranking(scores[last], tp, last + 1 - tp)
-
-
-def auroc(ranking: Ranking) -> float:
-    """Area under the ROC curve: P(positive scores higher) + P(tie) / 2 (Hanley & McNeil 1982).
-
-    NaN unless both labels occur. Equal to scikit-learn's `roc_auc_score`.
-    """
-    tp, fp = ranking.tp, ranking.fp
-    if not len(tp) or tp[-1] == 0 or fp[-1] == 0:
-        return np.nan
-    twice_wins = np.sum(np.diff(fp, prepend=0) * (tp + np.append(0, tp[:-1])))  # exact: integers
-    return float(twice_wins / (2 * int(tp[-1]) * int(fp[-1])))
-
-
-def average_precision(ranking: Ranking) -> float:
-    """Sum over thresholds of (recall step) * precision, without interpolation.
-
-    NaN unless both labels occur. Equal to scikit-learn's `average_precision_score`.
-    """
-    tp, fp = ranking.tp, ranking.fp
-    if not len(tp) or tp[-1] == 0 or fp[-1] == 0:
-        return np.nan
-    return float(np.sum(np.diff(tp, prepend=0) * (tp / (tp + fp))) / tp[-1])
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def check_masked(
@@ -117,10 +69,10 @@ def masked_metrics(
     for c, name in enumerate(classes):
         valid = mask[:, c]
         count, positives = int(valid.sum()), int((valid & positive[:, c]).sum())
-        ranking = rank(probs[valid, c], positive=positive[valid, c])
+        entries = {"positive": positive[valid, c], "probs": probs[valid, c]}
         per_class[name] = {
-            "auroc": auroc(ranking),
-            "auprc": average_precision(ranking),
+            "auroc": _defined(roc_auc_score, **entries),
+            "auprc": _defined(average_precision_score, **entries),
             "accuracy": ratio(right[:, c].sum(), count),
             "positives": positives,
             "negatives": count - positives,
@@ -134,6 +86,11 @@ def masked_metrics(
         "classes": len(defined),
     }
     return {"macro": macro, "per_class": per_class}
+
+
+def _defined(metric: Callable, *, positive: np.ndarray, probs: np.ndarray) -> float:
+    """A metric of a class, NaN unless both labels occur: scikit-learn would warn, or return 0."""
+    return float(metric(positive, probs)) if positive.any() and not positive.all() else float("nan")
 
 
 def ratio(part: float, whole: float) -> float:

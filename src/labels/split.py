@@ -1,4 +1,4 @@
-"""A patient-grouped, multi-label stratified split, and the table that shows how well it is balanced.
+"""A patient-grouped, multi-label stratified split.
 
 Every class has its positives and its negatives spread over the splits in proportion, counted in images and in
 patients, and so are all images and all patients. The first pass is iterative stratification over patients
@@ -9,7 +9,7 @@ nearly always train, so patients with many images, who come first, would hardly 
 second pass moves and swaps patients as long as that brings the counts nearer to their targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
@@ -50,52 +50,24 @@ def patient_split(labels, patients, *, fractions: Mapping[str, float], seed: int
     return np.array(list(shares))[home[codes]]
 
 
-def balance_table(labels, split, *, classes: Sequence[str], fractions: Mapping[str, float]) -> pd.DataFrame:
-    """How each class's positives and negatives lie over the splits.
-
-    labels: [N, C] float, raw labels 1, 0, -1 or NaN. split: [N] split names.
-    classes: the C class names. fractions: as in `patient_split`.
-
-    Returns one row per class and kind: `class`, `kind` (positives or negatives), `count` over all splits;
-    then for train and for each name in fractions `<split>_count`, `<split>_share` (of `count`) and
-    `<split>_deviation` (share / target share - 1). Share and deviation of an empty count are NaN. Raises
-    ValueError on a bad argument.
-    """
-    labels, split = _check_rows(labels, split, name="split", item="split name")
-    shares = _shares(fractions)
-    if len(classes) != labels.shape[1]:
-        raise ValueError(f"{len(classes)} class names for {labels.shape[1]} label columns; expected one for each")
-    unknown = sorted(set(split) - set(shares))
-    if unknown:
-        raise ValueError(f"split holds {unknown[0]!r}; expected one of {', '.join(shares)}")
-    hits = np.stack([labels == 1, labels == 0], axis=2).reshape(len(labels), -1)  # [N, 2 C] bool
-    kinds = np.tile(["positives", "negatives"], len(classes))
-    table = pd.DataFrame({"class": np.repeat(list(classes), 2), "kind": kinds, "count": hits.sum(axis=0)})
-    for name, target in shares.items():
-        table[f"{name}_count"] = hits[split == name].sum(axis=0)
-        table[f"{name}_share"] = table[f"{name}_count"] / table["count"].where(table["count"] > 0)
-        table[f"{name}_deviation"] = table[f"{name}_share"] / target - 1
-    return table
-
-
-def _check_rows(labels, keys, *, name="patients", item="patient id"):
-    """labels as [N, C] float64 and keys (patient ids or split names) as [N] str objects, or a ValueError."""
+def _check_rows(labels, patients):
+    """labels as [N, C] float64 and patient ids as [N] str objects, or a ValueError."""
     labels = np.asarray(labels, dtype=np.float64)
-    keys = np.asarray(keys, dtype=object)
+    patients = np.asarray(patients, dtype=object)
     if labels.ndim != 2 or 0 in labels.shape:
         raise ValueError(f"labels have shape {labels.shape}; expected [rows, classes], at least one of each")
-    if keys.shape != labels.shape[:1]:
-        raise ValueError(f"{name} has shape {keys.shape}; expected one {item} for each of {len(labels)} rows")
+    if patients.shape != labels.shape[:1]:
+        raise ValueError(f"patients has shape {patients.shape}; expected one patient id for each of {len(labels)} rows")
     odd = np.argwhere(~(np.isin(labels, (1.0, 0.0, -1.0)) | np.isnan(labels)))
     if len(odd):
         row, column = odd[0]
         value = f"{labels[row, column]:g} at row {row}, column {column}"
         raise ValueError(f"labels hold {value}; expected 1, 0, -1 or blank (NaN)")
-    text = np.array([str(key).strip() for key in keys], dtype=object)
-    missing = pd.isna(keys) | (text == "")
+    text = np.array([str(patient).strip() for patient in patients], dtype=object)
+    missing = pd.isna(patients) | (text == "")
     if missing.any():
-        rows = f"{missing.sum()} of {len(keys)} rows"
-        raise ValueError(f"{rows} have no {item}, the first is row {missing.argmax()}; every row needs one")
+        rows = f"{missing.sum()} of {len(patients)} rows"
+        raise ValueError(f"{rows} have no patient id, the first is row {missing.argmax()}; every row needs one")
     return labels, text
 
 

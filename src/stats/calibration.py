@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics import brier_score_loss
 
 from src.evaluate import check_masked, ratio
 
@@ -37,14 +38,14 @@ def _check_weight(pos_weight: float | np.ndarray) -> np.ndarray:
 
 def brier_score(probs: np.ndarray, *, targets: np.ndarray) -> float:
     """Mean squared difference of probability and outcome (Brier 1950); probs, targets: [n]; NaN if empty."""
-    return ratio(np.sum(np.square(np.subtract(probs, targets, dtype=np.float64))), len(probs))
+    return float(brier_score_loss(targets, probs, pos_label=1)) if len(probs) else float("nan")
 
 
 def reliability(probs: np.ndarray, *, targets: np.ndarray, bins: int = 10) -> Reliability:
     """Mean probability against share of positives, in `bins` groups of about equal size.
 
     probs: [n] float in [0, 1]; targets: [n] 0 or 1. Equal probabilities share a group, so the order of the
-    entries does not matter, and groups that stay empty are dropped.
+    entries does not matter, and groups that stay empty are dropped. scikit-learn's `calibration_curve` gives no counts.
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}, expected at least 1")

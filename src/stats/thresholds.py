@@ -8,13 +8,22 @@ import math
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv, stdtrit
 
-from src.evaluate import Ranking, ratio, tally
+from src.evaluate import ratio
 
 FLAG_ALL = 0.0  # no probability is below it
+
+
+class Ranking(NamedTuple):
+    """What flagging `score >= threshold` gives, from the highest threshold down."""
+
+    thresholds: np.ndarray  # [K]
+    tp: np.ndarray  # [K] int64 positives flagged
+    fp: np.ndarray  # [K] int64 negatives flagged
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def build_curve(
     probs = np.asarray(probs, dtype=np.float64)
     order = np.argsort(probs)[::-1]
     positive = (np.asarray(targets) == 1)[order]
-    ranking = tally(probs[order], positive=positive)
+    ranking = _tally(probs[order], positive=positive)
     if grid is not None:
         ranking = _on_grid(ranking, grid)
     members = order[positive]
@@ -109,6 +118,13 @@ def build_curves(
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(of_class, range(mask.shape[1])))
+
+
+def _tally(scores: np.ndarray, *, positive: np.ndarray) -> Ranking:
+    """Count at every distinct score of scores [n] that descend; scikit-learn keeps its own version of this private."""
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))[: len(scores)]
+    tp = np.cumsum(positive, dtype=np.int64)[last]
+    return Ranking(scores[last], tp, last + 1 - tp)
 
 
 def _on_grid(ranking: Ranking, step: float) -> Ranking:

@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from src.labels.split import PATIENT_WEIGHT, balance_table, patient_split
+from src.labels.split import PATIENT_WEIGHT, patient_split
 
 FRACTIONS = {"val": 0.1, "test": 0.1}
 
@@ -22,37 +22,19 @@ def synthetic(n_patients, *, seed=0, prevalences=(0.5, 0.2, 0.05, 0.01)):
 
 def imbalance(labels, split, fractions):
     """Worst relative deviation in val and test where a count is 500 or more, worst count deviation below."""
-    names = [str(column) for column in range(labels.shape[1])]
-    table = balance_table(labels, split, classes=names, fractions=fractions)
-    common = table["count"] >= 500
-    deviation = [table.loc[common, f"{name}_deviation"].abs().max() for name in fractions]
-    off = [(table[f"{name}_count"] - target * table["count"]).abs() for name, target in fractions.items()]
-    return max(deviation), max(column[~common].max() for column in off)
+    hits = np.hstack([labels == 1, labels == 0])
+    counts = hits.sum(axis=0)
+    target = np.outer(list(fractions.values()), counts)
+    off = np.abs([hits[split == name].sum(axis=0) for name in fractions] - target)
+    return (off / target)[:, counts >= 500].max(), off[:, counts < 500].max()
 
 
 def test_twenty_equal_patients_are_dealt_out_exactly():
     labels = np.array([[1.0, np.nan], [1.0, 0.0]] * 10 + [[0.0, 1.0], [0.0, -1.0]] * 10)
-    patients = np.repeat(np.arange(20), 2)
-    split = patient_split(labels, patients, fractions=FRACTIONS, seed=0)
-    table = balance_table(labels, split, classes=["A", "B"], fractions=FRACTIONS)
-    assert table["class"].tolist() == ["A", "A", "B", "B"]
-    assert table["kind"].tolist() == ["positives", "negatives"] * 2
-    assert table["count"].tolist() == [20, 20, 10, 10]
-    assert table["train_count"].tolist() == [16, 16, 8, 8]
-    assert table["val_count"].tolist() == table["test_count"].tolist() == [2, 2, 1, 1]
-
-
-def test_balance_table_by_hand():
-    labels = np.array([[1, 0], [1, np.nan], [0, 0], [1, -1], [1, 0]], dtype=float)
-    split = np.array(["train", "val", "val", "train", "train"])
-    table = balance_table(labels, split, classes=["A", "B"], fractions={"val": 0.2})
-    positives, negatives, none, blank = (row for _, row in table.iterrows())
-    assert (positives["count"], positives["val_count"], positives["train_count"]) == (4, 1, 3)
-    assert positives["val_share"] == 0.25 and positives["val_deviation"] == pytest.approx(0.25)
-    assert positives["train_deviation"] == pytest.approx(0.75 / 0.8 - 1)
-    assert (negatives["count"], negatives["val_deviation"]) == (1, 4)
-    assert none["count"] == 0 and np.isnan(none["val_share"]) and np.isnan(none["val_deviation"])
-    assert (blank["count"], blank["val_count"]) == (3, 1)
+    split = patient_split(labels, np.repeat(np.arange(20), 2), fractions=FRACTIONS, seed=0)
+    for name, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+        for value in (1, 0):
+            np.testing.assert_allclose(np.sum(labels[split == name] == value, axis=0), share * np.array([20, 10]))
 
 
 @pytest.mark.parametrize("fractions", [FRACTIONS, {"val": 0.1}, {"val": 0.1, "test": 0.3}])
@@ -186,11 +168,3 @@ def test_bad_arguments_are_told_in_one_line(change, message):
     with pytest.raises(ValueError, match=message) as caught:
         patient_split(arguments["labels"], arguments["patients"], fractions=arguments["fractions"], seed=0)
     assert "\n" not in str(caught.value)
-
-
-def test_balance_table_refuses_a_split_or_a_name_it_does_not_know():
-    labels = np.ones((2, 2))
-    with pytest.raises(ValueError, match="split holds 'valid'; expected one of train, val"):
-        balance_table(labels, ["train", "valid"], classes=["A", "B"], fractions={"val": 0.1})
-    with pytest.raises(ValueError, match="1 class names for 2 label columns"):
-        balance_table(labels, ["train", "val"], classes=["A"], fractions={"val": 0.1})
