@@ -19,7 +19,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 
 demo: env
 	$(BIN)/python make_demo_data.py --overwrite
-	$(BIN)/python check_split.py --run-dir $(RUN) --val-fraction 0.2 --overwrite
+	$(BIN)/python check_split.py --data data/demo --run-dir $(RUN) --val-fraction 0.2 --overwrite
 	$(BIN)/python eda_labels.py --run-dir $(RUN) --overwrite
 	$(BIN)/python train_resnet.py $(SMALL) --unfreeze-from all --lr 5e-4 --epochs 7
 	$(BIN)/python train_efficientnet.py $(SMALL) --unfreeze-last-n-blocks 9 --lr 3e-4 --epochs 4

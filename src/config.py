@@ -16,20 +16,30 @@ from typing import Any, Literal, TypeVar
 
 Config = TypeVar("Config")
 
+MAIN, LABELS, TRAINING, STATISTICS = "main options", "label options", "training options", "interval options"
+LAYOUT, OUTSIDE, HARDWARE = "data set options", "files from another program", "speed and hardware options"
+GROUPS = (MAIN, LABELS, LAYOUT, TRAINING, STATISTICS, OUTSIDE, HARDWARE)  # the order in --help
 
-def option(default: Any, text: str = "", *, low: float = -math.inf, high: float = math.inf, **metadata: Any) -> Any:
+
+def option(
+    default: Any, text: str = "", *, group: str = MAIN, low: float = -math.inf, high: float = math.inf, **metadata: Any
+) -> Any:
     """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
 
-    `hidden=True` keeps a field off the command line, `positional=True` makes it a positional argument.
+    A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
+    off the command line, `positional=True` makes it a positional argument, `required=True` leaves it without a
+    default, and `metavar` names its value.
     """
-    return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
+    return field(default=default, metadata={"help": text, "group": group, "low": low, "high": high, **metadata})
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """What every stage takes."""
 
-    run_dir: Path = option(Path("runs/default"), "run folder, in which the stages read and write their files")
+    run_dir: Path = option(
+        Path("runs/default"), "run folder, in which the stages read and write their files", metavar="DIR"
+    )
     overwrite: bool = option(False, "replace what this stage wrote before")
 
 
@@ -37,9 +47,9 @@ class StageConfig:
 class DemoConfig:
     """make_demo_data.py"""
 
-    out: Path = option(Path("data/demo"), "folder to write")
-    patients: int = option(1500, "patients in train.csv and valid.csv together", low=10)
-    seed: int = option(0, "seed of everything drawn", low=0)
+    out: Path = option(Path("data/demo"), "folder to write", metavar="DIR")
+    patients: int = option(1500, "number of patients in train.csv and valid.csv together", low=10)
+    seed: int = option(0, "seed of everything that is drawn", low=0)
     overwrite: bool = option(False, "replace an earlier demo data set")
 
 
@@ -47,27 +57,43 @@ class DemoConfig:
 class SplitConfig(StageConfig):
     """check_split.py"""
 
-    data: Path = option(Path("data/demo"), "data set folder, or a label file (CSV)")
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option("auto", "which layout the data is in")
-    classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
-    image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
-    path_column: str | None = option(None, "CSV: column of the image path")
-    patient_column: str | None = option(None, "CSV: column of the patient id")
-    study_column: str | None = option(None, "CSV: column of the study id")
-    view_column: str | None = option(None, "CSV: column of the view")
-    split_column: str | None = option(None, "CSV: column of the published split")
+    data: Path = option(Path(), "data set folder, or a label file (CSV)", required=True, metavar="PATH")
     split: Literal["auto", "published", "patient"] = option(
-        "auto", "published: the data set's own; patient: a new one by patient; auto: published where there is one"
+        "auto", "published: the data set's own; patient: a new one by patient; auto: published if there is one"
     )
     val_fraction: float = option(
         0.1, "share of the images in val (of train, where a test set is published)", low=0.001, high=0.9
     )
-    test_fraction: float = option(0.1, "share of the images in test, with a new split", low=0.001, high=0.9)
+    test_fraction: float = option(0.1, "share of the images in test, for a new split", low=0.001, high=0.9)
     seed: int = option(0, "seed of the split", low=0)
     images: Literal["exist", "open", "skip"] = option(
-        "exist", "exist: every file is there; open: decode every file and look for duplicates; skip: do not look"
+        "exist", "exist: check that every file exists; open: decode every file and look for duplicates; skip: neither"
     )
-    workers: int = option(2, "processes that open images", low=1)
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option(
+        "auto", "layout of the data; auto recognizes it", group=LAYOUT
+    )
+    classes: tuple[str, ...] = option(
+        (), "findings to keep, in this order (default: all the data set has)", group=LAYOUT, metavar="CLASS"
+    )
+    image_root: Path | None = option(
+        None, "folder the image paths are relative to (default: the data set folder)", group=LAYOUT, metavar="DIR"
+    )
+    path_column: str | None = option(
+        None, "CSV: column of the image path (default: by its name)", group=LAYOUT, metavar="COLUMN"
+    )
+    patient_column: str | None = option(
+        None, "CSV: column of the patient id (default: by its name)", group=LAYOUT, metavar="COLUMN"
+    )
+    study_column: str | None = option(
+        None, "CSV: column of the study id (default: by its name)", group=LAYOUT, metavar="COLUMN"
+    )
+    view_column: str | None = option(
+        None, "CSV: column of the view (default: by its name)", group=LAYOUT, metavar="COLUMN"
+    )
+    split_column: str | None = option(
+        None, "CSV: column of the published split (default: by its name)", group=LAYOUT, metavar="COLUMN"
+    )
+    workers: int = option(2, "number of processes that open images", low=1, group=HARDWARE)
 
 
 @dataclass(frozen=True)
@@ -75,8 +101,18 @@ class EdaConfig(StageConfig):
     """eda_labels.py"""
 
 
-POLICY_HELP = "mask, or a target in [0, 1], for all classes or as CLASS=value, e.g. mask Atelectasis=1 Edema=0.6"
-CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: read the files each time)"
+def _policy(text: str, values: str, default: str) -> dict[str, Any]:
+    text = f"{text}: {values}, for all classes or as CLASS=value (default: {default})"
+    return {"text": text, "group": LABELS, "metavar": "POLICY"}
+
+
+def _cache() -> Any:
+    text = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
+    return option(None, text, group=HARDWARE, metavar="DIR")
+
+
+def _device() -> Any:
+    return option("auto", "auto, cpu, cuda, cuda:1, mps, ...", group=HARDWARE, metavar="DEVICE")
 
 
 @dataclass(frozen=True)
@@ -85,35 +121,55 @@ class TrainConfig(StageConfig):
 
     arch: str = option("", hidden=True)
     weights: str = option(
-        "imagenet", "imagenet, none, or a file: a torchvision state dict, or the best.pt of an earlier run"
+        "imagenet",
+        "imagenet, none, or a file: a torchvision state dict, or the best.pt of an earlier run",
+        metavar="WEIGHTS",
     )
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
-    batch_size: int = option(32, "images per pass, of all processes together", low=1)
-    accumulate: int = option(1, "passes per optimizer step; more of smaller batches need less memory", low=1)
-    epochs: int = option(20, "most epochs to train", low=1)
+    batch_size: int = option(32, "number of images per pass, over all processes", low=1)
+    epochs: int = option(20, "largest number of epochs to train", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
-    weight_decay: float = option(1e-2, "AdamW's decay, not applied to norms and biases", low=0, high=1)
-    lr_patience: int = option(2, "epochs without a better val AUPRC before the learning rate falls", low=0)
-    lr_factor: float = option(0.3, "factor by which it falls", low=1e-3, high=0.99)
-    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1)
-    pos_weight_max: float | None = option(None, "clip pos_weight to at most this and at least 1 over this", low=1)
+    resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
     uncertain: tuple[str, ...] = option(
-        ("mask",), f"training target of label -1: {POLICY_HELP}. CheXpert's U-Ignore is mask, U-Zeros 0, U-Ones 1"
+        ("mask",),
+        **_policy("training target of label -1", "mask or a number in [0, 1]", "mask"),
     )
-    missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {POLICY_HELP}")
-    augment: bool = option(True, "flip, rotate, scale, shift, vary brightness and contrast of the training images")
-    freeze_batchnorm: bool = option(False, "keep every BatchNorm as it was pretrained, for small batches")
-    workers: int = option(2, "processes that read images, per training process", low=0)
-    cache: Path | None = option(None, CACHE_HELP)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+    missing: tuple[str, ...] = option(
+        ("mask",), **_policy("training target of a blank", "mask or a number in [0, 1]", "mask")
+    )
+    pos_weight_max: float | None = option(
+        None, "clip pos_weight to the range from 1 / N to N (default: not clipped)", low=1, group=LABELS
+    )
+    accumulate: int = option(
+        1, "number of passes per optimizer step; more of smaller batches need less memory", low=1, group=TRAINING
+    )
+    weight_decay: float = option(
+        1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1, group=TRAINING
+    )
+    lr_patience: int = option(
+        2, "epochs without a better val AUPRC before the learning rate is lowered", low=0, group=TRAINING
+    )
+    lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99, group=TRAINING)
+    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1, group=TRAINING)
+    augment: bool = option(
+        True, "do not flip, rotate, scale, shift, or vary the brightness of the training images", group=TRAINING
+    )
+    freeze_batchnorm: bool = option(
+        False, "keep every BatchNorm layer as it was pretrained, for small batches", group=TRAINING
+    )
+    seed: int = option(0, "seed of weights, order and augmentation", low=0, group=TRAINING)
+    workers: int = option(2, "number of processes that read images, per training process", low=0, group=HARDWARE)
+    cache: Path | None = _cache()
+    device: str = _device()
     bfloat16: bool | None = option(
         None,
-        "train in bfloat16, weights stay float32 (default: on CUDA, and ResNet50 on CPUs that have it)",
+        "compute in bfloat16, with float32 weights, or do not (default: on CUDA, and ResNet50 on CPUs with bfloat16)",
+        group=HARDWARE,
     )
-    compile: bool = option(False, "compile the training step first: minutes at the start, faster steps after")
-    seed: int = option(0, "seed of weights, order and augmentation", low=0)
-    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
-    resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
+    compile: bool = option(
+        False, "compile the training step first: it takes minutes, and each step is faster after it", group=HARDWARE
+    )
+    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0, group=HARDWARE)
 
 
 @dataclass(frozen=True)
@@ -122,7 +178,7 @@ class ResNetConfig(TrainConfig):
 
     arch: str = option("resnet50", hidden=True)
     unfreeze_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "fc"] = option(
-        "layer3", "first layer that trains; those before it stay frozen"
+        "layer3", "first layer that is trained; those before it stay frozen"
     )
 
     @property
@@ -137,7 +193,7 @@ class EfficientNetConfig(TrainConfig):
 
     arch: str = option("efficientnet_b1", hidden=True)
     unfreeze_last_n_blocks: int = option(
-        3, "how many of the 9 feature blocks train, counted from the end; 0 trains the classifier alone", low=0, high=9
+        3, "number of the 9 feature blocks to train, counted from the end; 0 trains the classifier alone", low=0, high=9
     )
 
     @property
@@ -148,16 +204,18 @@ class EfficientNetConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class EvaluationConfig(StageConfig):
-    """What every stage takes that computes metrics."""
+    """What every stage takes that computes metrics. No label flag: as the stage before, where it recorded one."""
 
     uncertain: tuple[str, ...] = option(
-        ("mask",), "what -1 counts as in the metrics: mask, 0 or 1, for all classes or as CLASS=value"
+        (), **_policy("what -1 counts as in the metrics", "mask, 0 or 1", "as in the stage before, else mask")
     )
     missing: tuple[str, ...] = option(
-        ("mask",), "what a blank counts as in the metrics: mask, 0 or 1, for all classes or as CLASS=value"
+        (), **_policy("what a blank counts as in the metrics", "mask, 0 or 1", "as in the stage before, else mask")
     )
-    resamples: int = option(1000, "patient-bootstrap resamples behind each interval; 0 leaves them out", low=0)
-    seed: int = option(0, "seed of the resamples", low=0)
+    resamples: int = option(
+        1000, "number of patient-bootstrap resamples for each interval; 0 leaves intervals out", low=0, group=STATISTICS
+    )
+    seed: int = option(0, "seed of the resamples", low=0, group=STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -165,11 +223,11 @@ class ScoreConfig(EvaluationConfig):
     """test_resnet.py and test_efficientnet.py"""
 
     arch: str = option("resnet50", hidden=True)
-    prior_correction: bool = option(True, "undo pos_weight: logit - log(pos_weight); --no-... keeps the raw sigmoid")
-    batch_size: int = option(128, "images per pass, per process", low=1)
-    workers: int = option(2, "processes that read images", low=0)
-    cache: Path | None = option(None, CACHE_HELP)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+    prior_correction: bool = option(True, "keep the raw sigmoid instead of undoing pos_weight, logit - log(pos_weight)")
+    batch_size: int = option(128, "number of images per pass, per process", low=1, group=HARDWARE)
+    workers: int = option(2, "number of processes that read images", low=0, group=HARDWARE)
+    cache: Path | None = _cache()
+    device: str = _device()
 
 
 @dataclass(frozen=True)
@@ -180,8 +238,12 @@ class AlphaConfig(EvaluationConfig):
     select: Literal["one-se", "best"] = option(
         "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
     )
-    members: tuple[Path, ...] = option((), "probability files from another program (2 or more CSVs), with --labels")
-    labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
+    members: tuple[Path, ...] = option(
+        (), "two or more probability files (CSV) to blend (default: both models of the run)", group=OUTSIDE
+    )
+    labels: Path | None = option(
+        None, "their labels: a CSV whose first column is the id (default: the manifest)", group=OUTSIDE
+    )
 
 
 @dataclass(frozen=True)
@@ -196,15 +258,24 @@ class ThresholdConfig(EvaluationConfig):
         high=0.9999,
     )
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
-    grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
     prevalence: tuple[str, ...] = option(
-        (), "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence"
+        (),
+        "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence (default: that "
+        "of the evaluated split)",
+        metavar="CLASS=SHARE",
     )
-    pictures: bool = option(True, "draw precision-recall curves and recall intervals")
-    val_probs: Path | None = option(None, "probabilities from another program to choose on, with --val-labels")
-    val_labels: Path | None = option(None, "their truth: a CSV whose first column is the id")
-    test_probs: Path | None = option(None, "probabilities from another program to test on, with --test-labels")
-    test_labels: Path | None = option(None, "their truth")
+    grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
+    pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
+    val_probs: Path | None = option(
+        None, "probabilities to choose thresholds on (default: the blend of the run)", group=OUTSIDE
+    )
+    val_labels: Path | None = option(
+        None, "their labels: a CSV whose first column is the id (default: the manifest)", group=OUTSIDE
+    )
+    test_probs: Path | None = option(
+        None, "probabilities to evaluate the thresholds on (default: the blend of the run)", group=OUTSIDE
+    )
+    test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)", group=OUTSIDE)
 
 
 @dataclass(frozen=True)
@@ -213,20 +284,22 @@ class PredictConfig(StageConfig):
 
     images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
     out: Path = option(Path("predictions.csv"), "table to write, one row per image")
-    append: bool = option(False, "continue the table at --out: skip the images that it already has results for")
+    append: bool = option(False, "continue the table at --out and skip the images that it already has results for")
     recall: float | None = option(
         None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
     )
     thresholds: Path | None = option(
         None, "thresholds.json of stage 6 or saved from the report (default: the run's, of stage 6)"
     )
-    heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
+    heatmaps: Path | None = option(
+        None, "folder for a heat map per flagged finding and model (default: none)", metavar="DIR"
+    )
     heatmap_method: Literal["auto", "grad-cam", "hires-cam", "layer-cam"] = option(
         "auto", "what makes the heat; auto: grad-cam in ResNet50, hires-cam in EfficientNet-B1"
     )
-    batch_size: int = option(32, "images per pass", low=1)
-    workers: int = option(2, "processes that read images", low=0)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...")
+    batch_size: int = option(32, "number of images per pass", low=1, group=HARDWARE)
+    workers: int = option(2, "number of processes that read images", low=0, group=HARDWARE)
+    device: str = _device()
 
 
 @dataclass(frozen=True)
@@ -258,9 +331,12 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
     """
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(type(defaults))
-    shown = [f for f in fields(defaults) if not f.metadata.get("hidden")]
-    for f in shown:
-        _add(parser, f, hints[f.name], getattr(defaults, f.name))
+    shown = _shown(defaults)
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
+        for f in shown:
+            if f.metadata["group"] == title:
+                _add(group, f, hints[f.name], getattr(defaults, f.name))
     given = vars(parser.parse_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
@@ -272,9 +348,9 @@ def as_flags(config: StageConfig, **changed: Any) -> list[str]:
     """The arguments that make this config, with some fields `changed`, of its class's defaults."""
     config = dataclasses.replace(config, **changed)
     flags: list[str] = []
-    for f in fields(config):
-        value, flag = getattr(config, f.name), "--" + f.name.replace("_", "-")
-        if f.metadata.get("hidden") or value == f.default:
+    for f in _shown(config):
+        value, flag = getattr(config, f.name), _flag(f)
+        if value == f.default:
             continue
         if isinstance(value, bool):
             flags.append(flag if value else "--no-" + flag[2:])
@@ -283,30 +359,52 @@ def as_flags(config: StageConfig, **changed: Any) -> list[str]:
     return flags
 
 
-def _add(parser: argparse.ArgumentParser, f: dataclasses.Field, hint: Any, default: Any) -> None:
-    text = f.metadata["help"].replace("%", "%%")
+def _shown(config: Any) -> list[dataclasses.Field]:
+    """The fields with a flag; those of a class before those it inherits, since they are what the stage is about."""
+    origin = {name: depth for depth, cls in reversed([*enumerate(type(config).__mro__)]) for name in vars(cls)}
+    shown = [f for f in fields(config) if not f.metadata.get("hidden")]
+    return sorted(shown, key=lambda f: origin[f.name])
+
+
+def _flag(f: dataclasses.Field) -> str:
+    return "--" + f.name.replace("_", "-")
+
+
+def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, default: Any) -> None:
+    text, flag = f.metadata["help"].replace("%", "%%"), _flag(f)
     if f.metadata.get("positional"):
-        parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text)
-        return
-    flag = "--" + f.name.replace("_", "-")
-    if hint in (bool, bool | None):
-        text += " (on by default)" if default else ""
+        parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text, metavar="PATH")
+    elif hint == bool | None:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        return
-    several = isinstance(default, tuple)
-    shown = " ".join(map(str, default)) if several else "" if default is None else str(default)
-    text += f" (default: {shown})" if shown else ""
-    if typing.get_origin(hint) is Literal:
-        parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=text)
-    elif several:
-        parser.add_argument(flag, nargs="+", type=_item_type(hint), default=default, help=text, metavar="VALUE")
+    elif hint is bool:
+        name, action = ("--no-" + flag[2:], "store_false") if default else (flag, "store_true")
+        parser.add_argument(name, dest=f.name, action=action, default=default, help=text + " (default: off)")
     else:
-        parser.add_argument(flag, type=_item_type(hint), default=default, help=text)
+        several = isinstance(default, tuple)
+        required = f.metadata.get("required", False)
+        if not required and "(default:" not in text:
+            text += f" (default: {' '.join(map(str, default)) if several else default})".replace("%", "%%")
+        parser.add_argument(
+            flag,
+            nargs="+" if several else None,
+            type=_item_type(hint),
+            choices=typing.get_args(hint) if typing.get_origin(hint) is Literal else None,
+            default=default,
+            required=required,
+            help=text,
+            metavar=None if typing.get_origin(hint) is Literal else f.metadata.get("metavar", _metavar(hint)),
+        )
+
+
+def _metavar(hint: Any) -> str:
+    return "FILE" if _item_type(hint) is _path else "N"
 
 
 def _item_type(hint: Any) -> Callable[[str], Any]:
     """`int` of `int`, `tuple[int, ...]` and `int | None`."""
     inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
+    if typing.get_origin(hint) is Literal:
+        return str
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
     item = inner[0] if container else hint
     return _path if item is Path else item
@@ -324,4 +422,4 @@ def _check_range(f: dataclasses.Field, value: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not low <= item <= high:
             allowed = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"--{f.name.replace('_', '-')} is {item}; expected a number {allowed}")
+            raise ValueError(f"{_flag(f)} is {item}; expected a number {allowed}")

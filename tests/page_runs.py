@@ -14,6 +14,7 @@ import ensemble_threshold_search
 from src.artifacts.io import sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest, write_manifest
 from src.artifacts.probs import EvalLabels, Truth, write_probs
+from src.labels.policy import LabelPolicy
 from src.stages.metric_tables import calibration_before_and_after, two_views
 from tests.trees import make_chexpert
 
@@ -64,7 +65,7 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
         )
         probs = 1 / (1 + np.exp(1 - rng.normal(size=labels.shape) - 1.5 * (labels == 1)))
         probs = probs.round(3)  # with ties
-        view = EvalLabels.of(truth)
+        view = EvalLabels.of(truth, LabelPolicy.parse(classes=truth.classes))
         metrics = two_views(probs, view, resamples=RESAMPLES, seed=0)
         metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)

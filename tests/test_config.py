@@ -2,15 +2,31 @@
 
 import errno
 import os
+import re
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from src.config import ResNetConfig, SplitConfig, ThresholdConfig, as_flags, option, parse
+from src.config import (
+    AlphaConfig,
+    DemoConfig,
+    EdaConfig,
+    EfficientNetConfig,
+    LogConfig,
+    PredictConfig,
+    ReportConfig,
+    ResNetConfig,
+    ScoreConfig,
+    SplitConfig,
+    ThresholdConfig,
+    as_flags,
+    option,
+    parse,
+)
 from src.runtime.script import run
 
 
@@ -23,7 +39,8 @@ class Toy:
     limit: float | None = option(None, "none by default")
     words: tuple[str, ...] = option(("mask",), "words")
     mode: Literal["x", "y"] = option("x", "a choice")
-    on: bool = option(True, "a switch")
+    off: bool = option(False, "a switch")
+    on: bool = option(True, "turn it off")
     arch: str = option("kept", hidden=True)
 
 
@@ -32,13 +49,14 @@ def test_defaults_pass_through_and_flags_have_the_types_of_their_fields():
     given = parse(
         Toy(),
         "doc",
-        ["--path", "b", "--number", "0.25", "--limit", "3", "--words", "u", "v=1", "--mode", "y", "--no-on"],
+        ["--path", "b", "--number", "0.25", "--limit", "3", "--words", "u", "v=1", "--mode", "y", "--off", "--no-on"],
     )
-    assert given == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", False, "kept")
+    assert given == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", True, False, "kept")
 
 
 @pytest.mark.parametrize(
-    "argv", [["--number", "x"], ["--mode", "z"], ["--nothing"], ["--arch", "other"], ["--num", "0.1"]]
+    "argv",
+    [["--number", "x"], ["--mode", "z"], ["--nothing"], ["--arch", "other"], ["--num", "0.1"], ["--on"], ["--no-off"]],
 )
 def test_a_wrong_flag_is_one_line_and_exit_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -67,7 +85,7 @@ def test_ranges_hold_for_every_item_of_a_tuple():
 
 def test_an_empty_path_is_not_the_current_folder(capsys):
     with pytest.raises(SystemExit):
-        parse(SplitConfig(), "doc", ["--run-dir", ""])
+        parse(EdaConfig(), "doc", ["--run-dir", ""])
     assert "argument --run-dir: it is empty; expected a path" in capsys.readouterr().err
 
 
@@ -79,10 +97,43 @@ def test_help_shows_defaults_and_percent_signs(capsys):
     assert "--arch" not in out
 
 
-def test_every_stage_flag_has_a_help_text():
-    for config in (SplitConfig(), ResNetConfig()):
-        for f in config.__dataclass_fields__.values():
-            assert f.metadata.get("hidden") or len(f.metadata["help"]) > 5, f.name
+CONFIGS = [
+    DemoConfig,
+    SplitConfig,
+    EdaConfig,
+    ResNetConfig,
+    EfficientNetConfig,
+    ScoreConfig,
+    AlphaConfig,
+    ThresholdConfig,
+    PredictConfig,
+    ReportConfig,
+    LogConfig,
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_help_shows_every_flag_once_with_its_default(config, capsys):
+    with pytest.raises(SystemExit):
+        parse(config(), None, ["--help"])
+    entries = re.split(r"\n  (?=-)", capsys.readouterr().out.split("show this help message and exit")[1])[1:]
+    flags = [f for f in fields(config) if not {"hidden", "positional"} & f.metadata.keys()]
+    assert len(entries) == len(flags)
+    for text in entries:
+        assert "(default: " in " ".join(text.split()) or text.startswith("--data "), text
+
+
+def test_help_begins_with_the_flags_of_the_stage_itself(capsys):
+    for config, first in ((ResNetConfig, "--unfreeze-from"), (ThresholdConfig, "--recall"), (SplitConfig, "--data")):
+        with pytest.raises(SystemExit):
+            parse(config(), None, ["--help"])
+        assert capsys.readouterr().out.split("main options:\n  ")[1].startswith(first)
+
+
+def test_a_required_flag_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        parse(SplitConfig(), None, [])
+    assert "the following arguments are required: --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

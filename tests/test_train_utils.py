@@ -14,7 +14,7 @@ from torch import nn
 
 from src.checkpoint import load_best, load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
-from src.labels.policy import apply_policy
+from src.labels.policy import LabelPolicy
 from src.models import build_model
 from src.train_utils import bfloat16_is_faster, build_optimizer, class_pos_weight, masked_bce, pick_device
 from tests.test_models import Intruder
@@ -32,7 +32,7 @@ def softplus(x):
 @pytest.mark.parametrize("uncertain", ["mask", "0", "1", "0.6"])
 @pytest.mark.parametrize("missing", ["mask", "0", "0.25"])
 def test_loss_by_hand_for_every_policy(uncertain, missing):
-    targets, mask = apply_policy(LABELS, uncertain=[uncertain], missing=[missing], classes=CLASSES)
+    targets, mask = LabelPolicy.parse(uncertain=[uncertain], missing=[missing], classes=CLASSES).apply(LABELS)
     weight = [3.0, 0.5]
     loss = masked_bce(
         LOGITS,

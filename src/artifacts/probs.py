@@ -10,7 +10,7 @@ import pandas as pd
 from src.artifacts.io import entry, read_json, sha256, write_table, writer_of
 from src.artifacts.manifest import Manifest
 from src.labels.files import labels_of, patient_of
-from src.labels.policy import apply_policy
+from src.labels.policy import LabelPolicy
 from src.runtime.csv_files import read_cells_by_id, require_columns
 
 
@@ -57,14 +57,10 @@ class EvalLabels:
     mask: np.ndarray
 
     @classmethod
-    def of(
-        cls, truth: Truth, *, uncertain: Sequence[str] = ("mask",), missing: Sequence[str] = ("mask",)
-    ) -> "EvalLabels":
-        """The truth under an evaluation policy; a soft target raises ValueError."""
-        targets, mask = apply_policy(
-            truth.labels, uncertain=uncertain, missing=missing, classes=truth.classes, hard=True
-        )
-        return cls(truth, targets, mask)
+    def of(cls, truth: Truth, policy: LabelPolicy) -> "EvalLabels":
+        """The truth under a label policy; a soft target raises ValueError."""
+        policy.check_hard()
+        return cls(truth, *policy.apply(truth.labels))
 
     def arrays(self) -> dict[str, object]:
         """Targets, mask and classes, as the metrics take them."""
@@ -154,11 +150,9 @@ class EvalSplit:
     patients: np.ndarray
 
     @classmethod
-    def of(
-        cls, name: str, probs: np.ndarray, truth: Truth, *, uncertain: Sequence[str], missing: Sequence[str]
-    ) -> "EvalSplit":
-        """Probabilities [N, C] in the order of `truth`, under an evaluation policy; a soft target raises ValueError."""
-        view = EvalLabels.of(truth, uncertain=uncertain, missing=missing)
+    def of(cls, name: str, probs: np.ndarray, truth: Truth, policy: LabelPolicy) -> "EvalSplit":
+        """Probabilities [N, C] in the order of `truth`, under a label policy; a soft target raises ValueError."""
+        view = EvalLabels.of(truth, policy)
         return cls(name, probs, view, np.unique(truth.patients, return_inverse=True)[1])
 
     def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,50 +4,58 @@ Raw labels are 1 (positive), 0 (negative), -1 (uncertain) and NaN (blank, not me
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 
-def apply_policy(
-    labels: np.ndarray,
-    *,
-    uncertain: Sequence[str] = ("mask",),
-    missing: Sequence[str] = ("mask",),
-    classes: Sequence[str],
-    hard: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Targets [N, C] float32 and mask [N, C] bool (True: takes part) from raw labels [N, C].
+@dataclass(frozen=True)
+class LabelPolicy:
+    """The target that stands for -1 and for a blank, per class: [C] float64 each, NaN where the label is masked."""
 
-    `uncertain` and `missing` are the words of those flags, as `parse_policy` reads them. A masked entry has target 0.
-    With `hard`, as a metric needs it, a soft target raises ValueError.
-    """
-    policies = {
-        flag: parse_policy(words, classes=classes, flag=flag)
-        for flag, words in (("--uncertain", uncertain), ("--missing", missing))
-    }
-    for flag, policy in policies.items():
-        soft = policy[~np.isin(policy, (0, 1)) & ~np.isnan(policy)]
-        if hard and len(soft):
-            raise ValueError(f"{flag}: the target {soft[0]:g} is soft; a metric needs a hard view: mask, 0 or 1")
-    targets = np.where(labels == -1, policies["--uncertain"], labels)
-    targets = np.where(np.isnan(labels), policies["--missing"], targets)
-    mask = ~np.isnan(targets)
-    return np.where(mask, targets, 0).astype(np.float32), mask
+    uncertain: np.ndarray
+    missing: np.ndarray
+
+    @classmethod
+    def parse(
+        cls, *, uncertain: Sequence[str] = (), missing: Sequence[str] = (), classes: Sequence[str]
+    ) -> "LabelPolicy":
+        """The policy in the words of both flags: `mask` or a target for all classes, `CLASS=value` for one.
+
+        Later words win, and without any the label is masked. Raises ValueError for a class that does not exist and a
+        value that is neither `mask` nor in [0, 1].
+        """
+        return cls(
+            _parse_words(uncertain, classes=classes, flag="--uncertain"),
+            _parse_words(missing, classes=classes, flag="--missing"),
+        )
+
+    def check_hard(self) -> None:
+        """Raise ValueError where a target is neither 0 nor 1: a loss takes it, a metric cannot."""
+        for flag, targets in (("--uncertain", self.uncertain), ("--missing", self.missing)):
+            soft = targets[~np.isin(targets, (0, 1)) & ~np.isnan(targets)]
+            if len(soft):
+                raise ValueError(f"{flag}: the target {soft[0]:g} is soft; a metric needs mask, 0 or 1")
+
+    def apply(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Targets [N, C] float32 and mask [N, C] bool (True: takes part) of raw labels [N, C].
+
+        A masked entry has target 0.
+        """
+        targets = np.where(labels == -1, self.uncertain, labels)
+        targets = np.where(np.isnan(labels), self.missing, targets)
+        mask = ~np.isnan(targets)
+        return np.where(mask, targets, 0).astype(np.float32), mask
 
 
-def parse_policy(words: Sequence[str], *, classes: Sequence[str], flag: str) -> np.ndarray:
-    """Policy per class from the words of a flag: `mask` or a target for all classes, `CLASS=value` for one.
-
-    Later words win. Returns [C] float64 targets, NaN where the label is masked.
-    Raises ValueError for a class that is not there and a value that is neither `mask` nor in [0, 1].
-    """
-    policy = np.full(len(classes), np.nan)
+def _parse_words(words: Sequence[str], *, classes: Sequence[str], flag: str) -> np.ndarray:
+    targets = np.full(len(classes), np.nan)
     for word in words:
         name, _, value = word.rpartition("=")
         if name and name not in classes:
             raise ValueError(f"{flag} {word}: no class {name!r}; the classes are {', '.join(classes)}")
-        policy[list(classes).index(name) if name else slice(None)] = _target(value, f"{flag} {word}")
-    return policy
+        targets[list(classes).index(name) if name else slice(None)] = _target(value, f"{flag} {word}")
+    return targets
 
 
 def _target(value: str, where: str) -> float:

@@ -11,6 +11,7 @@ from src.artifacts.io import entry, is_number, read_json, sha256
 from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import EvalSplit, Truth, read_blend, read_probs, read_truth
 from src.artifacts.thresholds_file import check_targets
+from src.labels.policy import LabelPolicy
 
 SCRIPT = "ensemble_threshold_search.py"
 
@@ -84,9 +85,10 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
 def read_splits(run_dir: Path, search: Search) -> tuple[EvalSplit, EvalSplit | None]:
     """Validation, and test where there is one; raises ValueError where a file is not the one stage 6 read."""
     pairs = _outside(search) if search.outside else _of_run(Path(run_dir), search)
-    policy = {key: search.settings[key] for key in ("uncertain", "missing")}
+    flags = {key: search.settings[key] for key in ("uncertain", "missing")}
+    policy = LabelPolicy.parse(**flags, classes=search.classes)
     val, *test = (
-        EvalSplit.of(name, probs, truth, **policy) for name, (truth, probs) in zip(("val", "test"), pairs, strict=False)
+        EvalSplit.of(name, probs, truth, policy) for name, (truth, probs) in zip(("val", "test"), pairs, strict=False)
     )
     return val, test[0] if test else None
 

@@ -11,8 +11,10 @@ from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import EvalLabels, Truth, as_stored, read_probs, read_stage_probs, read_truth, write_probs
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
+from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.runtime.tables import format_table, undefined_note, with_interval
+from src.stages.label_flags import inherit_label_flags, label_flags
 from src.stages.metric_tables import two_views
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.stats.calibration import correct_probs
@@ -36,11 +38,12 @@ def search_alpha(config: AlphaConfig) -> None:
     """Choose the weights on validation, write the blend, and print how it does on test."""
     folder = config.run_dir / "ensemble"
     refuse_overwrite([folder / "alpha.json", folder / "probs_val.csv"], overwrite=config.overwrite)
-    members = _outside(config) if config.members or config.labels else _of_run(config.run_dir)
-    views = {
-        split: EvalLabels.of(truth, uncertain=config.uncertain, missing=config.missing)
-        for split, truth in members.truths.items()
-    }
+    outside = bool(config.members or config.labels)
+    members = _outside(config) if outside else _of_run(config.run_dir)
+    earlier = [] if outside else [config.run_dir / model / "probs.json" for model in MODELS]
+    config = inherit_label_flags(config, earlier=earlier)
+    policy = LabelPolicy.parse(**label_flags(config), classes=members.truths["val"].classes)
+    views = {split: EvalLabels.of(truth, policy) for split, truth in members.truths.items()}
     clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
     choose = _choose_alpha if len(members.names) == 2 else _choose_weights
     weights = choose(config, members.names, members.stacks["val"], views["val"])
@@ -51,7 +54,8 @@ def search_alpha(config: AlphaConfig) -> None:
         truth = members.truths[split]
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=probs)
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
-    write_json(folder / "probs.json", members.origin | {"probs_sha256": digests, "weights": weights})
+    story = members.origin | label_flags(config) | {"probs_sha256": digests, "weights": weights}
+    write_json(folder / "probs.json", story)
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
     _compare(config, members, weights, views, split)

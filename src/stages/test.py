@@ -5,15 +5,17 @@ from typing import Any
 
 import torch
 
-from src.artifacts.io import clear, refuse_overwrite, sha256, write_json
+from src.artifacts.io import MODELS, clear, refuse_overwrite, sha256, write_json
 from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import EvalLabels, Truth, as_stored, write_probs
 from src.checkpoint import load_best
 from src.config import ScoreConfig
 from src.dataset import ImageDataset, eval_loader
 from src.engine import predict
+from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
+from src.stages.label_flags import inherit_label_flags, label_flags
 from src.stages.metric_tables import calibration_before_and_after, print_scores, reliability_curves, two_views
 from src.stats.calibration import correct_probs
 from src.train_utils import masked_bce, pick_device
@@ -31,10 +33,9 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     folder = config.run_dir / config.arch
     refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
-    views = {
-        split: EvalLabels.of(Truth.of_split(manifest, split), uncertain=config.uncertain, missing=config.missing)
-        for split in ("val", "test")
-    }
+    config = inherit_label_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
+    policy = LabelPolicy.parse(**label_flags(config), classes=manifest.classes)
+    views = {split: EvalLabels.of(Truth.of_split(manifest, split), policy) for split in ("val", "test")}
     model = model.to(device).folded()
     logits = {
         split: _logits(config, manifest.part(split).image_paths(), model, checkpoint, device, title=split)
@@ -50,6 +51,7 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     story = {
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": sha256(folder / "best.pt"),
+        **label_flags(config),
         "prior_correction": config.prior_correction,
         "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
         "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},

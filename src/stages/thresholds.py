@@ -13,8 +13,10 @@ from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import EvalSplit, Truth, read_blend, read_probs, read_truth
 from src.config import ThresholdConfig
 from src.evaluate import masked_metrics, ratio
+from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.runtime.tables import format_table, with_interval
+from src.stages.label_flags import inherit_label_flags, label_flags
 from src.stages.metric_tables import two_views
 from src.stats.bootstrap import bootstrap_metrics, interval
 from src.stats.thresholds import (
@@ -67,6 +69,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
     for recall in config.recall if config.confidence else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
+    config = inherit_label_flags(config, earlier=[] if outside else [folder / "probs.json"])
     val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
@@ -97,7 +100,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
             _draw(folder, recall, rules, eval_split)
         chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, certified, strict=True)}
     settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
-    settings |= {"uncertain": config.uncertain, "missing": config.missing}
+    settings |= label_flags(config)
     settings |= {"resamples": config.resamples, "seed": config.seed}
     write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
@@ -146,7 +149,7 @@ def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict
 
 
 def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> EvalSplit:
-    return EvalSplit.of(name, probs, truth, uncertain=config.uncertain, missing=config.missing)
+    return EvalSplit.of(name, probs, truth, LabelPolicy.parse(**label_flags(config), classes=truth.classes))
 
 
 def _outcome(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: EvalSplit) -> RuleResult:

@@ -16,7 +16,7 @@ from src.config import TrainConfig, as_flags
 from src.dataset import ImageDataset, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit
-from src.labels.policy import apply_policy
+from src.labels.policy import LabelPolicy
 from src.models import build_model, compile_for_training
 from src.plots import results as plots
 from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
@@ -137,7 +137,8 @@ def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
 
 def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task:
     """Both splits and their labels, under the training policy."""
-    train_split, val_split = (_split(config, manifest.part(name), device, name) for name in ("train", "val"))
+    policy = LabelPolicy.parse(uncertain=config.uncertain, missing=config.missing, classes=manifest.classes)
+    train_split, val_split = (_split(config, manifest.part(name), policy, device, name) for name in ("train", "val"))
     pos_weight = class_pos_weight(
         train_split.targets.numpy(),
         mask=train_split.mask.numpy(),
@@ -155,11 +156,9 @@ def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task
     )
 
 
-def _split(config: TrainConfig, part: Manifest, device: torch.device, name: str) -> Split:
+def _split(config: TrainConfig, part: Manifest, policy: LabelPolicy, device: torch.device, name: str) -> Split:
     """Loader and labels of one split."""
-    targets, mask = apply_policy(
-        part.labels(), uncertain=config.uncertain, missing=config.missing, classes=part.classes
-    )
+    targets, mask = policy.apply(part.labels())
     if not mask.any():
         raise ValueError(f"no label of {name} takes part in the loss: all are blank or uncertain; see --missing")
     dataset = ImageDataset.open(part.image_paths(), size=config.image_size, cache=config.cache, workers=config.workers)

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from src.labels.policy import apply_policy, parse_policy
+from src.labels.policy import LabelPolicy
 
 CLASSES = ("Edema", "Lung Lesion")
 LABELS = np.array([[1, 0], [-1, -1], [np.nan, np.nan]])
 
 
 def policy(*words):
-    return parse_policy(words, classes=CLASSES, flag="--uncertain")
+    return LabelPolicy.parse(uncertain=words, classes=CLASSES).uncertain
 
 
 def test_words_set_all_classes_or_one_and_later_ones_win():
+    np.testing.assert_array_equal(policy(), [np.nan, np.nan])
     np.testing.assert_array_equal(policy("mask"), [np.nan, np.nan])
     np.testing.assert_array_equal(policy("mask", "Edema=0.6"), [0.6, np.nan])
     np.testing.assert_array_equal(policy("1", "Lung Lesion=mask"), [1, np.nan])
@@ -34,12 +35,11 @@ def test_an_unknown_class_is_refused_and_the_known_ones_named():
 @pytest.mark.parametrize("uncertain", [("mask", "mask"), ("0", "0"), ("1", "1"), ("0.6", "mask"), ("mask", "0.3")])
 @pytest.mark.parametrize("missing", [("mask", "mask"), ("0", "0"), ("1", "mask")])
 def test_targets_and_mask_for_every_policy(uncertain, missing):
-    targets, mask = apply_policy(
-        LABELS,
-        uncertain=[f"{c}={v}" for c, v in zip(CLASSES, uncertain, strict=True)],
-        missing=[f"{c}={v}" for c, v in zip(CLASSES, missing, strict=True)],
-        classes=CLASSES,
-    )
+    words = {
+        "uncertain": [f"{c}={v}" for c, v in zip(CLASSES, uncertain, strict=True)],
+        "missing": [f"{c}={v}" for c, v in zip(CLASSES, missing, strict=True)],
+    }
+    targets, mask = LabelPolicy.parse(**words, classes=CLASSES).apply(LABELS)
     expected = [("1", "0"), uncertain, missing]
     for row, values in enumerate(expected):
         for column, value in enumerate(values):
@@ -49,7 +49,6 @@ def test_targets_and_mask_for_every_policy(uncertain, missing):
 
 
 def test_a_metric_refuses_a_soft_target_and_takes_a_hard_one():
-    with pytest.raises(ValueError, match="--missing: the target 0.3 is soft; a metric needs a hard view"):
-        apply_policy(LABELS, missing=["0", "Edema=0.3"], classes=CLASSES, hard=True)
-    targets, mask = apply_policy(LABELS, uncertain=["1"], missing=["0"], classes=CLASSES, hard=True)
-    assert mask.all() and targets.tolist() == [[1, 0], [1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="--missing: the target 0.3 is soft; a metric needs mask, 0 or 1"):
+        LabelPolicy.parse(missing=["0", "Edema=0.3"], classes=CLASSES).check_hard()
+    LabelPolicy.parse(uncertain=["1"], missing=["0", "Edema=mask"], classes=CLASSES).check_hard()

@@ -12,6 +12,7 @@ import eda_labels
 import report
 from src.artifacts.probs import EvalLabels, EvalSplit, Truth
 from src.config import ThresholdConfig
+from src.labels.policy import LabelPolicy
 from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
 from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
 from src.report.render import embed_json
@@ -375,7 +376,7 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
     codes = np.unique(patients, return_inverse=True)[1]
     settings = {key: DEFAULTS[key] for key in ("confidence", "family_wise", "grid", "uncertain", "missing", "seed")}
     found = Search(None, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
-    split = EvalSplit("val", probs, EvalLabels.of(truth), codes)
+    split = EvalSplit("val", probs, EvalLabels.of(truth, LabelPolicy.parse(classes=truth.classes)), codes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here
         page = explore(split, None, search=found)

@@ -111,6 +111,15 @@ def test_the_view_with_blank_as_negative_stands_beside_the_masked_one(run_dir):
         assert metrics["blank_as_negative"]["per_class"][name]["negatives"] == negatives + blanks
 
 
+def test_label_flags_are_recorded_and_inherited(copied, capsys):
+    run, flags = copied
+    ensemble_alpha_search.main([*flags, "--resamples", "0", "--select", "best", "--missing", "0", "--overwrite"])
+    assert "note: --missing is 0 here and was mask in" in capsys.readouterr().out
+    ensemble_threshold_search.main([*flags, "--resamples", "0", "--recall", "0.8", "--overwrite"])
+    assert "--missing 0, as recorded in" in capsys.readouterr().out
+    assert json.loads((run / "ensemble" / "thresholds.json").read_text())["missing"] == ["0"]
+
+
 def test_prior_correction_is_undone_by_the_flag_and_moves_no_rank(copied):
     run, flags = copied
     corrected = pd.read_csv(run / "resnet50" / "probs_val.csv", index_col="image_id")

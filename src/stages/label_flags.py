@@ -1,0 +1,44 @@
+"""The label flags of the metrics: recorded by the stage that sets them, inherited by those after it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from src.artifacts.io import entry, read_json
+from src.config import EvaluationConfig
+
+Config = TypeVar("Config", bound=EvaluationConfig)
+
+FLAGS = ("uncertain", "missing")
+MASKED = ("mask",)
+
+
+def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
+    """The config with the label flags that were not given taken from the `earlier` probs.json files that exist.
+
+    Prints what was inherited, and which given flag differs from an earlier stage. Raises ValueError where a flag was
+    not given and the earlier files disagree.
+    """
+    stories = {path: read_json(path) for path in earlier if path.exists()}
+    chosen = {}
+    for flag in FLAGS:
+        given = getattr(config, flag)
+        recorded = {
+            path: tuple(entry(story, flag, list, path=path)) for path, story in stories.items() if flag in story
+        }
+        if not given and len(set(recorded.values())) > 1:
+            found = " and ".join(f"{' '.join(words)} in {path}" for path, words in recorded.items())
+            raise ValueError(f"--{flag} is {found}; pass the --{flag} to use here")
+        chosen[flag] = given or next(iter(recorded.values()), MASKED)
+        for path, words in recorded.items():
+            if words != chosen[flag]:
+                print(f"note: --{flag} is {' '.join(chosen[flag])} here and was {' '.join(words)} in {path}")
+        if not given and chosen[flag] != MASKED:
+            print(f"--{flag} {' '.join(chosen[flag])}, as recorded in {next(iter(recorded))}")
+    return dataclasses.replace(config, **chosen)
+
+
+def label_flags(config: EvaluationConfig) -> dict[str, tuple[str, ...]]:
+    """The flags as a stage records them."""
+    return {flag: getattr(config, flag) for flag in FLAGS}

@@ -1,0 +1,50 @@
+"""The label flags of the metrics pass from stage to stage, and a change is said."""
+
+import pytest
+
+from src.artifacts.io import write_json
+from src.config import AlphaConfig
+from src.stages.label_flags import inherit_label_flags
+
+
+@pytest.fixture
+def stories(tmp_path):
+    """Writes what two earlier stages recorded as --missing, and returns their files."""
+
+    def write(*recorded):
+        paths = [tmp_path / f"{index}.json" for index in range(len(recorded))]
+        for path, words in zip(paths, recorded, strict=True):
+            write_json(path, {"uncertain": ["mask"], "missing": words})
+        return paths
+
+    return write
+
+
+def test_a_flag_that_is_not_given_is_inherited_and_said(stories, capsys):
+    paths = stories(["0", "Edema=mask"], ["0", "Edema=mask"])
+    config = inherit_label_flags(AlphaConfig(), earlier=paths)
+    assert (config.uncertain, config.missing) == (("mask",), ("0", "Edema=mask"))
+    assert capsys.readouterr().out == f"--missing 0 Edema=mask, as recorded in {paths[0]}\n"
+
+
+def test_the_default_is_masked_and_nothing_is_said(stories, tmp_path, capsys):
+    for earlier in ([], [tmp_path / "gone.json"], stories(["mask"])):
+        config = inherit_label_flags(AlphaConfig(), earlier=earlier)
+        assert (config.uncertain, config.missing) == (("mask",), ("mask",))
+    assert not capsys.readouterr().out
+
+
+def test_a_given_flag_wins_and_the_change_is_said(stories, capsys):
+    (path,) = stories(["0"])
+    assert inherit_label_flags(AlphaConfig(missing=("1",)), earlier=[path]).missing == ("1",)
+    assert capsys.readouterr().out == f"note: --missing is 1 here and was 0 in {path}\n"
+
+
+def test_stages_that_disagree_ask_for_the_flag(stories):
+    with pytest.raises(ValueError, match=r"--missing is 0 in .*0.json and mask in .*1.json; pass the --missing to use"):
+        inherit_label_flags(AlphaConfig(), earlier=stories(["0"], ["mask"]))
+
+
+def test_a_run_of_an_earlier_version_recorded_none(tmp_path):
+    write_json(tmp_path / "probs.json", {})
+    assert inherit_label_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"]).missing == ("mask",)
