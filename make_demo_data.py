@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     for split, table in tables.items():
         patients = table["Path"].str.split("/").str[2].nunique()
         print(f"{config.out / split}.csv: {len(table):,} images of {patients:,} patients")
-    print(format_table(["Finding", "train 1", "0", "-1", "blank", "valid 1", "0"], count_labels(tables)))
+    headers = ["Finding", *(f"{split} {state}" for split in tables for state in ("1", "0", "-1", "blank"))]
+    print(format_table(headers, count_labels(tables).itertuples(name=None)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from src.demo.anatomy import Anatomy, random_anatomy
 from src.demo.draw import FINDINGS, draw_radiograph
+from src.labels.eda import count_states, side_by_side
 
 # Share of CheXpert's 223,414 training rows labeled positive, negative and uncertain (Irvin et al. 2019).
 CHEXPERT_RATES = {
@@ -291,15 +292,10 @@ def _no_finding(labels: Iterable[tuple[str, float]], *, blank: bool) -> float:
     return np.nan if blank else 0.0
 
 
-def count_labels(tables: Mapping[str, pd.DataFrame]) -> list[list]:
-    """One row per finding: its name, how often train says 1, 0, -1 and nothing, and how often valid is 1 and 0."""
-    train, valid = tables["train"], tables["valid"]
-    return [
-        [
-            name,
-            *(int((train[name] == state).sum()) for state in (1, 0, -1)),
-            int(train[name].isna().sum()),
-            *(int((valid[name] == state).sum()) for state in (1, 0)),
-        ]
-        for name in FINDINGS
-    ]
+def count_labels(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Images per label state: a row per finding, four columns (positive, negative, uncertain, blank) per table."""
+    order = list(tables)
+    labels = pd.concat([table[list(FINDINGS)] for table in tables.values()]).to_numpy(np.float64)
+    groups = np.repeat(order, [len(table) for table in tables.values()])
+    states = count_states(labels, groups=groups, order=order, classes=FINDINGS, name="split")
+    return side_by_side(states, order=order)

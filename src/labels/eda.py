@@ -42,6 +42,14 @@ def count_states(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[name, "class", "images", *STATES])
 
 
+def side_by_side(states: pd.DataFrame, *, order: Sequence[str]) -> pd.DataFrame:
+    """The counts of `count_states`, a row per class and a column (group, state) for each in `order`."""
+    name = states.columns[0]
+    wide = states.pivot(index="class", columns=name, values=list(STATES)).swaplevel(axis=1)
+    columns = pd.MultiIndex.from_product([order, STATES])
+    return wide.reindex(index=states["class"].unique(), columns=columns, fill_value=0)
+
+
 def with_rates(states: pd.DataFrame) -> pd.DataFrame:
     """The counts of `count_states` with four shares added, NaN where there is nothing to take a share of.
 

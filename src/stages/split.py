@@ -9,6 +9,7 @@ from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
 from src.images import check
 from src.labels import audit
+from src.labels.eda import count_states, side_by_side
 from src.labels.files import LabelSource
 from src.labels.split import patient_split
 from src.runtime.tables import format_table, plural
@@ -103,16 +104,11 @@ def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
     print(format_table(("Split", "Images", "Studies", "Patients"), [tuple(row) for row in sizes.itertuples()]))
     print()
     headers = ["Class", *(f"{split} {state}" for split in SPLITS for state in ("1", "0", "-1", "blank"))]
-    print(format_table(headers, [_counts(table, name) for name in source.classes]))
+    states = count_states(
+        _labels(source, table), groups=table["split"].to_numpy(), order=SPLITS, classes=source.classes, name="split"
+    )
+    print(format_table(headers, side_by_side(states, order=SPLITS).itertuples(name=None)))
     print()
-
-
-def _counts(table: pd.DataFrame, name: str) -> tuple:
-    cells = []
-    for split in SPLITS:
-        labels = table.loc[table["split"] == split, name]
-        cells += [int((labels == value).sum()) for value in (1, 0, -1)] + [int(labels.isna().sum())]
-    return (name, *cells)
 
 
 def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[list[str], list[str]]:
