@@ -16,30 +16,43 @@ from typing import Any, Literal, TypeVar
 
 Config = TypeVar("Config")
 
-MAIN, LABELS, TRAINING, STATISTICS = "main options", "label options", "training options", "interval options"
-LAYOUT, OUTSIDE, HARDWARE = "data set options", "files from another program", "speed and hardware options"
-GROUPS = (MAIN, LABELS, LAYOUT, TRAINING, STATISTICS, OUTSIDE, HARDWARE)  # the order in --help
+# --help in groups; what is in none of them is a main option. Seeds and switches stay beside what they belong to.
+GROUPS = {
+    "label options": ("uncertain", "missing", "pos_weight_max"),
+    "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
+                         "view_column", "split_column"),
+    "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
+                         "freeze_batchnorm"),
+    "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels"),
+    "speed and hardware options": ("workers", "cache", "device", "bfloat16", "compile", "checkpoint_minutes"),
+}  # fmt: skip
+MAIN = "main options"
+METAVARS = {
+    "run_dir": "DIR",
+    "cache": "DIR",
+    "image_root": "DIR",
+    "heatmaps": "DIR",
+    "data": "PATH",
+    "classes": "CLASS",
+}
+METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
+METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE"}
 
 
-def option(
-    default: Any, text: str = "", *, group: str = MAIN, low: float = -math.inf, high: float = math.inf, **metadata: Any
-) -> Any:
+def option(default: Any, text: str = "", *, low: float = -math.inf, high: float = math.inf, **metadata: Any) -> Any:
     """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
 
     A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
-    off the command line, `positional=True` makes it a positional argument, `required=True` leaves it without a
-    default, and `metavar` names its value.
+    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag.
     """
-    return field(default=default, metadata={"help": text, "group": group, "low": low, "high": high, **metadata})
+    return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """What every stage takes."""
 
-    run_dir: Path = option(
-        Path("runs/default"), "run folder, in which the stages read and write their files", metavar="DIR"
-    )
+    run_dir: Path = option(Path("runs/default"), "run folder, in which the stages read and write their files")
     overwrite: bool = option(False, "replace what this stage wrote before")
 
 
@@ -47,7 +60,7 @@ class StageConfig:
 class DemoConfig:
     """make_demo_data.py"""
 
-    out: Path = option(Path("data/demo"), "folder to write", metavar="DIR")
+    out: Path = option(Path("data/demo"), "folder to write")
     patients: int = option(1500, "number of patients in train.csv and valid.csv together", low=10)
     seed: int = option(0, "seed of everything that is drawn", low=0)
     overwrite: bool = option(False, "replace an earlier demo data set")
@@ -57,43 +70,25 @@ class DemoConfig:
 class SplitConfig(StageConfig):
     """check_split.py"""
 
-    data: Path = option(Path(), "data set folder, or a label file (CSV)", required=True, metavar="PATH")
+    data: Path = option(Path(), "data set folder, or a label file (CSV)", required=True)
     split: Literal["auto", "published", "patient"] = option(
         "auto", "published: the data set's own; patient: a new one by patient; auto: published if there is one"
     )
-    val_fraction: float = option(
-        0.1, "share of the images in val (of train, where a test set is published)", low=0.001, high=0.9
-    )
+    val_fraction: float = option(0.1, "share of the images in val, or of a published train split", low=0.001, high=0.9)
     test_fraction: float = option(0.1, "share of the images in test, for a new split", low=0.001, high=0.9)
     seed: int = option(0, "seed of the split", low=0)
     images: Literal["exist", "open", "skip"] = option(
         "exist", "exist: check that every file exists; open: decode every file and look for duplicates; skip: neither"
     )
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option(
-        "auto", "layout of the data; auto recognizes it", group=LAYOUT
-    )
-    classes: tuple[str, ...] = option(
-        (), "findings to keep, in this order (default: all the data set has)", group=LAYOUT, metavar="CLASS"
-    )
-    image_root: Path | None = option(
-        None, "folder the image paths are relative to (default: the data set folder)", group=LAYOUT, metavar="DIR"
-    )
-    path_column: str | None = option(
-        None, "CSV: column of the image path (default: by its name)", group=LAYOUT, metavar="COLUMN"
-    )
-    patient_column: str | None = option(
-        None, "CSV: column of the patient id (default: by its name)", group=LAYOUT, metavar="COLUMN"
-    )
-    study_column: str | None = option(
-        None, "CSV: column of the study id (default: by its name)", group=LAYOUT, metavar="COLUMN"
-    )
-    view_column: str | None = option(
-        None, "CSV: column of the view (default: by its name)", group=LAYOUT, metavar="COLUMN"
-    )
-    split_column: str | None = option(
-        None, "CSV: column of the published split (default: by its name)", group=LAYOUT, metavar="COLUMN"
-    )
-    workers: int = option(2, "number of processes that open images", low=1, group=HARDWARE)
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option("auto", "layout of the data")
+    classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
+    image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
+    path_column: str | None = option(None, "CSV: column of the image path (default: by its name)")
+    patient_column: str | None = option(None, "CSV: column of the patient id (default: by its name)")
+    study_column: str | None = option(None, "CSV: column of the study id (default: by its name)")
+    view_column: str | None = option(None, "CSV: column of the view (default: by its name)")
+    split_column: str | None = option(None, "CSV: column of the published split (default: by its name)")
+    workers: int = option(2, "number of processes that open images", low=1)
 
 
 @dataclass(frozen=True)
@@ -101,18 +96,10 @@ class EdaConfig(StageConfig):
     """eda_labels.py"""
 
 
-def _policy(text: str, values: str, default: str) -> dict[str, Any]:
-    text = f"{text}: {values}, for all classes or as CLASS=value (default: {default})"
-    return {"text": text, "group": LABELS, "metavar": "POLICY"}
-
-
-def _cache() -> Any:
-    text = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
-    return option(None, text, group=HARDWARE, metavar="DIR")
-
-
-def _device() -> Any:
-    return option("auto", "auto, cpu, cuda, cuda:1, mps, ...", group=HARDWARE, metavar="DEVICE")
+SOFT_POLICY = "mask or a number in [0, 1], for all classes or as CLASS=value (default: mask)"
+HARD_POLICY = "mask, 0 or 1, for all classes or as CLASS=value (default: as in the stage before, else mask)"
+CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
+DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
 
 
 @dataclass(frozen=True)
@@ -121,55 +108,33 @@ class TrainConfig(StageConfig):
 
     arch: str = option("", hidden=True)
     weights: str = option(
-        "imagenet",
-        "imagenet, none, or a file: a torchvision state dict, or the best.pt of an earlier run",
-        metavar="WEIGHTS",
+        "imagenet", "imagenet, none, or a file: a torchvision state dict, or an earlier run's best.pt"
     )
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
     batch_size: int = option(32, "number of images per pass, over all processes", low=1)
     epochs: int = option(20, "largest number of epochs to train", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
+    seed: int = option(0, "seed of weights, order and augmentation", low=0)
     resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
-    uncertain: tuple[str, ...] = option(
-        ("mask",),
-        **_policy("training target of label -1", "mask or a number in [0, 1]", "mask"),
-    )
-    missing: tuple[str, ...] = option(
-        ("mask",), **_policy("training target of a blank", "mask or a number in [0, 1]", "mask")
-    )
-    pos_weight_max: float | None = option(
-        None, "clip pos_weight to the range from 1 / N to N (default: not clipped)", low=1, group=LABELS
-    )
-    accumulate: int = option(
-        1, "number of passes per optimizer step; more of smaller batches need less memory", low=1, group=TRAINING
-    )
-    weight_decay: float = option(
-        1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1, group=TRAINING
-    )
-    lr_patience: int = option(
-        2, "epochs without a better val AUPRC before the learning rate is lowered", low=0, group=TRAINING
-    )
-    lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99, group=TRAINING)
-    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1, group=TRAINING)
-    augment: bool = option(
-        True, "do not flip, rotate, scale, shift, or vary the brightness of the training images", group=TRAINING
-    )
-    freeze_batchnorm: bool = option(
-        False, "keep every BatchNorm layer as it was pretrained, for small batches", group=TRAINING
-    )
-    seed: int = option(0, "seed of weights, order and augmentation", low=0, group=TRAINING)
-    workers: int = option(2, "number of processes that read images, per training process", low=0, group=HARDWARE)
-    cache: Path | None = _cache()
-    device: str = _device()
+    uncertain: tuple[str, ...] = option(("mask",), f"training target of label -1: {SOFT_POLICY}")
+    missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {SOFT_POLICY}")
+    pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
+    accumulate: int = option(1, "number of passes per optimizer step; with smaller batches it saves memory", low=1)
+    weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
+    lr_patience: int = option(2, "epochs without a better val AUPRC before the learning rate is lowered", low=0)
+    lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99)
+    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1)
+    augment: bool = option(True, "train without random flips, rotations, scales, shifts, brightness and contrast")
+    freeze_batchnorm: bool = option(False, "keep every BatchNorm layer as it was pretrained, for small batches")
+    workers: int = option(2, "number of processes that read images, per training process", low=0)
+    cache: Path | None = option(None, CACHE_HELP)
+    device: str = option("auto", DEVICE_HELP)
     bfloat16: bool | None = option(
         None,
         "compute in bfloat16, with float32 weights, or do not (default: on CUDA, and ResNet50 on CPUs with bfloat16)",
-        group=HARDWARE,
     )
-    compile: bool = option(
-        False, "compile the training step first: it takes minutes, and each step is faster after it", group=HARDWARE
-    )
-    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0, group=HARDWARE)
+    compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
+    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
 
 
 @dataclass(frozen=True)
@@ -204,18 +169,12 @@ class EfficientNetConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class EvaluationConfig(StageConfig):
-    """What every stage takes that computes metrics. No label flag: as the stage before, where it recorded one."""
+    """What every stage takes that computes metrics. Without a label flag, the one that the stage before recorded."""
 
-    uncertain: tuple[str, ...] = option(
-        (), **_policy("what -1 counts as in the metrics", "mask, 0 or 1", "as in the stage before, else mask")
-    )
-    missing: tuple[str, ...] = option(
-        (), **_policy("what a blank counts as in the metrics", "mask, 0 or 1", "as in the stage before, else mask")
-    )
-    resamples: int = option(
-        1000, "number of patient-bootstrap resamples for each interval; 0 leaves intervals out", low=0, group=STATISTICS
-    )
-    seed: int = option(0, "seed of the resamples", low=0, group=STATISTICS)
+    uncertain: tuple[str, ...] = option((), f"what -1 counts as in the metrics: {HARD_POLICY}")
+    missing: tuple[str, ...] = option((), f"what a blank counts as in the metrics: {HARD_POLICY}")
+    resamples: int = option(1000, "number of patient-bootstrap resamples for the intervals; 0 leaves them out", low=0)
+    seed: int = option(0, "seed of the resamples", low=0)
 
 
 @dataclass(frozen=True)
@@ -224,10 +183,10 @@ class ScoreConfig(EvaluationConfig):
 
     arch: str = option("resnet50", hidden=True)
     prior_correction: bool = option(True, "keep the raw sigmoid instead of undoing pos_weight, logit - log(pos_weight)")
-    batch_size: int = option(128, "number of images per pass, per process", low=1, group=HARDWARE)
-    workers: int = option(2, "number of processes that read images", low=0, group=HARDWARE)
-    cache: Path | None = _cache()
-    device: str = _device()
+    batch_size: int = option(128, "number of images per pass, per process", low=1)
+    workers: int = option(2, "number of processes that read images", low=0)
+    cache: Path | None = option(None, CACHE_HELP)
+    device: str = option("auto", DEVICE_HELP)
 
 
 @dataclass(frozen=True)
@@ -238,12 +197,8 @@ class AlphaConfig(EvaluationConfig):
     select: Literal["one-se", "best"] = option(
         "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
     )
-    members: tuple[Path, ...] = option(
-        (), "two or more probability files (CSV) to blend (default: both models of the run)", group=OUTSIDE
-    )
-    labels: Path | None = option(
-        None, "their labels: a CSV whose first column is the id (default: the manifest)", group=OUTSIDE
-    )
+    members: tuple[Path, ...] = option((), "two or more probability files to blend (default: both models of the run)")
+    labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
 
 
 @dataclass(frozen=True)
@@ -259,23 +214,14 @@ class ThresholdConfig(EvaluationConfig):
     )
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     prevalence: tuple[str, ...] = option(
-        (),
-        "prevalence to state precision at: CLASS=share ..., or a CSV with the columns class,prevalence (default: that "
-        "of the evaluated split)",
-        metavar="CLASS=SHARE",
+        (), "prevalence to state precision at, or a CSV with class,prevalence (default: that of the evaluated split)"
     )
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
     pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
-    val_probs: Path | None = option(
-        None, "probabilities to choose thresholds on (default: the blend of the run)", group=OUTSIDE
-    )
-    val_labels: Path | None = option(
-        None, "their labels: a CSV whose first column is the id (default: the manifest)", group=OUTSIDE
-    )
-    test_probs: Path | None = option(
-        None, "probabilities to evaluate the thresholds on (default: the blend of the run)", group=OUTSIDE
-    )
-    test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)", group=OUTSIDE)
+    val_probs: Path | None = option(None, "probabilities to choose thresholds on (default: the run's blend)")
+    val_labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
+    test_probs: Path | None = option(None, "probabilities to evaluate thresholds on (default: the run's blend)")
+    test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)")
 
 
 @dataclass(frozen=True)
@@ -288,18 +234,14 @@ class PredictConfig(StageConfig):
     recall: float | None = option(
         None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
     )
-    thresholds: Path | None = option(
-        None, "thresholds.json of stage 6 or saved from the report (default: the run's, of stage 6)"
-    )
-    heatmaps: Path | None = option(
-        None, "folder for a heat map per flagged finding and model (default: none)", metavar="DIR"
-    )
+    thresholds: Path | None = option(None, "thresholds.json of stage 6 or saved from the report (default: the run's)")
+    heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
     heatmap_method: Literal["auto", "grad-cam", "hires-cam", "layer-cam"] = option(
         "auto", "what makes the heat; auto: grad-cam in ResNet50, hires-cam in EfficientNet-B1"
     )
-    batch_size: int = option(32, "number of images per pass", low=1, group=HARDWARE)
-    workers: int = option(2, "number of processes that read images", low=0, group=HARDWARE)
-    device: str = _device()
+    batch_size: int = option(32, "number of images per pass", low=1)
+    workers: int = option(2, "number of processes that read images", low=0)
+    device: str = option("auto", DEVICE_HELP)
 
 
 @dataclass(frozen=True)
@@ -332,10 +274,11 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(type(defaults))
     shown = _shown(defaults)
-    for title in GROUPS:
+    titles = {name: title for title, names in GROUPS.items() for name in names}
+    for title in (MAIN, *GROUPS):
         group = parser.add_argument_group(title)
         for f in shown:
-            if f.metadata["group"] == title:
+            if titles.get(f.name, MAIN) == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name))
     given = vars(parser.parse_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
@@ -392,12 +335,16 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
             default=default,
             required=required,
             help=text,
-            metavar=None if typing.get_origin(hint) is Literal else f.metadata.get("metavar", _metavar(hint)),
+            metavar=_metavar(f, hint),
         )
 
 
-def _metavar(hint: Any) -> str:
-    return "FILE" if _item_type(hint) is _path else "N"
+def _metavar(f: dataclasses.Field, hint: Any) -> str | None:
+    """What stands for the value in --help; None lists the choices."""
+    if typing.get_origin(hint) is Literal:
+        return None
+    usual = "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
+    return METAVARS.get(f.name, usual)
 
 
 def _item_type(hint: Any) -> Callable[[str], Any]:
