@@ -15,7 +15,11 @@ DEFAULTS = DemoConfig()
 def main(argv: list[str] | None = None) -> None:
     """Draw the data set the arguments describe."""
     config = parse(DEFAULTS, __doc__, argv)
-    from src.demo.dataset import count_labels, write_demo
+    import numpy as np
+    import pandas as pd
+
+    from src.demo.dataset import FINDINGS, write_demo
+    from src.labels.eda import count_states, side_by_side
     from src.runtime.tables import format_table
 
     tables = write_demo(config.out, patients=config.patients, seed=config.seed, overwrite=config.overwrite)
@@ -23,7 +27,10 @@ def main(argv: list[str] | None = None) -> None:
         patients = table["Path"].str.split("/").str[2].nunique()
         print(f"{config.out / split}.csv: {len(table):,} images of {patients:,} patients")
     headers = ["Finding", *(f"{split} {state}" for split in tables for state in ("1", "0", "-1", "blank"))]
-    print(format_table(headers, count_labels(tables).itertuples(name=None)))
+    labels = pd.concat([table[list(FINDINGS)] for table in tables.values()]).to_numpy(float)
+    groups = np.repeat(list(tables), [len(table) for table in tables.values()])
+    states = count_states(labels, groups=groups, order=list(tables), classes=FINDINGS, name="split")
+    print(format_table(headers, side_by_side(states, order=list(tables)).itertuples(name=None)))
 
 
 if __name__ == "__main__":

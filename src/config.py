@@ -27,14 +27,7 @@ GROUPS = {
     "speed and hardware options": ("workers", "cache", "device", "bfloat16", "compile", "checkpoint_minutes"),
 }  # fmt: skip
 MAIN = "main options"
-METAVARS = {
-    "run_dir": "DIR",
-    "cache": "DIR",
-    "image_root": "DIR",
-    "heatmaps": "DIR",
-    "data": "PATH",
-    "classes": "CLASS",
-}
+METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
 METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
 METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE"}
 
@@ -74,7 +67,7 @@ class SplitConfig(StageConfig):
     split: Literal["auto", "published", "patient"] = option(
         "auto", "published: the data set's own; patient: a new one by patient; auto: published if there is one"
     )
-    val_fraction: float = option(0.1, "share of the images in val, or of a published train split", low=0.001, high=0.9)
+    val_fraction: float = option(0.1, "share of images in val (of train, if test is published)", low=0.001, high=0.9)
     test_fraction: float = option(0.1, "share of the images in test, for a new split", low=0.001, high=0.9)
     seed: int = option(0, "seed of the split", low=0)
     images: Literal["exist", "open", "skip"] = option(

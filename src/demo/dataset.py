@@ -6,7 +6,7 @@ say of it, `valid.csv` the truth, as CheXpert's own two files do (Irvin et al. 2
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from src.demo.anatomy import Anatomy, random_anatomy
 from src.demo.draw import FINDINGS, draw_radiograph
-from src.labels.eda import count_states, side_by_side
 
 # Share of CheXpert's 223,414 training rows labeled positive, negative and uncertain (Irvin et al. 2019).
 CHEXPERT_RATES = {
@@ -290,12 +289,3 @@ def _no_finding(labels: Iterable[tuple[str, float]], *, blank: bool) -> float:
     if not any(value in (1, -1) for name, value in labels if name != "Support Devices"):
         return 1.0
     return np.nan if blank else 0.0
-
-
-def count_labels(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Images per label state: a row per finding, four columns (positive, negative, uncertain, blank) per table."""
-    order = list(tables)
-    labels = pd.concat([table[list(FINDINGS)] for table in tables.values()]).to_numpy(np.float64)
-    groups = np.repeat(order, [len(table) for table in tables.values()])
-    states = count_states(labels, groups=groups, order=order, classes=FINDINGS, name="split")
-    return side_by_side(states, order=order)
