@@ -165,7 +165,7 @@ def _predict(
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
                     result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
-                    _draw(config.heatmaps, paths[row], members, seen, method=config.heatmap_method, **result)
+                    _draw(config.heatmaps, paths[row], members, seen, **result)
                 table.add(paths[row], probs[index], flags[index])
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
@@ -177,7 +177,6 @@ def _draw(
     members: list[Member],
     images: list[torch.Tensor],
     *,
-    method: str,
     single: np.ndarray,
     probs: np.ndarray,
     thresholds: SavedThresholds,
@@ -191,14 +190,14 @@ def _draw(
         (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
-        best, cells = heatmaps.best_heat(member.arch, member.image_size)
-        used = best if method == "auto" else method
-        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=used, cells=cells)
+        method, cells = heatmaps.best_heat(member.arch, member.image_size)
+        options = {"weigh": heatmaps.METHODS[method], "cells": cells}
+        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), **options)
         for c, heat in zip(flagged, heats, strict=True):
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
                 threshold = "no threshold, flags all"
-            heated = f"heat: {used}" if heat.any() else "nothing in the image speaks for it"
+            heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
             caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
             target = folder / heatmap_name(path, finding=name, arch=member.arch)
