@@ -24,9 +24,8 @@ from src.artifacts.probs import as_stored
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
 from src.checkpoint import load_best
 from src.config import PredictConfig
-from src.dataset import eval_loader, on_device
-from src.images import heatmaps
-from src.images.files import HEATMAP_SUFFIX, ImageFiles, find_images
+from src.dataset import ImageDataset, eval_loader, on_device
+from src.images import files, heatmaps
 from src.models import ARCHITECTURES, CPU_STEP, FusedInference
 from src.runtime.distributed import world_size
 from src.runtime.tables import format_table, plural
@@ -70,7 +69,7 @@ def predict_images(config: PredictConfig) -> int:
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
-    found = find_images(config.images, skip=config.heatmaps)
+    found = files.find_images(config.images, skip=config.heatmaps)
     if os.path.abspath(config.out) in map(os.path.abspath, found):
         raise ValueError(f"--out {config.out} is one of the images; give the table another name")
     flags = {"append": config.append, "overwrite": config.overwrite}
@@ -147,9 +146,9 @@ def _predict(
     device: torch.device,
 ) -> None:
     """Add a row per image to the table, saving it now and then."""
-    files = ImageFiles(paths, sizes=[member.image_size for member in members])
+    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=files.read_file)
     workers = min(config.workers, -(-len(paths) // config.batch_size))
-    loader = eval_loader(files, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
+    loader = eval_loader(dataset, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
     full = CPU_STEP if device.type == "cpu" else config.batch_size
     with tqdm(total=len(paths), desc="images", unit="image", leave=False) as bar:
         for images in on_device(loader, device):
@@ -209,7 +208,7 @@ def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
     digest = hashlib.sha256(f"{image_id(Path(os.path.abspath(path)))}\n{finding}".encode()).hexdigest()[:10]
     place = image_id(Path(*path.parts[-3:]).with_suffix(""))  # data sets name images by patient and study above them
     parts = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-60:].strip(".-") for text in (place, finding))
-    return "_".join((*parts, arch, digest)) + HEATMAP_SUFFIX
+    return "_".join((*parts, arch, digest)) + files.HEATMAP_SUFFIX
 
 
 def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:
