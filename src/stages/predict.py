@@ -26,7 +26,8 @@ from src.checkpoint import load_best
 from src.config import PredictConfig
 from src.dataset import ImageDataset, eval_loader, on_device
 from src.images import files, heatmaps
-from src.models import ARCHITECTURES, CPU_STEP, FusedInference
+from src.models import ARCHITECTURES, FusedInference
+from src.runtime.cpu import CPU_STEP
 from src.runtime.distributed import world_size
 from src.runtime.tables import format_table, plural
 from src.stats.calibration import correct_probs
