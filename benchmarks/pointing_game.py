@@ -1,7 +1,8 @@
 """Do the heat maps lie where the lesions are? The pointing game on the demo radiographs, whose lesions are known.
 
 For each image of the demo data's valid folder that shows a finding, the heat of that finding, brought to the size of
-the radiograph. Prints a table, one row per model, method, least cells of the map and finding:
+the radiograph; by the two methods that predict.py uses, one per model, and by LayerCAM, which it does not use. Prints a
+table, one row per model, method, fewest cells of the map and finding:
 
 AUROC    how well the model tells the images that show it: heat of a model that cannot tell has nothing to lie on
 images   radiographs that show it
@@ -34,8 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
 from src.demo.dataset import draw_view, simulate_patient  # noqa: E402
+from src.images import heatmaps  # noqa: E402
 from src.images.decode import read_image  # noqa: E402
-from src.images.heatmaps import METHODS, best_heat, class_heat, enlarged  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402
 from src.runtime.tables import format_table  # noqa: E402
 from src.transforms import prepare  # noqa: E402
@@ -43,6 +44,7 @@ from src.transforms import prepare  # noqa: E402
 FINDINGS = ("Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices", "Cardiomegaly")
 HEADERS = ("Model", "Method", "Cells", "Finding", "AUROC", "Images", "Peak", "Chance", "Times", "Other", "Energy")
 HEADERS += ("Share",)
+METHODS = {**heatmaps.METHODS, "layer-cam": torch.relu}  # the last: Jiang et al. 2021
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="most images to look at")
     parser.add_argument("--seed", type=int, default=0, help="seed of the demo data")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cells", type=int, nargs="+", help="least cells on a side of a heat map (default: its own)")
+    parser.add_argument("--cells", type=int, nargs="+", help="fewest cells on a side of a heat map (default: its own)")
     parser.add_argument("--tolerance", type=float, default=15, help="distance from the region that still counts [px]")
     arguments = parser.parse_args()
     paths = sorted(arguments.data.glob("valid/*/*/*.jpg"))[: arguments.images]
@@ -67,8 +69,9 @@ def main() -> None:
         images = [prepare(read_image(path, size=side)[None], draws=None) for path in paths]
         with torch.no_grad():
             logits = torch.cat([layers(image.clone()) for image in tqdm(images, desc=arch, leave=False)]).numpy()
-        for method, cells in itertools.product(arguments.methods, arguments.cells or best_heat(arch, side)[1:]):
-            heats = heats_of(layers, images, drawn, columns, method=method, cells=cells)
+        least = arguments.cells or [heatmaps.best_heat(arch, side)[1]]
+        for method, cells in itertools.product(arguments.methods, least):
+            heats = heats_of(layers, images, drawn, columns, weigh=METHODS[method], cells=cells)
             for name, column in columns.items():
                 shown = np.array([name in regions for regions in drawn])
                 ability = roc_auc_score(shown, logits[:, column])
@@ -86,7 +89,7 @@ def heats_of(
     heats = {name: [] for name in columns}
     for image, regions in zip(tqdm(images, leave=False), drawn, strict=True):
         shown = [name for name in columns if name in regions]
-        maps = class_heat(layers, image, logits=[columns[name] for name in shown], **options)
+        maps = heatmaps.class_heat(layers, image, logits=[columns[name] for name in shown], **options)
         for name, heat in zip(shown, maps, strict=True):
             heats[name].append(heat)
     return heats
@@ -109,7 +112,7 @@ def score(
     near = [distance_transform_edt(~region) <= tolerance for region in regions]
     inside, other, energy = [], [], []
     for at, (heat, region) in enumerate(zip(heats, regions, strict=True)):
-        full = enlarged(heat, region.shape, side=side)
+        full = heatmaps.enlarged(heat, region.shape, side=side)
         peak = np.divide(np.unravel_index(full.argmax(), full.shape), full.shape)
         later = (*range(at + 1, len(near)), *range(at))
         next_patient = next(i for i in later if patients[i] != patients[at])

@@ -216,7 +216,7 @@ def loss_differences(args, paths):
     """Name -> relative difference of its loss from the plain model's, in each step, in float32."""
     device = torch.device(args.device)
     read: list[Batch] = [
-        ImageDataset(paths, size=SIZE)[rows.tolist()]
+        ImageDataset(paths, sizes=[SIZE])[rows.tolist()]
         for rows in torch.arange(len(paths)).split(args.batch_size)[: args.steps]
     ]
     ours = [(prepare(batch.images.to(device), draws=None), batch.rows) for batch in read]

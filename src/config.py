@@ -229,9 +229,6 @@ class PredictConfig(StageConfig):
     )
     thresholds: Path | None = option(None, "thresholds.json of stage 6 or saved from the report (default: the run's)")
     heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
-    heatmap_method: Literal["auto", "grad-cam", "hires-cam", "layer-cam"] = option(
-        "auto", "what makes the heat; auto: grad-cam in ResNet50, hires-cam in EfficientNet-B1"
-    )
     batch_size: int = option(32, "number of images per pass", low=1)
     workers: int = option(2, "number of processes that read images", low=0)
     device: str = option("auto", DEVICE_HELP)

@@ -5,7 +5,7 @@ import itertools
 import math
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,39 +14,55 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.images.cache import CachedImages, open_cache
-from src.images.decode import read_image
+from src.images.decode import read_images
 from src.runtime.distributed import rank, world_size
 
 
 class Batch(NamedTuple):
-    """Images uint8 [B, 1, S, S], their rows int64 [B], and per image what is wrong with it, "" for nothing."""
+    """Images uint8 [B, 1, S, S] of each size S, their rows int64 [B], and what is wrong with each, "" for nothing."""
 
-    images: torch.Tensor
+    by_size: dict[int, torch.Tensor]
     rows: torch.Tensor
     faults: list[str]
 
+    @property
+    def images(self) -> torch.Tensor:
+        """The images of a batch of one size."""
+        (images,) = self.by_size.values()
+        return images
+
     def to(self, device: torch.device) -> "Batch":
         """The batch with its images on their way to a device, while the CPU goes on."""
-        return self._replace(images=self.images.to(device, non_blocking=True))
+        return self._replace(by_size={size: x.to(device, non_blocking=True) for size, x in self.by_size.items()})
 
 
 class ImageDataset(Dataset):
     """Rows -> Batch, from image files or from the cache of them.
 
-    Labels stay outside, in arrays indexed by row. A fault is returned, not raised: an exception that crosses from a
-    loader's process arrives wrapped in that process's traceback. In place of an image that cannot be read stands
-    another of the batch, so that batches keep their size and BatchNorm sees radiographs only.
+    Labels stay outside, in arrays indexed by row. `read(path, sizes=sizes)` returns an image uint8 [1, S, S] for each
+    size S, or raises ValueError. Faults are returned, not raised: an exception that crosses from a loader's process
+    arrives wrapped in that process's traceback. An image that cannot be read is replaced by another of the batch, so
+    that batches keep their size and BatchNorm sees radiographs only.
     """
 
-    def __init__(self, paths: Sequence[Path], *, size: int, cache: CachedImages | None = None):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        sizes: Sequence[int],
+        read: Callable[..., dict[int, torch.Tensor]] = read_images,
+        cache: CachedImages | None = None,
+    ):
         self.paths = list(paths)
-        self.size = size
+        self.sizes = sorted(set(sizes))
+        self.read = read
         self.cache = cache
 
     @classmethod
     def open(cls, paths: Sequence[Path], *, size: int, cache: Path | None, workers: int) -> "ImageDataset":
         """The data set of these files, by way of the cache in a folder where one is given, filled first."""
-        return cls(paths, size=size, cache=open_cache(cache, paths, size=size, workers=workers) if cache else None)
+        cached = open_cache(cache, paths, size=size, workers=workers) if cache else None
+        return cls(paths, sizes=[size], cache=cached)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,24 +70,24 @@ class ImageDataset(Dataset):
     def __getitem__(self, rows: list[int]) -> Batch:
         if self.cache is not None:
             pixels, faults = self.cache.read(rows)
-            images = torch.from_numpy(pixels)
+            by_size = {self.cache.size: torch.from_numpy(pixels)}
         else:
-            images, faults = self._read(rows)
-        readable = next((index for index, fault in enumerate(faults) if not fault), None)
-        for index, fault in enumerate(faults):
-            if fault and readable is not None:
-                images[index] = images[readable]
-        return Batch(images, torch.tensor(rows), faults)
+            by_size, faults = self._read(rows)
+        if any(faults) and "" in faults:
+            order = [faults.index("") if fault else index for index, fault in enumerate(faults)]
+            by_size = {size: images[order] for size, images in by_size.items()}
+        return Batch(by_size, torch.tensor(rows), faults)
 
-    def _read(self, rows: list[int]) -> tuple[torch.Tensor, list[str]]:
-        images = torch.zeros(len(rows), 1, self.size, self.size, dtype=torch.uint8)
+    def _read(self, rows: list[int]) -> tuple[dict[int, torch.Tensor], list[str]]:
+        by_size = {size: torch.zeros(len(rows), 1, size, size, dtype=torch.uint8) for size in self.sizes}
         faults = [""] * len(rows)
         for index, row in enumerate(rows):
             try:
-                images[index] = read_image(self.paths[row], size=self.size)
+                for size, image in self.read(self.paths[row], sizes=self.sizes).items():
+                    by_size[size][index] = image
             except ValueError as error:
                 faults[index] = str(error)
-        return images, faults
+        return by_size, faults
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 
+from src.runtime.cpu import CPU_STEP
+
 # Feature blocks of each architecture from input to output: (name, names of the torchvision modules in it).
 RESNET_STAGES = (
     ("all", ("conv1", "bn1", "relu", "maxpool")),
@@ -23,7 +25,6 @@ ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
 }
-CPU_STEP = 4  # images that pass frozen stages together on a CPU, so that what one layer leaves is in its cache still
 
 
 class FusedInference(nn.Module):

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
+from src.runtime.cpu import CPU_STEP
+
 # Mean and standard deviation of ImageNet's channels, on the 0-1 scale: what the pretrained weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-CPU_STEP = 4  # images prepared at once on a CPU, so that what is computed in between stays in its cache
 
 
 def draw_augmentation(count: int, *, generator: torch.Generator) -> torch.Tensor:

@@ -62,7 +62,7 @@ def images(tmp_path_factory):
 
 def make_split(images, *, shuffled, workers=0, **options):
     paths, labels = images
-    dataset = ImageDataset(paths, size=SIZE)
+    dataset = ImageDataset(paths, sizes=[SIZE])
     if shuffled:
         options = {"batch_size": 8, "seed": 3, **options}
         loader = train_loader(dataset, workers=workers, pin=False, **options)
@@ -132,7 +132,7 @@ def predictions(model, loader):
 def test_predictions_come_in_row_order(images):
     model = make_run().model.eval()
     logits = predictions(model, make_split(images, shuffled=False).loader)
-    one = eval_loader(ImageDataset(images[0], size=SIZE), batch_size=1, workers=0, pin=False)
+    one = eval_loader(ImageDataset(images[0], sizes=[SIZE]), batch_size=1, workers=0, pin=False)
     torch.testing.assert_close(logits, predictions(model, one))
     assert logits.shape == (23, 2) and len(torch.unique(logits[:, 0])) == 23
 
@@ -322,7 +322,7 @@ def test_signals_only_ask_within_the_watch():
 def test_python_exits_though_a_reader_is_left(images):
     code = (
         "import sys; from pathlib import Path; from src.dataset import ImageDataset, eval_loader\n"
-        "dataset = ImageDataset([Path(sys.argv[1])], size=16)\n"
+        "dataset = ImageDataset([Path(sys.argv[1])], sizes=[16])\n"
         "batches = iter(eval_loader(dataset, batch_size=1, workers=1, pin=False))\n"
         "print(next(batches).faults)"
     )

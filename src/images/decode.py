@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,11 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ImageError(f"image {path} cannot be read ({reason})", "run check_split.py --images open") from None
     return resized(gray, size).unsqueeze(0)
+
+
+def read_images(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
+    """`read_image` at each size S: uint8 [1, S, S]."""
+    return {size: read_image(path, size=size) for size in sizes}
 
 
 def resized(gray: torch.Tensor, size: int) -> torch.Tensor:

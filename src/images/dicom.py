@@ -111,6 +111,9 @@ def _rescaled(values: np.ndarray, file: Any) -> np.ndarray:
 
 def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
     """Values within the first window as 0 .. 1 (C.11.2.1.2 and C.11.2.1.3); unchanged where the file has none."""
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
     center, width = _number(file, "WindowCenter", None), _number(file, "WindowWidth", None)
     if center is None and width is None:
         return values
@@ -123,13 +126,12 @@ def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
         raise ValueError(
             f"its WindowWidth is {width:g}; expected {'at least 1' if function == 'LINEAR' else 'above 0'}"
         )
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    if width == 0:  # a window of one value is a threshold
-        return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
+    window = Dataset()  # given the file itself, pydicom would turn the image over where the rescale slope is negative
+    window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 1
+    window.VOILUTFunction = function
+    window.add_new("WindowCenter", "FD", center)  # not DS, which refuses numbers of more than 16 characters
+    window.add_new("WindowWidth", "FD", width)
+    return apply_windowing(values, window)
 
 
 def _looked_up(values: np.ndarray, file: Any) -> np.ndarray:
@@ -143,6 +145,7 @@ def _looked_up(values: np.ndarray, file: Any) -> np.ndarray:
         data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else "<u2")
     if np.size(data) < entries:
         raise ValueError(f"its VOI LUT has {np.size(data)} entries of the {entries} it declares")
+    # pydicom's apply_voi counts in the type of the entries, so that indices above 255 or 65,535 start over.
     index = np.clip(np.rint(values) - first, 0, entries - 1).astype(np.intp)
     return np.asarray(data, np.float64)[index]
 

@@ -3,52 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch.utils.data import Dataset
 
-from src.images.decode import ImageError, access_error, read_image, resized, stretched
+from src.images.decode import ImageError, access_error, read_images, resized, stretched
 from src.images.dicom import is_dicom, read_dicom
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are no radiographs
-
-
-class Images(NamedTuple):
-    """Images uint8 [B, 1, S, S] of every size S that a model takes, their rows [B], and what is wrong with each."""
-
-    by_size: dict[int, torch.Tensor]
-    rows: torch.Tensor
-    faults: list[str]
-
-    def to(self, device: torch.device) -> "Images":
-        """The images on their way to a device."""
-        return self._replace(by_size={size: x.to(device, non_blocking=True) for size, x in self.by_size.items()})
-
-
-class ImageFiles(Dataset):
-    """Rows -> Images, from files of any kind that can be read; zeros stand for those that cannot."""
-
-    def __init__(self, paths: Sequence[Path], *, sizes: Sequence[int]):
-        self.paths = list(paths)
-        self.sizes = sorted(set(sizes))
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, rows: list[int]) -> Images:
-        by_size = {size: torch.zeros(len(rows), 1, size, size, dtype=torch.uint8) for size in self.sizes}
-        faults = [""] * len(rows)
-        for index, row in enumerate(rows):
-            try:
-                for size, image in read_file(self.paths[row], sizes=self.sizes).items():
-                    by_size[size][index] = image
-            except ImageError as error:
-                faults[index] = error.reason  # without the advice, which is for the images of a run
-            except (ValueError, MemoryError) as error:
-                faults[index] = str(error) or type(error).__name__
-        return Images(by_size, torch.tensor(rows), faults)
 
 
 def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
@@ -56,15 +18,19 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
 
     DICOM goes the way of 16-bit PNG once it is as the viewer shows it: stretched over its own range, then resized.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a regular file")
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"{path} is not a regular file")
         if not is_dicom(path):
-            return {size: read_image(path, size=size) for size in sizes}
+            return read_images(path, sizes=sizes)
+        gray = stretched(read_dicom(path))
+        return {size: resized(gray, size).unsqueeze(0) for size in sizes}
     except OSError as error:
-        raise access_error(path, error) from None
-    gray = stretched(read_dicom(path))
-    return {size: resized(gray, size).unsqueeze(0) for size in sizes}
+        raise ValueError(access_error(path, error).reason) from None
+    except ImageError as error:  # without its advice, which is for the images of a run
+        raise ValueError(error.reason) from None
+    except MemoryError as error:
+        raise ValueError(str(error) or "MemoryError") from None
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:

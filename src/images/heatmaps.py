@@ -12,7 +12,7 @@ from torch import nn
 
 from src.artifacts.io import atomic_path
 
-# Per architecture the method and the least cells on a side of a map that hit lesions best (benchmarks/README.md), in
+# Per architecture, the method and the fewest cells on a side of a map that hit lesions best (benchmarks/README.md), in
 # images that have so many cells of STRIDE px.
 BEST = {"resnet50": ("grad-cam", 14), "efficientnet_b1": ("hires-cam", 28)}
 STRIDE = 8
@@ -20,26 +20,30 @@ STRIDE = 8
 METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "grad-cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),  # Selvaraju et al. 2017, equation 1
     "hires-cam": lambda gradient: gradient,  # Draelos & Carin 2020, HiResCAM
-    "layer-cam": torch.relu,  # Jiang et al. 2021, LayerCAM
 }
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
 
 
 def best_heat(arch: str, side: int) -> tuple[str, int]:
-    """Method and least cells for `class_heat` of images of `side` px."""
+    """The method, one of METHODS, and the fewest cells for `class_heat` of images of `side` px."""
     method, cells = BEST[arch]
     return method, min(cells, -(-side // STRIDE))
 
 
 def class_heat(
-    layers: nn.Sequential, image: torch.Tensor, *, logits: Sequence[int], method: str, cells: int
+    layers: nn.Sequential,
+    image: torch.Tensor,
+    *,
+    logits: Sequence[int],
+    weigh: Callable[[torch.Tensor], torch.Tensor],
+    cells: int,
 ) -> torch.Tensor:
     """Heat of each of `logits`, float32 [len(logits), h, w] on the CPU, 0 .. 1.
 
-    layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. The feature maps of a layer, weighted as
-    `method` (of METHODS) weights them, summed, and what is below 0 cut off; then divided by its maximum. All 0 where
-    nothing in the image speaks for the finding. The layer is the last whose maps have at least `cells` cells on a
-    side. Raises ValueError if the network has no such layer.
+    layers: a network in eval mode, images [1, 3, S, S] -> logits [1, C]. The feature maps of a layer, times what
+    `weigh` (a value of METHODS) makes of their gradient, are summed, and what is below 0 is cut off; then divided by
+    the maximum. All 0 where nothing in the image speaks for the finding. The layer is the last whose maps have at least
+    `cells` cells on a side. Raises ValueError if the network has no such layer.
     """
     with torch.no_grad():
         features = [image]
@@ -53,7 +57,7 @@ def class_heat(
     heat = []
     for at, logit in enumerate(logits):
         (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
-        heat.append((METHODS[method](gradient) * maps.detach()).sum(dim=1).relu())
+        heat.append((weigh(gradient) * maps.detach()).sum(dim=1).relu())
     heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
     hottest = heat.amax(dim=(1, 2), keepdim=True)
     return torch.where(hottest > 0, heat / hottest, 0).float().cpu()

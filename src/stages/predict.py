@@ -24,10 +24,10 @@ from src.artifacts.probs import as_stored
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
 from src.checkpoint import load_best
 from src.config import PredictConfig
-from src.dataset import eval_loader, on_device
-from src.images import heatmaps
-from src.images.files import HEATMAP_SUFFIX, ImageFiles, find_images
-from src.models import ARCHITECTURES, CPU_STEP, FusedInference
+from src.dataset import ImageDataset, eval_loader, on_device
+from src.images import files, heatmaps
+from src.models import ARCHITECTURES, FusedInference
+from src.runtime.cpu import CPU_STEP
 from src.runtime.distributed import world_size
 from src.runtime.tables import format_table, plural
 from src.stats.calibration import correct_probs
@@ -70,7 +70,7 @@ def predict_images(config: PredictConfig) -> int:
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
-    found = find_images(config.images, skip=config.heatmaps)
+    found = files.find_images(config.images, skip=config.heatmaps)
     if os.path.abspath(config.out) in map(os.path.abspath, found):
         raise ValueError(f"--out {config.out} is one of the images; give the table another name")
     flags = {"append": config.append, "overwrite": config.overwrite}
@@ -147,9 +147,9 @@ def _predict(
     device: torch.device,
 ) -> None:
     """Add a row per image to the table, saving it now and then."""
-    files = ImageFiles(paths, sizes=[member.image_size for member in members])
+    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=files.read_file)
     workers = min(config.workers, -(-len(paths) // config.batch_size))
-    loader = eval_loader(files, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
+    loader = eval_loader(dataset, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
     full = CPU_STEP if device.type == "cpu" else config.batch_size
     with tqdm(total=len(paths), desc="images", unit="image", leave=False) as bar:
         for images in on_device(loader, device):
@@ -165,7 +165,7 @@ def _predict(
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
                     result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
-                    _draw(config.heatmaps, paths[row], members, seen, method=config.heatmap_method, **result)
+                    _draw(config.heatmaps, paths[row], members, seen, **result)
                 table.add(paths[row], probs[index], flags[index])
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
@@ -177,7 +177,6 @@ def _draw(
     members: list[Member],
     images: list[torch.Tensor],
     *,
-    method: str,
     single: np.ndarray,
     probs: np.ndarray,
     thresholds: SavedThresholds,
@@ -191,14 +190,14 @@ def _draw(
         (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
-        best, cells = heatmaps.best_heat(member.arch, member.image_size)
-        used = best if method == "auto" else method
-        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), method=used, cells=cells)
+        method, cells = heatmaps.best_heat(member.arch, member.image_size)
+        options = {"weigh": heatmaps.METHODS[method], "cells": cells}
+        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), **options)
         for c, heat in zip(flagged, heats, strict=True):
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
                 threshold = "no threshold, flags all"
-            heated = f"heat: {used}" if heat.any() else "nothing in the image speaks for it"
+            heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
             caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
             target = folder / heatmap_name(path, finding=name, arch=member.arch)
@@ -210,7 +209,7 @@ def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
     digest = hashlib.sha256(f"{image_id(Path(os.path.abspath(path)))}\n{finding}".encode()).hexdigest()[:10]
     place = image_id(Path(*path.parts[-3:]).with_suffix(""))  # data sets name images by patient and study above them
     parts = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-60:].strip(".-") for text in (place, finding))
-    return "_".join((*parts, arch, digest)) + HEATMAP_SUFFIX
+    return "_".join((*parts, arch, digest)) + files.HEATMAP_SUFFIX
 
 
 def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:

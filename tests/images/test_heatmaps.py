@@ -9,6 +9,8 @@ from benchmarks.pointing_game import score
 from src.images.heatmaps import METHODS, SIDE, best_heat, class_heat, enlarged, overlay
 from src.models import build_model
 
+GRAD_CAM = METHODS["grad-cam"]
+
 
 @pytest.fixture
 def tiny():
@@ -50,7 +52,7 @@ def image_with_spot(row, column):
 
 def peak(layers, image):
     """Row and column of the hottest pixel of the first logit's heat, at the size of the image."""
-    heat = enlarged(class_heat(layers, image, logits=[0], method="grad-cam", cells=8)[0], (64, 64), side=64)
+    heat = enlarged(class_heat(layers, image, logits=[0], weigh=GRAD_CAM, cells=8)[0], (64, 64), side=64)
     return np.unravel_index(heat.argmax(), heat.shape)
 
 
@@ -58,7 +60,7 @@ def peak(layers, image):
 def test_heat_is_where_the_evidence_lies(tiny, method):
     image = torch.zeros(1, 3, 8, 8)
     image[0, 0, 1, 2], image[0, 0, 5, 5], image[0, 1, 6, 3] = 4, 2, 3
-    heat = class_heat(tiny, image, logits=[0, 1], method=method, cells=8)
+    heat = class_heat(tiny, image, logits=[0, 1], weigh=METHODS[method], cells=8)
     expected = torch.zeros(2, 8, 8)
     expected[0, 1, 2], expected[0, 5, 5], expected[1, 6, 3] = 1, 0.5, 1  # what speaks against a finding is cut off
     torch.testing.assert_close(heat, expected)
@@ -70,8 +72,8 @@ def test_each_method_weights_the_cells_its_own_way():
     layers = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(48, 1)).requires_grad_(False)
     layers[2].weight.copy_(gradient.view(1, 48))
     means = gradient.mean(dim=(1, 2), keepdim=True)
-    for method, weights in (("layer-cam", gradient.clamp(min=0)), ("grad-cam", means), ("hires-cam", gradient)):
-        heat = class_heat(layers, image, logits=[0], method=method, cells=4)[0]
+    for method, weights in (("grad-cam", means), ("hires-cam", gradient)):
+        heat = class_heat(layers, image, logits=[0], weigh=METHODS[method], cells=4)[0]
         expected = (weights * image[0]).sum(dim=0).clamp(min=0)
         torch.testing.assert_close(heat, expected / expected.max())
 
@@ -79,14 +81,14 @@ def test_each_method_weights_the_cells_its_own_way():
 def test_heat_is_zero_where_nothing_speaks_for_the_finding(tiny):
     image = torch.zeros(1, 3, 8, 8)
     image[0, 1] = 1
-    options = {"method": "layer-cam", "cells": 8}
+    options = {"weigh": GRAD_CAM, "cells": 8}
     assert not class_heat(tiny, image, logits=[0], **options).any()
     assert class_heat(tiny, image, logits=[], **options).shape == (0, 8, 8)
 
 
 def test_the_layer_is_the_last_with_cells_enough(tiny):
     layers = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(inplace=True), *tiny[:1], nn.AvgPool2d(2), *tiny[1:])
-    options = {"logits": [1], "method": "layer-cam"}
+    options = {"logits": [1], "weigh": GRAD_CAM}
     image = torch.rand(1, 3, 16, 16)
     assert [class_heat(layers, image, cells=c, **options).shape[1] for c in (8, 7, 4, 1)] == [8, 8, 4, 1]
     with pytest.raises(ValueError, match="9 x 9"):
@@ -103,7 +105,7 @@ def test_the_layer_is_the_last_with_cells_enough(tiny):
 def test_small_images_have_fewer_cells_of_eight_pixels(arch, side, cells):
     halving = nn.Sequential(*(nn.AvgPool2d(2) for _ in range(5)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     method, least = best_heat(arch, side)
-    heat = class_heat(halving, torch.rand(1, 3, side, side), logits=[0], method=method, cells=least)
+    heat = class_heat(halving, torch.rand(1, 3, side, side), logits=[0], weigh=METHODS[method], cells=least)
     assert heat.shape == (1, cells, cells)
 
 
@@ -119,11 +121,8 @@ def test_heat_leans_to_no_side_of_a_spot(detector):
     places, pixels = np.random.default_rng(0).integers(16, 48, (40, 2)), np.arange(64)
     misses = []
     for place in places:
-        heat = enlarged(
-            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam", cells=8)[0],
-            (64, 64),
-            side=64,
-        )
+        heat = class_heat(detector, image_with_spot(*place), logits=[0], weigh=GRAD_CAM, cells=8)[0]
+        heat = enlarged(heat, (64, 64), side=64)
         center = [(heat.sum(axis=axis) * pixels).sum() / heat.sum() for axis in (1, 0)]
         misses.append(np.subtract(center, place))
     assert np.abs(misses).max() < 5 and np.abs(np.mean(misses, axis=0)).max() < 0.5
