@@ -42,12 +42,7 @@ def page(run_dir, tmp_path_factory):
 @pytest.fixture
 def copied(run_dir, tmp_path):
     """A copy of the run that a test may spoil."""
-    for source in run_dir.rglob("*"):
-        if source.is_file():
-            target = tmp_path / "run" / source.relative_to(run_dir)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-    return tmp_path / "run"
+    return shutil.copytree(run_dir, tmp_path / "run")
 
 
 def explored(run):
@@ -202,30 +197,27 @@ def test_a_run_whose_models_were_removed_is_still_shown(copied):
 
 
 def pictures_of(page):
-    """The parts of a page that hold a file of the run folder, by its path there, and the script that draws it."""
-    curves = {
-        (f"{model}/{name}.png", f"train_{short}.py"): part
-        for model, short in MODELS.items()
-        for name, part in zip(
-            ("train_loss", "val_loss", "val_auprc"), page["histories"][model]["pictures"], strict=True
-        )
-    }
-    names = [("eda/label_states.png", "eda_labels.py"), ("eda/prevalence.png", "eda_labels.py")]
-    names += [(f"{model}/reliability_test.png", f"test_{short}.py") for model, short in MODELS.items()]
-    names += [("ensemble/alpha_search.png", "ensemble_alpha_search.py")]
-    parts = [*page["labels"], *page["reliability"][1:], page["alpha"]["picture"]]
-    return curves | dict(zip(names, parts, strict=True))
+    """The parts of a page that hold a picture of the run folder, with its path there and the script that draws it."""
+    yield "eda/label_states.png", "eda_labels.py", page["labels"][0]
+    yield "eda/prevalence.png", "eda_labels.py", page["labels"][1]
+    yield "ensemble/alpha_search.png", "ensemble_alpha_search.py", page["alpha"]["picture"]
+    for (model, short), reliability in zip(MODELS.items(), page["reliability"][1:], strict=True):
+        yield f"{model}/reliability_test.png", f"test_{short}.py", reliability
+        curves = page["histories"][model]["pictures"]
+        for name, part in zip(("train_loss", "val_loss", "val_auprc"), curves, strict=True):
+            yield f"{model}/{name}.png", f"train_{short}.py", part
 
 
 def test_the_pictures_are_those_of_the_run_or_are_said_to_be_missing(page, copied):
-    for (name, _), part in pictures_of(page).items():
+    for name, _, part in pictures_of(page):
         with Image.open(copied / name) as theirs, urllib.request.urlopen(part["src"]) as file, Image.open(file) as ours:
             assert theirs.size == ours.size == (part["width"], part["height"])
-            difference = np.subtract(*(np.asarray(image.convert("RGB"), dtype=float) for image in (theirs, ours)))
-        assert np.abs(difference).mean() < 0.5, name  # of 255; there are fewer colors
+            expected = theirs.convert("RGB").quantize(64).convert("RGB")
+            assert np.array_equal(ours.convert("RGB"), expected), name
+            assert np.abs(np.subtract(expected, theirs.convert("RGB"), dtype=float)).mean() < 0.5  # of 255
         (copied / name).unlink()
     report.main(["--run-dir", str(copied)])
-    for (name, script), part in pictures_of(page_data(copied / "report.html")).items():
+    for name, script, part in pictures_of(page_data(copied / "report.html")):
         assert part == {"absent": f"{name} is missing; {script} draws it."}
 
 
@@ -296,21 +288,18 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
         report.main(["--run-dir", str(copied)])
 
 
-@pytest.mark.parametrize("content", ["{}", '{"macro": 3}', '{"macro": {}, "per_class": []}'])
-def test_metrics_of_another_shape_are_refused(copied, content):
-    (copied / "ensemble" / "metrics_test.json").write_text(content)
-    with pytest.raises(ValueError, match="metrics_test.json is not what ensemble_alpha_search.py writes"):
-        report.main(["--run-dir", str(copied)])
-
-
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
         ("ensemble/probs.json", {"members_sha256": None}, "its members_sha256 is None; expected a dict"),
         ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
         ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
+        ("resnet50/probs.json", {"manifest_sha256": "other"}, "probs_test.csv was made from another manifest"),
         ("resnet50/metrics_test.json", {"calibration": {}}, "is not what test_resnet.py writes"),
         ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": []}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"macro": 3}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "is not what ensemble_alpha_search.py writes"),
     ],
 )
 def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):

@@ -2,9 +2,7 @@
 
 /** Fill a section, or say which stage would. */
 function section(id, part, build) {
-  const root = document.getElementById(id);
-  if (part.absent) root.append(element("p", { class: "absent" }, part.absent));
-  else root.append(...build(part));
+  document.getElementById(id).append(...(part.absent ? [figure(part)] : build(part)));
 }
 
 /** A table that becomes cards on a phone: heads are texts, rows lists of texts, the first a row's name. */
@@ -33,7 +31,7 @@ function dataSection(data) {
   return [...nodes, cardTable(["Split", "Images", "Studies", "Patients"], rows, "Sizes of the splits")];
 }
 
-/** A picture of the run folder with its caption, or the sentence that says which stage draws it. */
+/** A picture with its caption, or the sentence that says which stage would make a part that is absent. */
 function figure(picture) {
   if (picture.absent) return element("p", { class: "absent" }, picture.absent);
   return element("figure", {}, image(picture), element("figcaption", {}, picture.caption));
@@ -50,14 +48,14 @@ function figures(pictures) {
 
 function trainingSection(histories) {
   return Object.entries(histories).flatMap(([model, { absent, text, pictures }]) => {
-    if (absent) return [element("p", { class: "absent" }, absent)];
+    if (absent) return [figure({ absent })];
     return [element("h3", {}, model), element("p", {}, text), figures(pictures)];
   });
 }
 
 function metricsSection(parts) {
   const present = parts.filter((part) => !part.absent);
-  const nodes = parts.filter((part) => part.absent).map((part) => element("p", { class: "absent" }, part.absent));
+  const nodes = parts.filter((part) => part.absent).map(figure);
   if (!present.length) return nodes;
   const rows = present.map(({ name, split, loss, masked, blank }) => {
     const keys = ["accuracy", "auroc", "auprc"];
@@ -97,7 +95,7 @@ function blendSection({ members, weights, alpha, select, picture }) {
   return [element("p", {}, words), ...shown];
 }
 
-/** The diagram of the blend, and those of the models folded away. */
+/** The diagrams of the blend, and those of each model folded away. */
 function reliabilitySection(parts) {
   const words = "Observed share over predicted probability, in groups of about equal size. " +
     "On the diagonal, a finding occurs as often as predicted.";
