@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 import check_split
+import eda_labels
 import ensemble_alpha_search
 import ensemble_threshold_search
 from src.artifacts.io import sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest, write_manifest
 from src.artifacts.probs import EvalLabels, Truth, write_probs
 from src.labels.policy import LabelPolicy
-from src.stages.metric_tables import calibration_before_and_after, two_views
+from src.plots import results as plots
+from src.stages.metric_tables import calibration_before_and_after, reliability_curves, two_views
 from tests.trees import make_chexpert
 
 CLASSES = ("Edema", "Rare", "Common", "Never")
@@ -70,20 +72,24 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
         metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)
         write_json(folder / f"metrics_{split}.json", metrics)
+    plots.reliability(reliability_curves(probs, probs, view), path=folder / "reliability_test.png")
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in ("val", "test")}
     story = {"manifest_sha256": digest, "checkpoint_sha256": model, "prior_correction": True}
     story |= {"pos_weight": dict.fromkeys(classes, 2.0), "probs_sha256": digests}
     write_json(folder / "probs.json", story)
     write_json(folder / "config.json", {"manifest_sha256": digest})
     scores = {"train_loss": [0.6, 0.5], "val_loss": [0.6, 0.55], "val_auroc": [0.7, 0.8], "val_auprc": [0.5, 0.6]}
-    write_table(folder / "history.csv", pd.DataFrame({"epoch": [1, 2], **scores, "lr": [1e-3, 1e-3]}))
+    history = pd.DataFrame({"epoch": [1, 2], **scores, "lr": [1e-3, 1e-3]})
+    write_table(folder / "history.csv", history)
+    plots.learning_curves(history, folder=folder, title=model)
 
 
 def make_run(
     run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, seed: int = 1, mark: str = ""
 ) -> Path:
-    """A run that has gone through stages 1, 3, 4, 5 and 6."""
+    """A run that has gone through stages 1 to 6."""
     write_split(run, classes, patients=patients, seed=seed, mark=mark)
+    eda_labels.main(["--run-dir", str(run)])
     for number, model in enumerate(MODELS):
         write_model(run, model, seed=seed + number)
     ensemble_alpha_search.main(["--run-dir", str(run), "--resamples", str(RESAMPLES), "--step", "0.5"])

@@ -29,6 +29,7 @@ from src.plots.style import (
     dots,
     headline,
     heat_map,
+    legend,
     offsets,
     short,
 )
@@ -42,12 +43,12 @@ FEWEST_EXPECTED = 5  # positives of an age band at the prevalence of all ages, f
 
 def label_states(states: pd.DataFrame, *, path: Path) -> Path:
     """Share of images per label state and class, over all images; `states` as in label_states.csv."""
-    return _picture(path, states, _draw_label_states, states)
+    return _picture(_draw_label_states, states, path=path)
 
 
 def prevalence(rates: pd.DataFrame, *, path: Path) -> Path:
     """Prevalence per class and split, blanks left out and as negatives; `rates` as in prevalence.csv."""
-    return _picture(path, rates, _draw_prevalence, rates)
+    return _picture(_draw_prevalence, rates, path=path)
 
 
 def cooccurrence(counts: pd.DataFrame, *, path: Path) -> Path:
@@ -101,8 +102,8 @@ def _halves(tables: Mapping[str, pd.DataFrame]) -> list[tuple[Callable, pd.DataF
     return shown + filler * (len(shown) % 2)
 
 
-def _picture(path: Path, states: pd.DataFrame, draw: Callable, table: pd.DataFrame) -> Path:
-    classes = _by_frequency(states)
+def _picture(draw: Callable, table: pd.DataFrame, *, path: Path) -> Path:
+    classes = _by_frequency(table)
     with canvas(path, width=7.2, height=1.6 + 0.3 * len(classes)) as figure:
         draw(figure, table, classes)
     return path
@@ -117,11 +118,15 @@ def _by_frequency(states: pd.DataFrame) -> list[str]:
 def _class_axis(figure: Figure | SubFigure, classes: Sequence[str], *, xlabel: str, position: int = 111) -> Axes:
     """Axes with a row per class, the first on top, and shares in percent along x."""
     axes = figure.add_subplot(position, xlabel=xlabel)
-    axes.set_yticks(range(len(classes)), [short(name, width=26) for name in classes])
+    axes.set_yticks(range(len(classes)), _row_names(classes))
     axes.set_ylim(len(classes) - 0.4, -0.6)
     _in_percent(axes.xaxis)
     axes.grid(axis="y", visible=False)
     return axes
+
+
+def _row_names(classes: Sequence[str]) -> list[str]:
+    return [short(name, width=26) for name in classes]
 
 
 def _in_percent(axis: Axis) -> None:
@@ -139,7 +144,7 @@ def _draw_label_states(figure: Figure | SubFigure, states: pd.DataFrame, classes
         left += share
     axes.set_xlim(0, 1)
     axes.grid(visible=False)
-    figure.legend(loc="outside lower center", ncols=4)
+    legend(figure, axes)
     headline(figure, f"Label states of {table['images'].iloc[0]:,} images")
 
 
@@ -162,7 +167,7 @@ def _draw_prevalence(figure: Figure | SubFigure, rates: pd.DataFrame, classes: S
     if blanks:
         handles.append(Line2D([], [], color=GRAY, marker="o", ls="", label="filled: of valid labels"))
         handles.append(Line2D([], [], color=GRAY, marker="o", mfc="white", ls="", label="hollow: blank = negative"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1, handletextpad=0.2)
+    legend(figure, handles, columnspacing=1, handletextpad=0.2)
     headline(figure, "Prevalence per split" + (", blanks left out or taken as negative" if blanks else ""))
 
 
@@ -176,7 +181,7 @@ def _draw_findings_per_image(figure: Figure | SubFigure, table: pd.DataFrame, cl
     _in_percent(axes.yaxis)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.6, max(table["findings"].max(), 3) + 0.6)
-    figure.legend(loc="outside lower center", ncols=len(splits))
+    legend(figure, axes)
     overall = table[table["split"] == "all"]
     mean = (overall["findings"] * overall["share"]).sum()
     headline(figure, f"Findings per image: {mean:.1f} on average")
@@ -191,14 +196,14 @@ def _draw_views(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequen
     second.grid(axis="y", visible=False)
     for axes, name in ((first, "uncertain_rate"), (second, "blank_rate")):
         _draw_groups(axes, rates, name, classes)
-    _group_legend(figure, first)
+    legend(figure, first)
     headline(figure, "How often a finding is uncertain, and not mentioned, by view")
 
 
 def _draw_sex(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequence[str]) -> None:
     axes = _class_axis(figure, classes, xlabel="prevalence, blank = negative")
     _draw_groups(axes, rates.replace({"sex": {"F": "female", "M": "male"}}), "prevalence_blank_0", classes)
-    _group_legend(figure, axes)
+    legend(figure, axes)
     headline(figure, "Prevalence by sex")
 
 
@@ -219,11 +224,6 @@ def _upper(shares: pd.DataFrame) -> float:
     return max(0.05, 1.05 * np.nanmax(shares.to_numpy(), initial=0))
 
 
-def _group_legend(figure: Figure | SubFigure, axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-
-
 def _draw_age(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequence[str]) -> None:
     bands = list(dict.fromkeys(rates["age"]))
     values = rates.pivot(index="class", columns="age", values="prevalence_blank_0").loc[classes, bands]
@@ -233,11 +233,10 @@ def _draw_age(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequence
     enough = np.outer(overall, images) >= FEWEST_EXPECTED
     axes = figure.add_subplot(xlabel="age [years] (images)")
     heat_map(
-        figure,
         axes,
         _log2_ratio(values.div(overall, axis=0).where(enough).to_numpy()),
         _percent(values.to_numpy()),
-        rows=[short(name, width=26) for name in classes],
+        rows=_row_names(classes),
         columns=[f"{band}\n({count:,})" for band, count in images.items()],
         scale="relative to all ages",
     )
@@ -255,11 +254,10 @@ def _draw_lift(figure: Figure | SubFigure, pairs: pd.DataFrame, classes: Sequenc
     texts = [[f"{x:.1f}" if np.isfinite(x) else "" for x in row] for row in lift.where(below).to_numpy()]
     axes = figure.add_subplot()
     heat_map(
-        figure,
         axes,
         _log2_ratio(lift.where(below & (p < SIGNIFICANT)).to_numpy()),
         texts,
-        rows=[short(name, width=26) for name in classes],
+        rows=_row_names(classes),
         columns=[],
         scale="observed / expected",
         empty="white",
@@ -279,11 +277,10 @@ def _draw_changes(figure: Figure | SubFigure, changes: pd.DataFrame, classes: Se
     values = shares[[(a, b) for a in seen_from for b in seen_to]].to_numpy()
     axes = figure.add_subplot()
     heat_map(
-        figure,
         axes,
         values,
         _percent(values),
-        rows=[short(name, width=26) for name in classes],
+        rows=_row_names(classes),
         columns=seen_to * len(seen_from),
         colors="Blues",
         limits=(0, 1),
@@ -307,7 +304,6 @@ def _draw_cooccurrence(figure: Figure | SubFigure, counts: pd.DataFrame) -> None
     np.fill_diagonal(shares, np.nan)
     axes = figure.add_subplot(xlabel="... have this finding too [%]", ylabel="of the images with this finding ...")
     heat_map(
-        figure,
         axes,
         shares,
         _percent(shares),
@@ -317,7 +313,7 @@ def _draw_cooccurrence(figure: Figure | SubFigure, counts: pd.DataFrame) -> None
         limits=(0, 1),
     )
     axes.tick_params(axis="x", labelrotation=90)
-    headline(figure, "Findings that stand together in an image")
+    headline(figure, "Findings that occur together in an image")
 
 
 def _percent(shares: np.ndarray) -> list[list[str]]:

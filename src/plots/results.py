@@ -1,4 +1,4 @@
-"""Every picture of models, ensembles and thresholds; those of labels are in `plots_labels`.
+"""Every picture of models, ensembles and thresholds; those of labels are in `plots.labels`.
 
 Draws, computes nothing.
 """
@@ -16,17 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, offsets, short
+from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, legend, offsets, short
 
 # Looks of operating points by the rule that chose them, and of probabilities before and after correction.
-RULES = {
-    "empirical": {"color": RED, "marker": "o", "markerfacecolor": "white"},
-    "certified": {"color": BLUE, "marker": "D"},
-}
-CALIBRATION = {
-    "before": {"color": RED, "marker": "o", "markerfacecolor": "white"},
-    "after": {"color": BLUE, "marker": "D"},
-}
+HOLLOW, FILLED = {"color": RED, "marker": "o", "markerfacecolor": "white"}, {"color": BLUE, "marker": "D"}
+RULES = {"empirical": HOLLOW, "certified": FILLED}
+CALIBRATION = {"before": HOLLOW, "after": FILLED}
 CURVES = {
     "train_loss": ("training loss", "loss per valid label (class-weighted BCE)"),
     "val_loss": ("validation loss", "loss per valid label (class-weighted BCE)"),
@@ -56,8 +51,7 @@ def learning_curves(history: pd.DataFrame, *, folder: Path, title: str) -> list[
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(history["epoch"].min() - 0.6, history["epoch"].max() + 0.6)
             _say_if_undefined(axes, history[name])
-            if axes.get_legend_handles_labels()[0]:
-                figure.legend(loc="outside lower center", ncols=2)
+            legend(figure, axes)
         paths.append(path)
     return paths
 
@@ -98,11 +92,7 @@ def alpha_curve(
         if standard_error is not None and np.isfinite(best):
             label = "within one standard error of the best"
             main.fill_between(table["alpha"], best - standard_error, best, color=SKY, alpha=0.3, lw=0, label=label)
-        names = {
-            "auprc": "AUPRC, mean over classes",
-            "auroc": "AUROC, mean over classes",
-            "accuracy": "accuracy",
-        }
+        names = {"auprc": "AUPRC, mean over classes", "auroc": "AUROC, mean over classes", "accuracy": "accuracy"}
         at = table[np.isclose(table["alpha"], chosen)]
         for axes, (name, title) in zip((main, *side), names.items(), strict=True):
             axes.set_title(title)
@@ -113,8 +103,7 @@ def alpha_curve(
             _say_if_undefined(axes, table[name])
         side[0].tick_params(labelbottom=False)
         side[1].set_xlabel("alpha")
-        handles, labels = main.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        legend(figure, main)
         headline(figure, f"Scores of the blend on validation; alpha {chosen:g} is chosen")
     return path
 
@@ -130,17 +119,15 @@ def precision_recall_curves(
         points: mappings of label (for the legend), recall, precision and kind, a key of `RULES`;
         note: optional text under the name, such as why a class is infeasible.
     """
-    with _panels(path, len(curves), xlabel=f"recall ({split})", ylabel=f"precision ({split})") as (
-        figure,
-        panels,
-    ):
+    labels = {"xlabel": f"recall ({split})", "ylabel": f"precision ({split})"}
+    with _panels(path, len(curves), **labels) as (figure, panels):
         for axes, curve in zip(panels, curves, strict=True):
             _draw_precision_recall(axes, curve, target)
         headline(figure, f"Precision against recall, {split}: what each rule chose for recall ≥ {target:g}")
         handles = _point_handles([curve["points"] for curve in curves], RULES)
         handles.append(Line2D([], [], color=INK, lw=1, ls="--", label=f"recall target {target:g}"))
         handles.append(Line2D([], [], color=GRAY, lw=1, ls=":", label="chance (prevalence)"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(curves) < 3 else len(handles))
+        legend(figure, handles, ncols=2 if len(curves) < 3 else len(handles))
     return path
 
 
@@ -190,7 +177,7 @@ def recall_intervals(
         headline(figure, f"{split.capitalize()} recall; the target {target:g} is reached {_kept(rows, target)}")
         handles = _point_handles([row["points"] for row in rows], RULES)
         handles.append(Patch(color=PALE, alpha=0.6, lw=0, label=f"below the target {target:g}"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        legend(figure, handles)
     return path
 
 
@@ -208,7 +195,7 @@ def _row_label(row: Mapping[str, Any]) -> str:
 def _kept(rows: Sequence[Mapping[str, Any]], target: float) -> str:
     """In how many classes each rule's recall reached the target."""
     texts = []
-    for label in _labels([row["points"] for row in rows]):
+    for label in _kinds([row["points"] for row in rows]):
         recalls = [point["recall"] for row in rows for point in row["points"] if point["label"] == label]
         defined = [recall for recall in recalls if np.isfinite(recall)]
         texts.append(f"in {sum(r >= target for r in defined)} of {len(defined)} classes by the {label}")
@@ -229,7 +216,7 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
         headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
         handles = _point_handles([curve["series"] for curve in curves], CALIBRATION, line=True)
         handles.append(Patch(color=GRAY, alpha=0.35, lw=0, label="images per bin"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=1 if len(curves) < 3 else len(handles))
+        legend(figure, handles, ncols=1 if len(curves) < 3 else len(handles))
     return path
 
 
@@ -270,14 +257,14 @@ def _panels(
         yield figure, panels
 
 
-def _labels(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    return list(dict.fromkeys(item["label"] for items in groups for item in items))
+def _kinds(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """The kind of each label among the points of all classes."""
+    return {item["label"]: item["kind"] for items in groups for item in items}
 
 
 def _point_handles(
     groups: Sequence[Sequence[Mapping[str, Any]]], looks: Mapping[str, dict[str, str]], *, line: bool = False
 ) -> list[Line2D]:
     """Legend entries: one per label among the points of all classes."""
-    kinds = {item["label"]: item["kind"] for items in groups for item in items}
     style = {"ls": "-" if line else "", "markersize": 6}
-    return [Line2D([], [], label=label, **style, **looks[kinds[label]]) for label in _labels(groups)]
+    return [Line2D([], [], label=label, **style, **looks[kind]) for label, kind in _kinds(groups).items()]

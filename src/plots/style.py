@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -81,8 +82,14 @@ def dots(axes: Axes, x: np.ndarray | float, y: np.ndarray | float, **look: Any) 
         axes.plot(x[there], y[there], clip_on=False, zorder=3, **{"ls": "", "markersize": 6, **look})
 
 
+def legend(figure: Figure | SubFigure, entries: Axes | Sequence[Artist], **look: Any) -> None:
+    """A legend below a figure, in one row unless `look` has ncols: of what is labeled in axes, or of these handles."""
+    handles = entries.get_legend_handles_labels()[0] if isinstance(entries, Axes) else entries
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles), **look})
+
+
 def heat_map(
-    figure: Figure | SubFigure,
     axes: Axes,
     values: np.ndarray,
     texts: Sequence[Sequence[str]],
@@ -108,7 +115,7 @@ def heat_map(
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if scale:
-        bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=25, pad=0.02, label=scale)
+        bar = axes.figure.colorbar(image, ax=axes, shrink=0.7, aspect=25, pad=0.02, label=scale)
         bar.set_ticks([-2, -1, 0, 1, 2], labels=["¼ or less", "½", "1", "2", "4 or more"])
         bar.outline.set_visible(False)
 

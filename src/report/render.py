@@ -16,14 +16,15 @@ SCRIPTS = ("format.js", "svg.js", "lookup.js", "explorer.js", "sections.js", "ma
 
 
 def render(data: Mapping[str, Any], *, title: str) -> str:
-    """The page: `data` as JSON inside it, and a policy that lets nothing but its own style and script run.
+    """The page: `data` as JSON inside it, and a policy that admits only its own style, script and embedded pictures.
 
     Names in `data` come from users' files: the scripts put them into the page as text only.
     """
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    sources = f"style-src {_digest(style)}; script-src {_digest(script)}; img-src data:"
     slots = {
-        "POLICY": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'",
+        "POLICY": f"default-src 'none'; {sources}; base-uri 'none'",
         "TITLE": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a path may hold stray bytes
         "STYLE": style,
         "DATA": embed_json(data),

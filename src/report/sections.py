@@ -3,20 +3,32 @@
 Each part is a mapping JSON can hold. Where there is nothing to show it is {"absent": a sentence that names the stage}.
 """
 
+import base64
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from PIL import Image
 
-from src.artifacts.io import MODELS, entry, read_json, read_stage_table, read_table
+from src.artifacts.io import MODELS, read_json, read_stage_table, read_table, writer_of
 from src.artifacts.manifest import SPLITS, Manifest
-from src.artifacts.probs import EvalLabels, EvalSplit, read_stage_probs
-from src.labels.eda import ALL, STATES, count_states
-from src.stats.calibration import correct_probs, reliability
+from src.artifacts.probs import EvalSplit, read_stage_probs
+from src.labels.eda import ALL, STATES, count_states, with_rates
+from src.plots.results import CURVES
+from src.plots.results import reliability as draw_reliability
+from src.runtime.tables import plural, with_interval
+from src.stats.calibration import masked_calibration, reliability
 
 HISTORY = ("epoch", "train_loss", "val_loss", "val_auroc", "val_auprc", "lr")
+LEARNING_CURVES = {
+    "train_loss": "Training loss",
+    "val_loss": "Validation loss: if it rises while the training loss falls, the model overfits",
+    "val_auprc": "Validation AUPRC, mean over findings, by which the epoch is chosen",
+}
+CALIBRATION = ("raw", "corrected")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 
 
@@ -37,27 +49,43 @@ def data_part(manifest: Manifest | None) -> dict[str, Any]:
     return about | {"sizes": sizes, "findings": len(manifest.classes)}
 
 
-def labels_part(run_dir: Path, manifest: Manifest | None) -> dict[str, Any]:
-    """Images per label state, by split and class, as stage 2 counted them.
+def labels_part(run_dir: Path, manifest: Manifest | None) -> list[dict[str, Any]] | dict[str, str]:
+    """The pictures of stage 2 that show label states and prevalence.
 
     Raises ValueError where its table is of another manifest.
     """
-    path = Path(run_dir) / "eda" / "label_states.csv"
+    folder = Path(run_dir) / "eda"
+    path = folder / "label_states.csv"
     if manifest is None or not path.exists():
-        return absent("The labels of this run were not described; eda_labels.py does.")
-    table = read_table(path, dtype={"split": str, "class": str}, keep_default_na=False)
-    order = (ALL, *SPLITS)
-    expected = count_states(
+        return absent("The labels of this run have not been described; eda_labels.py does that.")
+    states = count_states(
         manifest.labels(),
         groups=manifest.table["split"].to_numpy(),
-        order=order,
+        order=(ALL, *SPLITS),
         classes=manifest.classes,
         name="split",
     )
-    if not table.astype(str).equals(expected.astype(str)):
+    table = read_table(path, dtype={"split": str, "class": str}, keep_default_na=False)
+    if not table.astype(str).equals(states.astype(str)):
         raise ValueError(f"{path} counts another manifest than the run's; run eda_labels.py --overwrite")
-    splits = {split: rows[list(STATES)].to_numpy() for split, rows in table.groupby("split", sort=False)}
-    return {"classes": manifest.classes, "states": STATES, "splits": splits}
+    counts = [
+        f"{row['class']} " + ", ".join(f"{row[state]:,} {state}" for state in STATES)
+        for _, row in states[states["split"] == ALL].iterrows()
+    ]
+    rates = with_rates(states[states["split"] != ALL]).groupby("class", sort=False)
+    shares = [
+        f"{name} " + ", ".join(f"{with_interval(row, 'prevalence')} in {row['split']}" for _, row in rows.iterrows())
+        for name, rows in rates
+    ]
+    valid = "among the images labeled positive or negative"
+    texts = {
+        "label_states": ("Labels of all images", f"Images per label: {'; '.join(counts)}."),
+        "prevalence": (f"Prevalence: the share of positives {valid}", f"Prevalence {valid}: {'; '.join(shares)}."),
+    }
+    return [
+        picture(folder / f"{name}.png", script="eda_labels.py", alt=alt, caption=caption)
+        for name, (caption, alt) in texts.items()
+    ]
 
 
 def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[str, Any]:
@@ -65,18 +93,29 @@ def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[s
     folder = Path(run_dir) / model
     script = f"train_{MODELS[model]}.py"
     if not (folder / "history.csv").exists():
-        return absent(f"{model} was not trained in this run; {script} does.")
+        return absent(f"{model} was not trained in this run; {script} does that.")
     if manifest is not None and read_json(folder / "config.json").get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder} was trained on another manifest than the run's; run {script} --overwrite")
-    table = read_stage_table(folder / "history.csv", HISTORY)[list(HISTORY)]
+    table = _numbers(folder / "history.csv", HISTORY)
+    text, score = f"{plural(len(table), 'epoch')}.", table["val_auprc"]
+    if score.notna().any():
+        best = table.loc[score.idxmax()]
+        text += f" Epoch {best['epoch']:.0f} was kept, with the best validation AUPRC, {best['val_auprc']:.3f}."
+    pictures = []
+    for name, caption in LEARNING_CURVES.items():
+        first, last = (with_interval(table.iloc[row], name) for row in (0, -1))
+        alt = f"{CURVES[name][0].capitalize()} of {model}: {first} after the first epoch, {last} after the last. {text}"
+        pictures.append(picture(folder / f"{name}.png", script=script, alt=alt, caption=caption))
+    return {"text": text, "pictures": pictures}
+
+
+def _numbers(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The columns of a table that a stage left, as numbers; only the first may not be blank."""
+    table = read_stage_table(path, columns)[list(columns)]
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    if table.empty or numbers["epoch"].isna().any() or (numbers.isna() & table.notna()).any(axis=None):
-        raise ValueError(
-            f"{folder / 'history.csv'} has no epochs, or a value that is not a number; run {script} --overwrite"
-        )
-    score = numbers["val_auprc"]
-    kept = int(table["epoch"][score.idxmax()]) if score.notna().any() else None
-    return {"kept": kept, **{column: numbers[column].to_numpy() for column in HISTORY}}
+    if table.empty or numbers[columns[0]].isna().any() or (numbers.isna() & table.notna()).any(axis=None):
+        raise ValueError(f"{path} has no rows, or a value that is not a number; run {writer_of(path)} --overwrite")
+    return numbers
 
 
 def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
@@ -90,7 +129,9 @@ def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
         if not found["per_class"] or found["per_class"].keys() != found["blank_as_negative"]["per_class"].keys():
             raise KeyError("per_class")
         if "calibration" in found:
-            part["calibration"] = {name: found["calibration"][name]["macro"] for name in ("raw", "corrected")}
+            part["calibration"] = {
+                kind: found["calibration"][kind]["macro"]["calibration_error"] for kind in CALIBRATION
+            }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what {script} writes ({error}); run {script} --overwrite") from None
     return part | {"loss": found.get("loss")}
@@ -112,7 +153,7 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     """The weights of the blend, and validation scores over alpha where two models were blended."""
     folder = Path(folder)
     if not (folder / "alpha.json").exists():
-        return absent("Nothing was blended in this run; ensemble_alpha_search.py does.")
+        return absent("No models were blended in this run; ensemble_alpha_search.py does that.")
     part = {key: read_json(folder / "alpha.json").get(key) for key in ("members", "weights", "alpha", "select")}
     weights = part["weights"]
     if not isinstance(part["members"], list) or not isinstance(weights, list) or len(weights) != len(part["members"]):
@@ -122,49 +163,77 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     if part["alpha"] is None:
         return part
     if not (folder / "alpha_search.csv").exists():
-        return part | {"gone": "Its scores over alpha are gone; ensemble_alpha_search.py --overwrite makes them again."}
-    table = read_stage_table(folder / "alpha_search.csv", ("alpha", "auprc", "auroc", "accuracy"))
-    return part | {"curve": {name: table[name].to_numpy() for name in table}}
+        again = "ensemble_alpha_search.py --overwrite writes them again."
+        return part | {"picture": absent(f"The scores for each alpha are missing; {again}")}
+    table = _numbers(folder / "alpha_search.csv", ("alpha", "auprc", "auroc", "accuracy"))
+    ends = [f"{row['auprc']:.3f} at alpha {row['alpha']:g}" for _, row in table.iloc[[0, -1]].iterrows()]
+    scores = f"{', '.join(ends)}, at most {table['auprc'].max():.3f}"
+    shaded = " Shaded: within one standard error of the best. A peak inside it is noise."
+    shown = picture(
+        folder / "alpha_search.png",
+        script="ensemble_alpha_search.py",
+        alt=f"Validation AUPRC of the blend over alpha: {scores}. Alpha {part['alpha']} is chosen.",
+        caption=f"Validation scores for each alpha.{shaded if part['select'] == 'one-se' else ''}",
+    )
+    return part | {"picture": shown}
 
 
 def reliability_part(run_dir: Path, eval_split: EvalSplit, manifest: Manifest | None) -> list[dict[str, Any]]:
-    """Observed share over predicted probability in ten bins: the blend's probabilities, then each model's on test.
+    """Reliability diagrams: of the blend, drawn here because no stage draws it, then of each model on test."""
+    models = [_model_reliability(Path(run_dir) / model, manifest) for model in MODELS]
+    return [_blend_reliability(eval_split), *models]
 
-    A list of {"name", "classes": per class a list of series {"kind", "predicted", "observed", "counts"}}.
+
+def _model_reliability(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
+    model, script = folder.name, f"test_{MODELS[folder.name]}.py"
+    metrics = metrics_part(folder, "test", script=script)
+    if manifest is None or not (folder / "probs.json").exists() or "calibration" not in metrics:
+        return absent(f"{model} has no reliability diagrams on test; {script} draws them.")
+    read_stage_probs(folder, "test", manifest)  # raises where they are of another manifest
+    raw, corrected = (with_interval(metrics["calibration"], kind) for kind in CALIBRATION)
+    return picture(
+        folder / "reliability_test.png",
+        script=script,
+        alt=f"Reliability of {model} on test, a diagram per finding. Mean calibration error: {raw} of the raw sigmoid, "
+        f"{corrected} with the prior correction.",
+        caption=f"{model} on test, before and after the prior correction",
+    )
+
+
+def _blend_reliability(split: EvalSplit) -> dict[str, Any]:
+    curves = []
+    for c, name in enumerate(split.view.truth.classes):
+        probs, targets = split.entries(c)
+        bins = reliability(probs, targets=targets)
+        series = {"predicted": bins.prob, "observed": bins.rate, "counts": bins.count}
+        curves.append({"name": name, "series": [{"label": "ensemble", "kind": "after", **series}]})
+    macro = masked_calibration(split.probs, **split.view.arrays())["macro"]
+    with TemporaryDirectory() as folder:
+        return picture(
+            draw_reliability(curves, path=Path(folder) / "reliability.png", split=split.name),
+            script="report.py",
+            alt=f"Reliability of the ensemble on {split.name}, a diagram per finding. Mean calibration error: "
+            f"{with_interval(macro, 'calibration_error')}.",
+            caption=f"The ensemble on {split.name}, whose probabilities are compared with the thresholds",
+        )
+
+
+def picture(path: Path, *, script: str, alt: str, caption: str) -> dict[str, Any]:
+    """A PNG of the run as the page embeds it: {"src": a data URI, "width", "height" [px], "alt", "caption"}.
+
+    It is reduced to 64 colors, which makes it three times smaller with no visible loss. Where the file is missing,
+    the part says that `script` draws it. Raises ValueError where the file is not a picture.
     """
-    groups = [{"name": "ensemble", "classes": _bins({"blend": eval_split.probs}, eval_split.view)}]
-    if manifest is None or eval_split.view.truth.classes != manifest.classes or eval_split.name != "test":
-        return groups
-    for model in MODELS:
-        folder = Path(run_dir) / model
-        if not (folder / "probs.json").exists():
-            continue
-        story = read_json(folder / "probs.json")
-        truth = eval_split.view.truth
-        probs = read_stage_probs(folder, "test", manifest)
-        if len(probs.ids) != len(truth.ids) or set(probs.ids) != set(truth.ids):
-            continue  # test probabilities from another program, of other images
-        probs = probs.aligned(truth.ids, truth.classes)
-        recorded = entry(story, "pos_weight", dict, path=folder / "probs.json")
-        weight = np.array([entry(recorded, name, float, path=folder / "probs.json") for name in truth.classes])
-        if entry(story, "prior_correction", bool, path=folder / "probs.json"):
-            pair = {"before": correct_probs(probs, pos_weight=1 / weight), "after": probs}
-        else:
-            pair = {"before": probs, "after": correct_probs(probs, pos_weight=weight)}
-        groups.append({"name": model, "classes": _bins(pair, eval_split.view)})
-    return groups
-
-
-def _bins(kinds: Mapping[str, np.ndarray], view: EvalLabels) -> list[list[dict[str, Any]]]:
-    classes = []
-    for c in range(len(view.truth.classes)):
-        valid, series = view.mask[:, c], []
-        for kind, probs in kinds.items():
-            bins = reliability(probs[valid, c], targets=view.targets[valid, c])
-            shares = {"predicted": bins.prob.round(4), "observed": bins.rate.round(4), "counts": bins.count}
-            series.append({"kind": kind, **shares})
-        classes.append(series)
-    return classes
+    if not path.exists():
+        return absent(f"{path.parent.name}/{path.name} is missing; {script} draws it.")
+    buffer = io.BytesIO()
+    try:
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(64).save(buffer, "PNG", optimize=True)
+    except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged file
+        raise ValueError(f"{path} cannot be read as a picture ({error}); run {script} --overwrite") from None
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"src": source, "width": image.width, "height": image.height, "alt": alt, "caption": caption}
 
 
 def absent(sentence: str) -> dict[str, str]:

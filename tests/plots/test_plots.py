@@ -16,13 +16,8 @@ from src.plots.style import DPI, canvas, short
 pytestmark = pytest.mark.filterwarnings("error")
 
 NAN = np.nan
-NAMES = [
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "A finding with a name of many words that goes on and on",
-    "x" * 70,
-    r"$\frac$",
-]
+LONG = "A finding with a name of many words that goes on and on"
+NAMES = ["Edema", "Enlarged Cardiomediastinum", LONG, "x" * 70, r"$\frac$"]
 
 
 def pixels(path):
@@ -109,12 +104,7 @@ def test_long_names_are_broken_and_cut():
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_learning_curves(tmp_path, epochs):
     paths = plots.learning_curves(history(epochs), folder=tmp_path, title="resnet50")
-    assert [path.name for path in paths] == [
-        "train_loss.png",
-        "val_loss.png",
-        "val_auroc.png",
-        "val_auprc.png",
-    ]
+    assert [path.stem for path in paths] == ["train_loss", "val_loss", "val_auroc", "val_auprc"]
     assert all(drawn(path) for path in paths)
 
 
@@ -142,14 +132,7 @@ def test_alpha_curve(tmp_path, standard_error, score):
 
 def curve(name, *, points, **fields):
     recall = np.linspace(0, 1, 50)
-    return {
-        "name": name,
-        "recall": recall,
-        "precision": 1 - recall / 2,
-        "prevalence": 0.5,
-        "points": points,
-        **fields,
-    }
+    return {"name": name, "recall": recall, "precision": 1 - recall / 2, "prevalence": 0.5, "points": points} | fields
 
 
 def point(kind, recall, **fields):
@@ -189,15 +172,10 @@ def test_recall_intervals(tmp_path, count):
 def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(plots, "headline", lambda figure, text: said.append(text))
-    recalls = [(0.85, 0.9), (0.84, 1.0), (NAN, 1.0)]
-    rows = [
-        {
-            "name": "x",
-            "positives": 5,
-            "points": [point(k, r, lower=r, upper=r) for k, r in zip(("empirical", "certified"), pair, strict=True)],
-        }
-        for pair in recalls
-    ]
+    rows = []
+    for pair in ((0.85, 0.9), (0.84, 1.0), (NAN, 1.0)):
+        points = [point(kind, r, lower=r, upper=r) for kind, r in zip(plots.RULES, pair, strict=True)]
+        rows.append({"name": "x", "positives": 5, "points": points})
     plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
     assert "in 1 of 2 classes by the empirical rule, in 3 of 3 classes by the certified rule" in said[0]
 
@@ -205,24 +183,12 @@ def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeyp
 @pytest.mark.parametrize("count", [1, 15])
 def test_reliability(tmp_path, count):
     predicted = np.array([0.1, 0.5, NAN])
-    series = [
-        {
-            "label": "before",
-            "kind": "before",
-            "predicted": predicted,
-            "observed": predicted / 2,
-            "counts": [5, 1, 0],
-        },
-        {
-            "label": "after",
-            "kind": "after",
-            "predicted": predicted,
-            "observed": predicted,
-            "counts": [6, 0, 0],
-        },
-    ]
-    curves = [{"name": name, "series": series} for name in names(count)]
-    curves[-1] = {"name": "none", "series": [{**series[0], "counts": [0, 0, 0]}]}
+    before, after = (
+        {"label": kind, "kind": kind, "predicted": predicted, "observed": predicted / 2, "counts": counts}
+        for kind, counts in (("before", [5, 1, 0]), ("after", [6, 0, 0]))
+    )
+    curves = [{"name": name, "series": [before, after]} for name in names(count)]
+    curves[-1] = {"name": "none", "series": [{**before, "counts": [0, 0, 0]}]}
     assert drawn(plots.reliability(curves, path=tmp_path / "c.png"))
 
 
@@ -247,9 +213,8 @@ def label_tables(count, *, split="train"):
 
     def by(name, values):
         groups = np.array(values)[np.arange(60) % len(values)]
-        return eda.with_rates(
-            eda.count_states(labels, groups=groups, order=("all", *values), classes=classes, name=name)
-        )
+        states = eda.count_states(labels, groups=groups, order=("all", *values), classes=classes, name=name)
+        return eda.with_rates(states)
 
     def known(name, values):
         return by(name, values).query(f"{name} != 'all'")

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import shutil
+import urllib.request
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-import eda_labels
 import report
+from src.artifacts.io import MODELS
 from src.artifacts.probs import EvalLabels, EvalSplit, Truth
 from src.config import ThresholdConfig
 from src.labels.policy import LabelPolicy
@@ -18,8 +20,9 @@ from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_s
 from src.report.render import embed_json
 from src.report.source import Search, read_search, read_splits
 from src.stats.bootstrap import bootstrap_metrics, interval
+from src.stats.calibration import masked_calibration
 from src.stats.workload import per_thousand
-from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split
+from tests.page_runs import make_run, page_data, search, write_model, write_split
 
 DEFAULTS = dataclasses.asdict(ThresholdConfig())
 
@@ -29,15 +32,18 @@ def run_dir(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("page") / "run")
 
 
+@pytest.fixture(scope="module")
+def page(run_dir, tmp_path_factory):
+    """What the report of the run holds."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    report.main(["--run-dir", str(run_dir), "--out", str(path)])
+    return page_data(path)
+
+
 @pytest.fixture
 def copied(run_dir, tmp_path):
     """A copy of the run that a test may spoil."""
-    for source in run_dir.rglob("*"):
-        if source.is_file():
-            target = tmp_path / "run" / source.relative_to(run_dir)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-    return tmp_path / "run"
+    return shutil.copytree(run_dir, tmp_path / "run")
 
 
 def explored(run):
@@ -155,8 +161,10 @@ def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path,
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
         page = page_data(tmp_path / "out" / "report.html")
         assert page["explorer"]["eval_split"] == eval_split
-        for part in (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"]):
+        parts = (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"])
+        for part in (*parts, *page["reliability"][1:]):
             assert ".py" in part["absent"]
+        assert f"The ensemble on {eval_split}" in page["reliability"][0]["caption"]
     run = explored(run_dir)["classes"]
     assert [c["eval_split"]["tp"] for c in page["explorer"]["classes"]] == [c["eval_split"]["tp"].tolist() for c in run]
     (tmp_path / "labels_val.csv").write_text((tmp_path / "labels_val.csv").read_text() + "\n")
@@ -164,17 +172,14 @@ def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path,
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
 
 
-def test_what_a_stage_did_not_leave_is_said_with_the_stage(copied):
+def test_what_a_stage_did_not_leave_is_said_with_the_stage(page, copied):
+    assert "absent" not in json.dumps(page)
+    shutil.rmtree(copied / "eda")
+    (copied / "efficientnet_b1" / "history.csv").unlink()
+    (copied / "ensemble" / "metrics_test.json").unlink()
     report.main(["--run-dir", str(copied)])
     page = page_data(copied / "report.html")
     assert "eda_labels.py" in page["labels"]["absent"]
-    assert page["histories"]["resnet50"]["kept"] == 2 and "absent" not in page["data"]
-    eda_labels.main(["--run-dir", str(copied)])
-    (copied / "efficientnet_b1" / "history.csv").unlink()
-    (copied / "ensemble" / "metrics_test.json").unlink()
-    report.main(["--run-dir", str(copied), "--overwrite"])
-    page = page_data(copied / "report.html")
-    assert page["labels"]["classes"] == list(CLASSES)
     assert "train_efficientnet.py" in page["histories"]["efficientnet_b1"]["absent"]
     assert "ensemble_alpha_search.py" in page["metrics"][-1]["absent"]
     assert "train_resnet.py" not in json.dumps(page)
@@ -188,8 +193,63 @@ def test_a_run_whose_models_were_removed_is_still_shown(copied):
     page = page_data(copied / "report.html")
     assert "train_resnet.py" in page["histories"]["resnet50"]["absent"]
     assert "test_efficientnet.py" in json.dumps(page["metrics"])
-    assert [group["name"] for group in page["reliability"]] == ["ensemble"]
-    assert "ensemble_alpha_search.py" in page["alpha"]["gone"] and "curve" not in page["alpha"]
+    assert "ensemble" in page["reliability"][0]["alt"] and "test_resnet.py" in page["reliability"][1]["absent"]
+    assert "ensemble_alpha_search.py" in page["alpha"]["picture"]["absent"]
+
+
+def pictures_of(page):
+    """The parts of a page that hold a picture of the run folder, with its path there and the script that draws it."""
+    yield "eda/label_states.png", "eda_labels.py", page["labels"][0]
+    yield "eda/prevalence.png", "eda_labels.py", page["labels"][1]
+    yield "ensemble/alpha_search.png", "ensemble_alpha_search.py", page["alpha"]["picture"]
+    for (model, short), reliability in zip(MODELS.items(), page["reliability"][1:], strict=True):
+        yield f"{model}/reliability_test.png", f"test_{short}.py", reliability
+        curves = page["histories"][model]["pictures"]
+        for name, part in zip(("train_loss", "val_loss", "val_auprc"), curves, strict=True):
+            yield f"{model}/{name}.png", f"train_{short}.py", part
+
+
+def test_the_pictures_are_those_of_the_run_or_are_said_to_be_missing(page, copied):
+    for name, _, part in pictures_of(page):
+        with Image.open(copied / name) as theirs, urllib.request.urlopen(part["src"]) as file, Image.open(file) as ours:
+            assert theirs.size == ours.size == (part["width"], part["height"])
+            expected = theirs.convert("RGB").quantize(64).convert("RGB")
+            assert np.array_equal(ours.convert("RGB"), expected), name
+            assert np.abs(np.subtract(expected, theirs.convert("RGB"), dtype=float)).mean() < 0.5  # of 255
+        (copied / name).unlink()
+    report.main(["--run-dir", str(copied)])
+    for name, script, part in pictures_of(page_data(copied / "report.html")):
+        assert part == {"absent": f"{name} is missing; {script} draws it."}
+
+
+def test_alternative_texts_state_the_main_figures(page, run_dir):
+    labels = pd.read_csv(run_dir / "manifest.csv")
+    edema = labels["Edema"]
+    counts = [(edema == value).sum() for value in (1, 0, -1)]
+    texts = "Edema {} positive, {} negative, {} uncertain, {} blank; Rare".format(*counts, edema.isna().sum())
+    assert texts in page["labels"][0]["alt"]
+    test = edema[(labels["split"] == "test") & edema.isin([0, 1])]
+    assert f"{test.mean():.3f} in test; Rare" in page["labels"][1]["alt"]
+    loss = page["histories"]["resnet50"]["pictures"][1]["alt"]
+    assert loss.startswith("Validation loss of resnet50: 0.600 after the first epoch, 0.550 after the last.")
+    assert loss.endswith("2 epochs. Epoch 2 was kept, with the best validation AUPRC, 0.600.")
+    scores = pd.read_csv(run_dir / "ensemble" / "alpha_search.csv")["auprc"]
+    said = f"{scores.iloc[0]:.3f} at alpha 0, {scores.iloc[-1]:.3f} at alpha 1, at most {scores.max():.3f}"
+    assert said in page["alpha"]["picture"]["alt"]
+    errors = json.loads((run_dir / "resnet50" / "metrics_test.json").read_text())["calibration"]
+    for kind in ("raw", "corrected"):
+        assert f"{errors[kind]['macro']['calibration_error']:.3f}" in page["reliability"][1]["alt"]
+    test = read_splits(run_dir, read_search(run_dir, defaults=DEFAULTS))[1]
+    error = masked_calibration(test.probs, **test.view.arrays())["macro"]["calibration_error"]
+    assert page["reliability"][0]["alt"].endswith(f"{error:.3f}.")
+
+
+def test_a_damaged_picture_is_refused(copied):
+    path = copied / "resnet50" / "val_loss.png"
+    for content in (b"no picture", path.read_bytes()[:3000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"val_loss\.png cannot be read as a picture .*run train_resnet\.py"):
+            report.main(["--run-dir", str(copied)])
 
 
 def test_a_model_trained_again_since_the_blend_is_refused(copied):
@@ -229,22 +289,18 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
         report.main(["--run-dir", str(copied)])
 
 
-@pytest.mark.parametrize("content", ["{}", '{"macro": 3}', '{"macro": {}, "per_class": []}'])
-def test_metrics_of_another_shape_are_refused(copied, content):
-    (copied / "ensemble" / "metrics_test.json").write_text(content)
-    with pytest.raises(ValueError, match="metrics_test.json is not what ensemble_alpha_search.py writes"):
-        report.main(["--run-dir", str(copied)])
-
-
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
         ("ensemble/probs.json", {"members_sha256": None}, "its members_sha256 is None; expected a dict"),
         ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
         ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
-        ("resnet50/probs.json", {"pos_weight": None}, "its pos_weight is None"),
-        ("resnet50/probs.json", {"prior_correction": None}, "its prior_correction is None; expected a bool"),
+        ("resnet50/probs.json", {"manifest_sha256": "other"}, "probs_test.csv was made from another manifest"),
+        ("resnet50/metrics_test.json", {"calibration": {}}, "is not what test_resnet.py writes"),
         ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": []}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"macro": 3}, "is not what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "is not what ensemble_alpha_search.py writes"),
     ],
 )
 def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):
@@ -259,7 +315,8 @@ def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, cont
     [
         ("ensemble/thresholds_recall_0.85.csv", "test_precision", "precision", "has no column 'test_precision'"),
         ("ensemble/alpha_search.csv", "auprc", "aucpr", "has no column 'auprc'"),
-        ("resnet50/history.csv", "1,0.6", ",0.6", "has no epochs, or a value that is not a number"),
+        ("resnet50/history.csv", "1,0.6", ",0.6", "has no rows, or a value that is not a number"),
+        ("ensemble/alpha_search.csv", "0.5,", "half,", "or a value that is not a number"),
         ("resnet50/history.csv", "0.7", "high", "or a value that is not a number"),
     ],
 )
@@ -307,7 +364,6 @@ def test_a_model_trained_on_another_manifest_is_refused(copied):
 
 
 def test_labels_counted_on_another_manifest_are_refused(copied):
-    eda_labels.main(["--run-dir", str(copied)])
     path = copied / "eda" / "label_states.csv"
     path.write_text(path.read_text().replace("val,Edema,", "val,Edema,1"))
     with pytest.raises(ValueError, match="label_states.csv counts another manifest"):

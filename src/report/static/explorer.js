@@ -1,7 +1,5 @@
 // The threshold explorer: two sliders, a row and a curve per finding.
 
-const PANEL = { width: 230, height: 190 };
-
 /** Build the explorer from the page's data and keep it up to date. */
 function startExplorer(page) {
   const { explorer } = page;
@@ -281,17 +279,8 @@ function buildLegends(explorer) {
 
 function buildPanel(finding, evalSplit) {
   const { recall, precision } = finding.curve;
-  const axes = plot({
-    ...PANEL,
-    xRange: [0, 1],
-    yRange: [0, 1],
-    xTicks: [0, 0.5, 1],
-    yTicks: [0, 0.5, 1],
-    xLabel: `recall (${evalSplit})`,
-    yLabel: `precision over recall on ${evalSplit}`,
-    title: finding.name,
-    description: "",
-  });
+  const yLabel = `precision over recall on ${evalSplit}`;
+  const axes = plot({ title: finding.name, xLabel: `recall (${evalSplit})`, yLabel });
   const coin = axes.y(prevalenceOf(finding));
   if (Number.isFinite(coin)) axes.add(line(axes.x(0), coin, axes.x(1), coin, "coin"));
   const steps = recall.flatMap((x, i) => [

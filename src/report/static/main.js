@@ -35,11 +35,11 @@ function start() {
   startExplorer(page);
   document.getElementById("reading").append(...readingNotes(page).map((text) => element("p", {}, text)));
   section("data", page.data, dataSection);
-  section("labels", page.labels, labelsSection);
+  section("labels", page.labels, (pictures) => [figures(pictures)]);
   section("training", page.histories, trainingSection);
   section("metrics", page.metrics, metricsSection);
   section("blend", page.alpha, blendSection);
-  section("reliability", page.reliability, (groups) => reliabilitySection(groups, explorer));
+  section("reliability", page.reliability, reliabilitySection);
   for (const title of document.querySelectorAll("main section > h1, main section > h2[id$=title]")) {
     const id = title.parentElement.id;
     if (title.id !== `${id}-title`) continue;
