@@ -1,6 +1,6 @@
 """The data behind the report's threshold explorer: what stage 6 would print, for a grid of targets and confidences.
 
-Every choice is made by `thresholds.certified_rule` and every figure comes from counts, so the page only looks up.
+Every choice is made by a rule of `stats.thresholds` and every figure comes from counts, so the page only looks up.
 """
 
 import dataclasses
@@ -15,10 +15,18 @@ from src.artifacts.probs import EvalSplit
 from src.evaluate import masked_metrics
 from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_outcomes, count_studies
 from src.report.source import SCRIPT, Search
-from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curve, build_curves, certified_rule
+from src.stats.thresholds import (
+    Curve,
+    OperatingPoint,
+    bonferroni,
+    build_curve,
+    build_curves,
+    certified_rule,
+    empirical_rule,
+)
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
-CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)
+CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)  # 0: the empirical rule
 CURVE_BINS = 160  # of a curve as wide as a phone: two pixels each
 CLOSE = 1e-9  # a bound computed by another version of SciPy
 
@@ -35,7 +43,8 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     eval_split = test or val
     settings = search.settings
     recalls = sorted({*RECALLS, *(float(key) for key in search.chosen)})
-    confidences = sorted({*CONFIDENCES, float(settings["confidence"])})
+    recorded = search.confidence or 0.0
+    confidences = sorted({*CONFIDENCES, recorded})
     curves = build_curves(
         val.probs,
         targets=val.view.targets,
@@ -48,7 +57,7 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
         grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
     thresholds = [_distinct(grid) for grid in grids]
     figures = _figures(eval_split, thresholds, settings)
-    chosen_at = confidences.index(settings["confidence"]), [recalls.index(float(key)) for key in search.chosen]
+    chosen_at = confidences.index(recorded), [recalls.index(float(key)) for key in search.chosen]
     _check(search, eval_split, grids, chosen_at, tested=test is not None)
     studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
     metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
@@ -79,13 +88,13 @@ def _level(confidence: float, search: Search) -> float:
 
 def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[float]) -> Grid:
     """Stage 6's choice; None where it can never be promised, which is recall 1 with a confidence."""
-    return [
-        [
-            None if recall == 1 and confidence else certified_rule(curve, recall=recall, confidence=confidence)
-            for recall in recalls
-        ]
-        for confidence in confidences
-    ]
+
+    def choice(recall: float, confidence: float) -> OperatingPoint | None:
+        if not confidence:
+            return empirical_rule(curve, recall=recall)
+        return None if recall == 1 else certified_rule(curve, recall=recall, confidence=confidence)
+
+    return [[choice(recall, confidence) for recall in recalls] for confidence in confidences]
 
 
 def _distinct(grid: Grid) -> np.ndarray:

@@ -64,7 +64,8 @@ def search_thresholds(config: ThresholdConfig) -> None:
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
     refuse_overwrite([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
-    for recall in config.recall if config.confidence else ():
+    certifies = config.rule == "certified"
+    for recall in config.recall if certifies else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
     val, test, origin = _outside(config) if outside else _of_run(config)
@@ -79,24 +80,24 @@ def search_thresholds(config: ThresholdConfig) -> None:
         val.probs, targets=val.view.targets, mask=val.view.mask, patients=val.patients, grid=config.grid or None
     )
     confidence = config.confidence
-    if config.family_wise and confidence:
+    if config.family_wise:
         confidence = bonferroni(confidence, classes=len(classes))
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png")
     chosen = {}
     for recall, path in zip(config.recall, tables, strict=True):
-        certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
-        empirical = [empirical_rule(curve, recall=recall) for curve in curves]
-        rules = [
-            _outcome(config, "certified", certified, eval_split),
-            _outcome(config, "empirical", empirical, eval_split),
-        ]
+        points = {"empirical": [empirical_rule(curve, recall=recall) for curve in curves]}
+        if certifies:
+            certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
+            points = {"certified": certified} | points
+        rules = [_outcome(config, *choice, eval_split) for choice in points.items()]
         write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
         _print_target(recall, confidence, rules, eval_split, auprc)
         _print_workload(rules[0], eval_split, stated)
         if config.pictures:
             _draw(folder, recall, rules, eval_split)
-        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, certified, strict=True)}
-    settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
+        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, rules[0].points, strict=True)}
+    settings = {"rule": config.rule, "confidence": config.confidence if certifies else None}
+    settings |= {"family_wise": config.family_wise, "grid": config.grid}
     settings |= {"uncertain": config.uncertain, "missing": config.missing}
     settings |= {"resamples": config.resamples, "seed": config.seed}
     write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
@@ -174,10 +175,10 @@ def _outcome(config: ThresholdConfig, kind: str, points: list[OperatingPoint], s
 
 def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float], *, tested: bool) -> pd.DataFrame:
     """The rows of thresholds_recall_<r>.csv; test columns are blank where nothing was tested."""
-    certified, empirical = rules
+    asked, empirical = rules[0], rules[-1]
     rows = []
     for c, name in enumerate(classes):
-        point, test, empirical_test = certified.points[c], certified.metrics[name], empirical.metrics[name]
+        point, test, empirical_test = asked.points[c], asked.metrics[name], empirical.metrics[name]
         if not tested:
             test = empirical_test = {"precision": np.nan, "recall": np.nan}
         rows.append(
@@ -214,13 +215,9 @@ def _print_split(split: EvalSplit) -> None:
 def _print_target(
     recall: float, confidence: float, rules: list[RuleResult], eval_split: EvalSplit, auprc: list[float]
 ) -> None:
-    """Both rules per class, whether they kept the promise, and the classes grouped by how precise they are."""
-    promise = (
-        f"at {100 * confidence:g}% confidence on new patients"
-        if confidence
-        else "no confidence asked: the empirical rule"
-    )
-    print(f"\n== recall >= {recall:g} ==  certified: {promise}; empirical: on val")
+    """The rules per class, whether they kept the promise, and the classes grouped by how precise they are."""
+    promises = {"certified": f"at {100 * confidence:g}% confidence on new patients", "empirical": "on val"}
+    print(f"\n== recall >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
     headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{eval_split.name} Precision"]
     headers += [f"{eval_split.name} Recall", "AUPRC", "Status"]
     rows = []
@@ -270,13 +267,13 @@ def _print_groups(rule: RuleResult, eval_split: EvalSplit, auprc: list[float]) -
 
 
 def _print_workload(rule: RuleResult, eval_split: EvalSplit, stated: dict[str, float]) -> None:
-    """Per 1,000 studies at the certified thresholds; precision at stated prevalences."""
+    """Per 1,000 studies at the rule's thresholds; precision at stated prevalences."""
     classes, view = eval_split.view.truth.classes, eval_split.view
     flags = eval_split.probs >= rule.thresholds
     table = per_thousand(flags, targets=view.targets, mask=view.mask, studies=view.truth.studies, classes=classes)
     print(
-        f"\nper 1,000 labeled {eval_split.name} studies, at the certified thresholds; the last row counts studies with "
-        "at least one flag, one finding missed, one false flag:"
+        f"\nper 1,000 labeled {eval_split.name} studies, at the {rule.kind} thresholds; the last row counts studies "
+        "with at least one flag, one finding missed, one false flag:"
     )
     headers = ("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged")
     print(format_table(headers, table.itertuples(index=False), digits=0))
@@ -296,8 +293,7 @@ def _print_workload(rule: RuleResult, eval_split: EvalSplit, stated: dict[str, f
 
 
 def _draw(folder: Path, recall: float, rules: list[RuleResult], eval_split: EvalSplit) -> None:
-    """Precision-recall curves with both operating points, and recall with its interval against the target."""
-    labels = {"certified": "certified rule", "empirical": "empirical rule"}
+    """Precision-recall curves with the operating points, and recall with its interval against the target."""
     curves, rows = [], []
     for c, name in enumerate(eval_split.view.truth.classes):
         probs, targets = eval_split.entries(c)
@@ -307,7 +303,7 @@ def _draw(folder: Path, recall: float, rules: list[RuleResult], eval_split: Eval
         for rule in rules:
             values = rule.metrics[name]
             low, high = values.get("recall_ci", (np.nan, np.nan))
-            point = {"label": labels[rule.kind], "kind": rule.kind, "precision": values["precision"]}
+            point = {"label": f"{rule.kind} rule", "kind": rule.kind, "precision": values["precision"]}
             points.append(point | {"recall": values["recall"], "lower": low, "upper": high})
         prevalence = ratio(curve.positives, curve.positives + curve.negatives)
         common = {"name": name, "points": points, "note": note}

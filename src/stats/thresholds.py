@@ -195,7 +195,7 @@ def patients_needed(recall: float, *, confidence: float) -> int:
     _check_recall(recall)
     _check_confidence(confidence)
     if recall == 1:
-        raise ValueError("recall target 1 cannot be promised: aim below 1, or pass confidence 0")
+        raise ValueError("recall target 1 cannot be promised: aim below 1, or use the empirical rule")
     return max(1, math.ceil(math.log1p(-confidence) / math.log(recall)))
 
 
@@ -219,16 +219,14 @@ def empirical_rule(curve: Curve, *, recall: float) -> OperatingPoint:
 def certified_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> OperatingPoint:
     """The candidate with the highest precision among those whose lower bound on recall is >= `recall`.
 
-    `confidence` is that of the bound (`recall_lower_bound`); 0 is the empirical rule. Ties in precision go to the
-    higher threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
+    `confidence`, above 0 and below 1, is that of the bound (`recall_lower_bound`). Ties in precision go to the higher
+    threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
     even certifying the lowest positive would rest on a correlation estimated from those few, and classes
     would pass where that estimate is low by chance. Otherwise the point is "infeasible", flags all, and says
     how many positives from further patients are missing.
     """
     _check_recall(recall)
     _check_confidence(confidence)
-    if confidence == 0:
-        return empirical_rule(curve, recall=recall)
     missing = patients_needed(recall, confidence=confidence) - curve.patients
     last = len(curve.tp) - 1  # flags every positive, so enough patients certify it
     if missing > 0:
@@ -244,8 +242,8 @@ def _check_recall(recall: float) -> None:
 
 
 def _check_confidence(confidence: float) -> None:
-    if not 0 <= confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a number from 0 to below 1, such as 0.95")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a number above 0 and below 1, such as 0.95")
 
 
 def _flag_all(curve: Curve, *, recall_lower: float, needed: int) -> OperatingPoint:

@@ -11,6 +11,7 @@ import pytest
 import eda_labels
 import report
 from src.artifacts.probs import EvalLabels, EvalSplit, Truth
+from src.artifacts.thresholds_file import read_thresholds
 from src.config import ThresholdConfig
 from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
 from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
@@ -73,7 +74,8 @@ def rows_of(page, *, recall, confidence):
 def test_the_page_says_of_any_target_what_stage_6_says(copied, recall, confidence, more):
     search(copied, "--recall", "0.6", "--confidence", "0.97", *more)
     page = explored(copied)
-    search(copied, "--recall", recall, "--confidence", str(confidence), *more)
+    rule = ("--confidence", str(confidence)) if confidence else ("--rule", "empirical")
+    search(copied, "--recall", recall, *rule, *more)
     path = copied / "ensemble" / f"thresholds_recall_{recall}.csv"
     theirs = pd.read_csv(path)
     ours = pd.DataFrame(rows_of(page, recall=recall, confidence=confidence))
@@ -86,8 +88,9 @@ def test_the_demo_run_has_feasible_and_infeasible_findings(run_dir):
 
 
 def test_the_grid_holds_the_recorded_targets_and_recall_1_only_without_a_confidence(copied):
-    search(copied, "--recall", "0.333", "1", "--confidence", "0")
+    search(copied, "--recall", "0.333", "1", "--rule", "empirical")
     page = explored(copied)
+    assert page["confidences"][page["start"]["confidence"]] == 0
     assert page["recalls"][0] == "0.333" and page["recalls"][-1] == "1"
     assert [page["recalls"][r] for r in page["start"]["recalls"]] == ["0.333", "1"]
     chosen = page["classes"][0]["chosen"]
@@ -204,7 +207,9 @@ def test_a_model_trained_again_since_the_blend_is_refused(copied):
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"confidence": None}, "its confidence is None; expected a number from 0"),
+        ({"rule": "holds"}, "its rule is 'holds'; expected certified or empirical"),
+        ({"confidence": 0}, "its confidence is 0; expected a number above 0 and below 1"),
+        ({"confidence": None}, "its confidence is None; expected a number above 0"),
         ({"confidence": "0.8"}, "its confidence is '0.8'"),
         ({"grid": 0.7}, "its grid is 0.7; expected"),
         ({"grid": 1e-9}, "its grid is 1e-09; expected"),
@@ -226,6 +231,21 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ValueError, match=match):
         report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(("rule", "confidence"), [("certified", 0.9), ("empirical", 0)])
+def test_thresholds_of_before_there_was_a_rule_are_read(copied, rule, confidence):
+    """A confidence of 0 stood for the empirical rule."""
+    search(copied, "--recall", "0.6", "--rule", rule, "--confidence", "0.9")
+    path = copied / "ensemble" / "thresholds.json"
+    found = json.loads(path.read_text())
+    assert (found.pop("rule"), found.pop("confidence")) == (rule, confidence or None)
+    path.write_text(json.dumps(found | {"confidence": confidence}))
+    page = explored(copied)
+    assert page["confidences"][page["start"]["confidence"]] == confidence
+    origin = {key: found[key] for key in ("manifest_sha256", "probs_val_sha256")}
+    saved = read_thresholds(path, recall=None, classes=CLASSES, origin=origin)
+    assert saved.values.tolist() == [found["recall"]["0.6"][name]["threshold"] for name in CLASSES]
 
 
 @pytest.mark.parametrize("content", ["{}", '{"macro": 3}', '{"macro": {}, "per_class": []}'])
@@ -373,8 +393,8 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
     truth = Truth(tuple(map(str, range(rows))), classes, labels, patients, patients)
     probs = 1 / (1 + np.exp(-rng.normal(size=labels.shape) - labels))
     codes = np.unique(patients, return_inverse=True)[1]
-    settings = {key: DEFAULTS[key] for key in ("confidence", "family_wise", "grid", "uncertain", "missing", "seed")}
-    found = Search(None, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
+    settings = {key: DEFAULTS[key] for key in ("family_wise", "grid", "uncertain", "missing", "seed")}
+    found = Search(None, 0.95, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
     split = EvalSplit("val", probs, EvalLabels.of(truth), codes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here
