@@ -14,11 +14,8 @@ from src.artifacts.probs import EvalLabels, EvalSplit, Truth
 from src.artifacts.thresholds_file import read_thresholds
 from src.config import ThresholdConfig
 from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
-from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
 from src.report.render import embed_json
 from src.report.source import Search, read_search, read_splits
-from src.stats.bootstrap import bootstrap_metrics, interval
-from src.stats.workload import per_thousand
 from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split
 
 DEFAULTS = dataclasses.asdict(ThresholdConfig())
@@ -96,40 +93,6 @@ def test_the_grid_holds_the_recorded_targets_and_recall_1_only_without_a_confide
     chosen = page["classes"][0]["chosen"]
     assert chosen[0][-1] >= 0 and all(row[-1] == -1 for row in chosen[1:])
     assert page["any"][0][-1] is not None and page["any"][1][-1] is None
-
-
-@pytest.mark.parametrize("seed", [0, 5])
-def test_intervals_are_those_of_the_stages_bootstrap(seed):
-    rng = np.random.default_rng(seed)
-    patients, mask = rng.integers(40, size=200), rng.random((200, 2)) < 0.8
-    targets, probs = (rng.random((200, 2)) < (0.3, 0.02)).astype(float), rng.random((200, 2)).round(2)
-    codes = np.unique(patients, return_inverse=True)[1]
-    cuts = [np.array([0.9, 0.31, 0.0]), np.array([1.5, 0.5])]
-    entries = [(probs[m, c], targets[m, c], codes[m]) for c, m in enumerate(mask.T)]
-    found = bootstrap_outcomes(entries, thresholds=cuts, patients=codes.max() + 1, resamples=50, seed=seed)
-    for c, name in enumerate("ab"):
-        for at, cut in enumerate(cuts[c]):
-            theirs = bootstrap_metrics(probs, targets=targets, mask=mask, classes="ab", patients=patients,
-                                       thresholds=cut, resamples=50, seed=seed)["per_class"][name]  # fmt: skip
-            expected = interval(theirs["precision"]) + interval(theirs["recall"])
-            np.testing.assert_array_equal(found[c][at], expected)
-
-
-def test_the_workload_is_that_of_stage_6():
-    rng = np.random.default_rng(2)
-    probs, targets, mask = rng.random((300, 3)).round(2), rng.integers(0, 2, (300, 3)), rng.random((300, 3)) < 0.5
-    names = np.array([f"study {i}" for i in rng.integers(120, size=300)])
-    studies = by_study(probs, targets=targets, mask=mask, studies=names)
-    for cuts in ((0.0, 0.5, 1.5), (0.25, 0.9, 0.4)):
-        table = per_thousand(probs >= cuts, targets=targets, mask=mask, studies=names, classes="abc")
-        rows = [(count_studies(studies, c, thresholds=np.array([cut]))[:, 0], studies.valid[c].sum())
-                for c, cut in enumerate(cuts)]  # fmt: skip
-        rows.append((np.array(count_any(studies, thresholds=np.array(cuts))), studies.valid.any(axis=0).sum()))
-        for (flagged, missed, false), total in ((events, total) for events, total in rows):
-            row = table.iloc[0]
-            table = table.iloc[1:]
-            assert row["studies"] == total
-            assert [row["flagged"], row["missed"], row["false"]] == [1000 * x / total for x in (flagged, missed, false)]
 
 
 def test_a_thinned_curve_keeps_the_ends_and_the_extremes_of_every_bin():

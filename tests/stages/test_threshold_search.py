@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 import ensemble_threshold_search
+from src.stages.thresholds import parse_prevalence
+
+CLASSES = ("A", "B C")
 
 
 @pytest.fixture
@@ -49,3 +52,33 @@ def test_family_wise_without_a_confidence_is_refused(flags, tmp_path):
     with pytest.raises(ValueError, match="--family-wise needs a confidence, and --rule empirical has none"):
         ensemble_threshold_search.main([*flags, "--rule", "empirical", "--family-wise"])
     assert not (tmp_path / "run").exists()
+
+
+def test_prevalence_from_words_or_from_a_csv(tmp_path):
+    assert parse_prevalence(["A=0.05", "B C=0.2"], classes=CLASSES) == {"A": 0.05, "B C": 0.2}
+    assert parse_prevalence([], classes=CLASSES) == {}
+    path = tmp_path / "clinic.csv"
+    path.write_text("class,prevalence\nB C,0.2\n")
+    assert parse_prevalence([str(path)], classes=CLASSES) == {"B C": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["X=0.1"], "no class 'X'; the classes are A, B C"),
+        (["A=5%"], "A=5%: expected a share"),
+        (["A=0"], "expected a share above 0"),
+        (["A=1"], "below 1"),
+        (["A=0.1", "A=0.2"], "names A twice"),
+    ],
+)
+def test_a_bad_prevalence_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_prevalence(words, classes=CLASSES)
+
+
+def test_a_prevalence_csv_with_other_columns_is_refused(tmp_path):
+    path = tmp_path / "clinic.csv"
+    path.write_text("finding,share\nA,0.2\n")
+    with pytest.raises(ValueError, match="has columns finding, share; expected class,prevalence"):
+        parse_prevalence([str(path)], classes=CLASSES)
