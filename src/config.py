@@ -199,12 +199,11 @@ class ThresholdConfig(EvaluationConfig):
     """ensemble_threshold_search.py"""
 
     recall: tuple[float, ...] = option((0.85, 0.90), "recall targets", low=0.01, high=1)
-    confidence: float = option(
-        0.95,
-        "confidence with which recall on new patients reaches the target; 0 is the empirical rule",
-        low=0,
-        high=0.9999,
+    rule: Literal["certified", "empirical"] = option(
+        "certified",
+        "certified: new patients reach the target, with --confidence; empirical: the validation data reach it",
     )
+    confidence: float = option(0.95, "confidence of the certified rule, from 0.5 to 0.9999")
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     prevalence: tuple[str, ...] = option(
         (), "prevalence to state precision at, or a CSV with class,prevalence (default: that of the evaluated split)"
@@ -215,6 +214,16 @@ class ThresholdConfig(EvaluationConfig):
     val_labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
     test_probs: Path | None = option(None, "probabilities to evaluate thresholds on (default: the run's blend)")
     test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a confidence out of range, and for one that the empirical rule cannot give."""
+        if not 0.5 <= self.confidence <= 0.9999:
+            raise ValueError(
+                f"--confidence is {self.confidence}; expected a number from 0.5 to 0.9999; "
+                "pass --rule empirical for thresholds without a confidence"
+            )
+        if self.rule == "empirical" and self.family_wise:
+            raise ValueError("--family-wise needs a confidence, and --rule empirical has none; pass one of the two")
 
 
 @dataclass(frozen=True)

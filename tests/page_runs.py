@@ -122,7 +122,7 @@ def random_run(parent: Path) -> Path:
     for script in (test_resnet, test_efficientnet):
         script.main([*common, "--resamples", "0", "--workers", "0"])
     ensemble_alpha_search.main([*common, "--select", "best", "--resamples", "0"])
-    thresholds = ["--recall", "0.85", "0.9", "--confidence", "0", "--resamples", "0", "--no-pictures"]
+    thresholds = ["--recall", "0.85", "0.9", "--rule", "empirical", "--resamples", "0", "--no-pictures"]
     ensemble_threshold_search.main([*common, *thresholds])
     return root / "run"
 

@@ -59,6 +59,22 @@ def read_thresholds(
     return SavedThresholds(tuple(classes), target, targets, np.array(values), needed)
 
 
+def read_confidence(path: Path, content: Mapping[str, Any]) -> float | None:
+    """The confidence of the certified rule, or None where the thresholds of a thresholds.json are the empirical rule's.
+
+    A file without a "rule" was written when a confidence of 0 stood for the empirical rule.
+    Raises ValueError where rule or confidence are not what stage 6 and the report write.
+    """
+    confidence = content.get("confidence")
+    number = is_number(confidence)
+    rule = content.get("rule", "empirical" if number and confidence == 0 else "certified")
+    if rule not in ("certified", "empirical"):
+        raise ValueError(f"{path}: its rule is {rule!r}; expected certified or empirical; {AGAIN}")
+    if rule == "certified" and not (number and 0 < confidence < 1):
+        raise ValueError(f"{path}: its confidence is {confidence!r}; expected a number above 0 and below 1; {AGAIN}")
+    return confidence if rule == "certified" else None
+
+
 def check_targets(path: Path, content: Mapping[str, Any]) -> dict[float, dict[str, dict[str, Any]]]:
     """The operating points of a thresholds.json by recall target and class.
 

@@ -1,24 +1,25 @@
 """The data behind the report's threshold explorer: what stage 6 would print, for a grid of targets and confidences.
 
-Every choice is made by `thresholds.certified_rule` and every figure comes from counts, so the page only looks up.
+Every choice is made by a rule of `stats.thresholds` and every figure comes from counts, so the page only looks up.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from src.artifacts.io import read_stage_table
 from src.artifacts.probs import EvalSplit
-from src.evaluate import masked_metrics
-from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_outcomes, count_studies
+from src.evaluate import ratio
 from src.report.source import SCRIPT, Search
-from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curve, build_curves, certified_rule
+from src.stats.bootstrap import bootstrap_outcomes
+from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curves, certified_rule, empirical_rule
+from src.stats.workload import StudyScores, by_study, count_any, count_studies
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
-CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)
+CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)  # 0: the empirical rule
 CURVE_BINS = 160  # of a curve as wide as a phone: two pixels each
 CLOSE = 1e-9  # a bound computed by another version of SciPy
 
@@ -32,42 +33,39 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     what `_class_data` returns; "any" the studies with a flag, a miss and a false flag in any class, by confidence and
     recall target.
     """
-    eval_split = test or val
-    settings = search.settings
-    recalls = sorted({*RECALLS, *(float(key) for key in search.chosen)})
-    confidences = sorted({*CONFIDENCES, float(settings["confidence"])})
-    curves = build_curves(
-        val.probs,
-        targets=val.view.targets,
-        mask=val.view.mask,
-        patients=val.patients,
-        grid=settings["grid"] or None,
-    )
+    eval_split, recorded = test or val, search.confidence or 0.0
+    recalls = sorted({*RECALLS, *map(float, search.chosen)})
+    confidences = sorted({*CONFIDENCES, recorded})
+    start = {"recalls": [recalls.index(float(key)) for key in search.chosen], "confidence": confidences.index(recorded)}
+    curves = build_curves(val.probs, **_labels(val), patients=val.patients, grid=search.settings["grid"] or None)
+    eval_curves = build_curves(eval_split.probs, **_labels(eval_split), patients=eval_split.patients)
     levels = [_level(confidence, search) for confidence in confidences]
     with ThreadPoolExecutor() as pool:
         grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
-    thresholds = [_distinct(grid) for grid in grids]
-    figures = _figures(eval_split, thresholds, settings)
-    chosen_at = confidences.index(settings["confidence"]), [recalls.index(float(key)) for key in search.chosen]
-    _check(search, eval_split, grids, chosen_at, tested=test is not None)
+    chosen = [[grid[start["confidence"]][r] for r in start["recalls"]] for grid in grids]
+    _check(search, chosen, tested=eval_curves if test else None)
     studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
-    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
-    classes = []
-    for c, name in enumerate(search.classes):
-        data = _class_data(curves[c], grids[c], thresholds[c], figures[c])
-        data |= _workload(studies, c, thresholds[c]) | _curve(eval_split, c)
-        classes.append({"name": name, "auprc": metrics[name]["auprc"], **data})
+    classes = [_class_data(*parts) for parts in zip(search.classes, curves, eval_curves, grids, strict=True)]
+    for c, data in enumerate(classes):
+        events = count_studies(studies, c, thresholds=data["thresholds"])
+        counts = dict(zip(("flagged", "missed", "false"), events, strict=True))
+        data["studies"] = {"valid": studies.valid[c].sum(), **counts}
+    _add_intervals(classes, eval_split, search.settings)
     return {
         "eval_split": eval_split.name,
         "recalls": [f"{recall:g}" for recall in recalls],
         "confidences": confidences,
-        "start": {"recalls": chosen_at[1], "confidence": chosen_at[0]},
-        "settings": {**settings, "assumed": list(search.assumed)},
+        "start": start,
+        "settings": {**search.settings, "assumed": list(search.assumed)},
         "origin": search.origin,
         "classes": classes,
         "any": _any_finding(studies, grids),
         "any_studies": int(studies.valid.any(axis=0).sum()),
     }
+
+
+def _labels(split: EvalSplit) -> dict[str, np.ndarray]:
+    return {"targets": split.view.targets, "mask": split.view.mask}
 
 
 def _level(confidence: float, search: Search) -> float:
@@ -79,110 +77,76 @@ def _level(confidence: float, search: Search) -> float:
 
 def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[float]) -> Grid:
     """Stage 6's choice; None where it can never be promised, which is recall 1 with a confidence."""
-    return [
-        [
-            None if recall == 1 and confidence else certified_rule(curve, recall=recall, confidence=confidence)
-            for recall in recalls
-        ]
-        for confidence in confidences
-    ]
+
+    def choice(recall: float, confidence: float) -> OperatingPoint | None:
+        if not confidence:
+            return empirical_rule(curve, recall=recall)
+        return None if recall == 1 else certified_rule(curve, recall=recall, confidence=confidence)
+
+    return [[choice(recall, confidence) for recall in recalls] for confidence in confidences]
 
 
-def _distinct(grid: Grid) -> np.ndarray:
-    """[T] float64, descending."""
-    return np.array(sorted({point.threshold for row in grid for point in row if point}, reverse=True))
-
-
-def _labels(split: EvalSplit) -> dict[str, np.ndarray]:
-    return {"targets": split.view.targets, "mask": split.view.mask}
-
-
-def _figures(eval_split: EvalSplit, thresholds: list[np.ndarray], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Per class: counts on the evaluated split at each threshold, and intervals of precision and recall."""
-    entries = [
-        (*eval_split.entries(c), eval_split.patients[eval_split.view.mask[:, c]]) for c in range(len(thresholds))
-    ]
-    figures = []
-    for (probs, targets, _), cuts in zip(entries, thresholds, strict=True):
-        tp, fp = count_outcomes(probs, targets=targets, thresholds=cuts)
-        positives = int((targets == 1).sum())
-        figures.append({"tp": tp, "fp": fp, "positives": positives, "negatives": len(targets) - positives})
-    if settings["resamples"]:
-        intervals = bootstrap_outcomes(
-            entries,
-            thresholds=thresholds,
-            patients=len(np.unique(eval_split.patients)),
-            resamples=settings["resamples"],
-            seed=settings["seed"],
-        )
-        for one, found in zip(figures, intervals, strict=True):
-            one["intervals"] = [[_as_printed(value) for value in row] for row in found.tolist()]
-    return figures
-
-
-def _as_printed(value: float) -> float | None:
-    """To the three digits of stage 6, by Python's own rounding."""
-    return None if np.isnan(value) else float(f"{value:.3f}")
-
-
-def _class_data(curve: Curve, grid: Grid, thresholds: np.ndarray, figures: dict[str, Any]) -> dict[str, Any]:
+def _class_data(name: str, curve: Curve, eval_curve: Curve, grid: Grid) -> dict[str, Any]:
     """One class: its distinct thresholds with their counts, and which one each target and confidence chooses.
 
     "choices" are [index of the threshold, lower bound, positives needed], "chosen" the index of a choice by
     confidence and recall target, -1 where nothing can be promised; it is infeasible where positives are needed.
     """
+    thresholds = np.array(sorted({point.threshold for row in grid for point in row if point}, reverse=True))
     at = {threshold: index for index, threshold in enumerate(thresholds.tolist())}
-    counts = {threshold: _val_counts(curve, threshold) for threshold in at}
     choices: dict[tuple, int] = {}
-    chosen = [[-1 if p is None else _place(choices, p, at) for p in row] for row in grid]
+
+    def place(point: OperatingPoint | None) -> int:
+        """The number of a choice, a new one where it is new."""
+        if point is None:
+            return -1
+        lower = None if np.isnan(point.recall_lower) else point.recall_lower
+        return choices.setdefault((at[point.threshold], lower, point.positives_needed), len(choices))
+
+    chosen = [[place(point) for point in row] for row in grid]
+    recall, precision = thin_curve(eval_curve.recall, eval_curve.precision, bins=CURVE_BINS)
     return {
+        "name": name,
+        "auprc": eval_curve.average_precision,
         "thresholds": thresholds,
-        "val": {"tp": [counts[t][0] for t in at], "fp": [counts[t][1] for t in at]}
-        | {"positives": curve.positives, "negatives": curve.negatives, "patients": curve.patients},
-        "eval_split": figures,
+        "val": {**_counts(curve, thresholds), "patients": curve.patients},
+        "eval_split": _counts(eval_curve, thresholds),
         "choices": [list(choice) for choice in choices],
         "chosen": chosen,
+        "curve": {"recall": recall.round(4), "precision": precision.round(4)},
     }
 
 
-def _place(choices: dict[tuple, int], point: OperatingPoint, at: dict[float, int]) -> int:
-    """The number of a choice, a new one where it is new."""
-    lower = None if np.isnan(point.recall_lower) else point.recall_lower
-    return choices.setdefault((at[point.threshold], lower, point.positives_needed), len(choices))
+def _counts(curve: Curve, thresholds: np.ndarray) -> dict[str, Any]:
+    tp, fp = curve.counts_at(thresholds)
+    return {"tp": tp, "fp": fp, "positives": curve.positives, "negatives": curve.negatives}
 
 
-def _val_counts(curve: Curve, threshold: float) -> tuple[int, int]:
-    """True and false positives on val; a threshold below every candidate flags all."""
-    place = int(np.searchsorted(-curve.thresholds, -threshold, side="right")) - 1
-    return (int(curve.tp[place]), int(curve.fp[place])) if place >= 0 else (0, 0)
+def _add_intervals(classes: list[dict[str, Any]], split: EvalSplit, settings: Mapping[str, Any]) -> None:
+    """Intervals of precision and recall at each threshold, to the three digits that stage 6 prints."""
+    if not settings["resamples"]:
+        return
+    cuts = [data["thresholds"] for data in classes]
+    options = {"patients": split.patients, "resamples": settings["resamples"], "seed": settings["seed"]}
+    intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=cuts, **options)
+    for data, found in zip(classes, intervals, strict=True):
+        printed = [[float(f"{value:.3f}") for value in row] for row in found.tolist()]  # by Python's own rounding
+        data["eval_split"]["intervals"] = printed
 
 
-def _workload(studies: Any, c: int, thresholds: np.ndarray) -> dict[str, Any]:
-    flagged, missed, false = count_studies(studies, c, thresholds=thresholds)
-    return {"studies": {"valid": studies.valid[c].sum(), "flagged": flagged, "missed": missed, "false": false}}
-
-
-def _any_finding(studies: Any, grids: list[Grid]) -> list[list[tuple[int, int, int] | None]]:
+def _any_finding(studies: StudyScores, grids: list[Grid]) -> list[list[tuple[int, int, int] | None]]:
     """By confidence and recall target; None where a class has no choice."""
     known: dict[tuple, tuple[int, int, int]] = {}
 
     def of(points: Sequence[OperatingPoint | None]) -> tuple[int, int, int] | None:
-        if any(point is None for point in points):
+        if None in points:
             return None
         thresholds = tuple(point.threshold for point in points)
         if thresholds not in known:
             known[thresholds] = count_any(studies, thresholds=np.array(thresholds))
         return known[thresholds]
 
-    levels, targets = len(grids[0]), len(grids[0][0])
-    return [[of([grid[k][r] for grid in grids]) for r in range(targets)] for k in range(levels)]
-
-
-def _curve(eval_split: EvalSplit, c: int) -> dict[str, Any]:
-    probs, targets = eval_split.entries(c)
-    curve = build_curve(probs, targets=targets)
-    recall, precision = thin_curve(curve.recall, curve.precision, bins=CURVE_BINS)
-    return {"curve": {"recall": recall.round(4), "precision": precision.round(4)}}
+    return [[of(points) for points in zip(*rows, strict=True)] for rows in zip(*grids, strict=True)]
 
 
 def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -202,25 +166,19 @@ def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple
     return recall[places], precision[places]
 
 
-def _check(
-    search: Search, eval_split: EvalSplit, grids: list[Grid], chosen_at: tuple[int, list[int]], *, tested: bool
-) -> None:
-    """Raise ValueError where stage 6 left other figures for the targets it was given."""
-    level, places = chosen_at
-    for (key, named), r in zip(search.chosen.items(), places, strict=True):
+def _check(search: Search, chosen: list[list[OperatingPoint]], *, tested: list[Curve] | None) -> None:
+    """Raise ValueError where stage 6 left other figures; chosen: per class a point for each target it was given."""
+    columns = ["test_precision", "test_recall"] if tested else []
+    options = {"dtype": {"class": str}, "keep_default_na": False, "na_values": {name: [""] for name in columns}}
+    for r, (key, named) in enumerate(search.chosen.items()):
         path = search.folder / f"thresholds_recall_{key}.csv"
-        figures = ["test_precision", "test_recall"] if tested else []
-        blank = {name: [""] for name in figures}
-        options = {"dtype": {"class": str}, "keep_default_na": False, "na_values": blank}
-        table = read_stage_table(path, ["class", *figures], **options)
+        table = read_stage_table(path, ["class", *columns], **options)
         for c, name in enumerate(search.classes):
-            point = dataclasses.asdict(grids[c][level][r])
-            theirs = named.get(name, {})
-            same = theirs.keys() == point.keys() and all(_equal(point[field], theirs[field]) for field in point)
+            same = _alike(asdict(chosen[c][r]), named.get(name, {}))
             if same and tested:
-                probs, targets = eval_split.entries(c)
-                row = table[table["class"] == name]
-                same = len(row) == 1 and _tested_alike(row.iloc[0], probs, targets, point["threshold"])
+                row, (tp, fp) = table[table["class"] == name], tested[c].counts_at(chosen[c][r].threshold)
+                ours = {"test_precision": ratio(tp, tp + fp), "test_recall": ratio(tp, tested[c].positives)}
+                same = len(row) == 1 and _alike(ours, row[columns].iloc[0])
             if not same:
                 raise ValueError(
                     f"{path.with_name('thresholds.json')} and {path.name} are not what the probabilities and labels "
@@ -229,18 +187,13 @@ def _check(
                 )
 
 
-def _tested_alike(row: Any, probs: np.ndarray, targets: np.ndarray, threshold: float) -> bool:
-    cuts = np.array([threshold])
-    tp, fp = (int(count[0]) for count in count_outcomes(probs, targets=targets, thresholds=cuts))
-    positives = int((targets == 1).sum())
-    precision = tp / (tp + fp) if tp + fp else np.nan
-    recall = tp / positives if positives else np.nan
-    return _equal(precision, row["test_precision"]) and _equal(recall, row["test_recall"])
+def _alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Texts alike, numbers within `CLOSE`; null is NaN."""
 
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, str) or isinstance(b, str):
+            return a == b
+        a, b = (np.nan if value is None else float(value) for value in (a, b))
+        return bool(np.isclose(a, b, rtol=0, atol=CLOSE, equal_nan=True))
 
-def _equal(ours: Any, theirs: Any) -> bool:
-    """Texts and counts alike, numbers within `CLOSE`; null is NaN."""
-    if isinstance(ours, str) or isinstance(theirs, str):
-        return ours == theirs
-    ours, theirs = (np.nan if value is None else float(value) for value in (ours, theirs))
-    return bool(np.isclose(ours, theirs, rtol=0, atol=CLOSE, equal_nan=True))
+    return set(ours) == set(theirs.keys()) and all(equal(ours[key], theirs[key]) for key in ours)

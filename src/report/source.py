@@ -10,7 +10,7 @@ import numpy as np
 from src.artifacts.io import entry, is_number, read_json, sha256
 from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import EvalSplit, Truth, read_blend, read_probs, read_truth
-from src.artifacts.thresholds_file import check_targets
+from src.artifacts.thresholds_file import check_targets, read_confidence
 from src.labels.policy import LabelPolicy
 
 SCRIPT = "ensemble_threshold_search.py"
@@ -24,9 +24,8 @@ def _is_policy(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
-# The flags that thresholds.json records: what each may be, in code and in words.
+# The flags that thresholds.json records beside the rule: what each may be, in code and in words.
 RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "confidence": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "family_wise": (lambda value: isinstance(value, bool), "true or false"),
     "grid": (lambda value: is_number(value) and (value == 0 or 1e-5 <= value <= 0.5), "0, or a step from 1e-5 to 0.5"),
     "uncertain": (_is_policy, "a list of policies"),
@@ -41,6 +40,7 @@ class Search:
     """How stage 6 was run, and what it chose."""
 
     folder: Path
+    confidence: float | None  # None: the empirical rule
     settings: dict[str, Any]  # the flags in `RECORDED`
     assumed: tuple[str, ...]  # those of them that thresholds.json does not hold
     origin: dict[str, Any]  # the entries of thresholds.json that say what the thresholds were chosen on
@@ -74,6 +74,7 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     check_targets(path, found)
     return Search(
         folder=folder,
+        confidence=read_confidence(path, found),
         settings=settings | {key: tuple(settings[key]) for key in ("uncertain", "missing")},
         assumed=tuple(key for key in RECORDED if key not in found),
         origin={key: found[key] for key in ("manifest_sha256", "probs_val_sha256", "sources") if key in found},

@@ -18,21 +18,38 @@ from src.plots import results as plots
 from src.runtime.tables import format_table, with_interval
 from src.stages.label_flags import inherit_label_flags, label_flags
 from src.stages.metric_tables import two_views
-from src.stats.bootstrap import bootstrap_metrics, interval
+from src.stats.bootstrap import bootstrap_outcomes
 from src.stats.thresholds import (
+    Curve,
     OperatingPoint,
-    apply_threshold,
     bonferroni,
-    build_curve,
     build_curves,
     certified_rule,
     empirical_rule,
     patients_needed,
 )
-from src.stats.workload import check_prevalence, per_thousand, precision_at
+from src.stats.workload import StudyScores, by_study, per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
 HIGH_AUPRC, SOME_WAY = 0.95, 0.25
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The split that thresholds are evaluated on, and what the targets and rules share of it."""
+
+    split: EvalSplit
+    curves: list[Curve]
+    auprc: list[float]  # [C]
+    studies: StudyScores
+
+    @classmethod
+    def of(cls, split: EvalSplit) -> "Evaluation":
+        """Rank the classes and group the images by study."""
+        labels = {"targets": split.view.targets, "mask": split.view.mask}
+        curves = build_curves(split.probs, **labels, patients=split.patients)
+        auprc = [v["auprc"] for v in masked_metrics(split.probs, **split.view.arrays())["per_class"].values()]
+        return cls(split, curves, auprc, by_study(split.probs, **labels, studies=split.view.truth.studies))
 
 
 @dataclass(frozen=True)
@@ -41,23 +58,15 @@ class RuleResult:
 
     kind: str  # "certified" or "empirical", a key of plots.RULES
     points: list[OperatingPoint]
-    metrics: dict[str, Any]  # per class: precision and recall, with intervals where resampled
+    metrics: list[dict[str, Any]]  # per class what `_figures` returns, and intervals where resampled
     accuracy: float
-
-    @property
-    def thresholds(self) -> np.ndarray:
-        """[C] float64."""
-        return np.array([point.threshold for point in self.points])
 
     def reached(self, recall: float) -> str:
         """In how many classes the target was reached; those that flag all are no success, and counted apart."""
-        chosen = [
-            p.status == "ok" and not np.isnan(v["recall"])
-            for p, v in zip(self.points, self.metrics.values(), strict=True)
-        ]
-        kept = sum(ok and v["recall"] >= recall for ok, v in zip(chosen, self.metrics.values(), strict=True))
-        infeasible = sum(point.status != "ok" for point in self.points)
-        return f"{kept} of {sum(chosen)} classes" + (f"; {infeasible} infeasible, flag all" if infeasible else "")
+        found = [v["recall"] for p, v in zip(self.points, self.metrics, strict=True) if p.status == "ok"]
+        defined = [value for value in found if not np.isnan(value)]
+        kept, infeasible = sum(value >= recall for value in defined), len(self.points) - len(found)
+        return f"{kept} of {len(defined)} classes" + (f"; {infeasible} infeasible, flag all" if infeasible else "")
 
 
 def search_thresholds(config: ThresholdConfig) -> None:
@@ -66,44 +75,43 @@ def search_thresholds(config: ThresholdConfig) -> None:
     folder = config.run_dir / "ensemble"
     tables = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
     refuse_overwrite([*tables, folder / "thresholds.json"], overwrite=config.overwrite)
-    for recall in config.recall if config.confidence else ():
+    for recall in config.recall if config.rule == "certified" else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
     config = inherit_label_flags(config, earlier=[] if outside else [folder / "probs.json"])
     val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
-    eval_split = test or val
-    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
-    auprc = [metrics[name]["auprc"] for name in classes]
     for split in filter(None, (val, test)):
         _print_split(split)
-    curves = build_curves(
-        val.probs, targets=val.view.targets, mask=val.view.mask, patients=val.patients, grid=config.grid or None
-    )
-    confidence = config.confidence
-    if config.family_wise and confidence:
-        confidence = bonferroni(confidence, classes=len(classes))
+    labels = {"targets": val.view.targets, "mask": val.view.mask}
+    curves = build_curves(val.probs, **labels, patients=val.patients, grid=config.grid or None)
+    evaluation = Evaluation.of(test or val)
+    confidence = bonferroni(config.confidence, classes=len(classes)) if config.family_wise else config.confidence
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png")
     chosen = {}
     for recall, path in zip(config.recall, tables, strict=True):
-        certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
-        empirical = [empirical_rule(curve, recall=recall) for curve in curves]
-        rules = [
-            _outcome(config, "certified", certified, eval_split),
-            _outcome(config, "empirical", empirical, eval_split),
-        ]
-        write_table(path, _table(rules, classes, auprc, tested=test is not None), exact=True)
-        _print_target(recall, confidence, rules, eval_split, auprc)
-        _print_workload(rules[0], eval_split, stated)
+        points = {"empirical": [empirical_rule(curve, recall=recall) for curve in curves]}
+        if config.rule == "certified":
+            certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
+            points = {"certified": certified, **points}
+        rules = _evaluate(config, points, evaluation)
+        write_table(path, _table(rules, evaluation, tested=test is not None), exact=True)
+        _print_target(recall, confidence, rules, evaluation)
+        _print_workload(rules[0], evaluation)
+        _print_precision_elsewhere(rules[0], evaluation, stated)
         if config.pictures:
-            _draw(folder, recall, rules, eval_split)
-        chosen[f"{recall:g}"] = {name: asdict(point) for name, point in zip(classes, certified, strict=True)}
-    settings = {"confidence": config.confidence, "family_wise": config.family_wise, "grid": config.grid}
-    settings |= label_flags(config)
-    settings |= {"resamples": config.resamples, "seed": config.seed}
-    write_json(folder / "thresholds.json", {**settings, **origin, "classes": classes, "recall": chosen})
+            _draw(folder, recall, rules, evaluation)
+        chosen[f"{recall:g}"] = dict(zip(classes, map(asdict, rules[0].points), strict=True))
+    write_json(folder / "thresholds.json", {**_settings(config), **origin, "classes": classes, "recall": chosen})
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in tables))
+
+
+def _settings(config: ThresholdConfig) -> dict[str, Any]:
+    """The flags that thresholds.json records; the empirical rule has no confidence."""
+    keys = ("rule", "confidence", "family_wise", "grid", "uncertain", "missing", "resamples", "seed")
+    settings = {key: getattr(config, key) for key in keys}
+    return settings if config.rule == "certified" else settings | {"confidence": None}
 
 
 def _of_run(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[str, Any]]:
@@ -152,55 +160,63 @@ def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) 
     return EvalSplit.of(name, probs, truth, LabelPolicy.parse(**label_flags(config), classes=truth.classes))
 
 
-def _outcome(config: ThresholdConfig, kind: str, points: list[OperatingPoint], split: EvalSplit) -> RuleResult:
-    """Precision and recall of a rule's thresholds on a split, with patient-bootstrap intervals, and the accuracy."""
-    classes, thresholds = split.view.truth.classes, np.array([point.threshold for point in points])
-    metrics = {}
-    for c, name in enumerate(classes):
-        probs, targets = split.entries(c)
-        outcome = apply_threshold(probs, targets=targets, threshold=thresholds[c])
-        metrics[name] = {"precision": outcome.precision, "recall": outcome.recall}
-    accuracy = masked_metrics(split.probs, **split.view.arrays(), thresholds=thresholds)["macro"]["accuracy"]
+def _evaluate(
+    config: ThresholdConfig, chosen: dict[str, list[OperatingPoint]], evaluation: Evaluation
+) -> list[RuleResult]:
+    """What the points that each rule chose do on the split."""
+    split, curves = evaluation.split, evaluation.curves
+    thresholds = np.array([[point.threshold for point in points] for points in chosen.values()])  # [rules, C]
+    metrics = [[_figures(*pair) for pair in zip(curves, of_rule, strict=True)] for of_rule in thresholds]
     if config.resamples:
-        replicates = bootstrap_metrics(
-            split.probs,
-            **split.view.arrays(),
-            patients=split.patients,
-            thresholds=thresholds,
-            resamples=config.resamples,
-            seed=config.seed,
-        )["per_class"]
-        for name, values in metrics.items():
-            values |= {f"{key}_ci": interval(replicates[name][key]) for key in ("precision", "recall")}
-    return RuleResult(kind, points, metrics, accuracy)
+        options = {"patients": split.patients, "resamples": config.resamples, "seed": config.seed}
+        intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=thresholds.T, **options)
+        for r, c in np.ndindex(thresholds.shape):
+            bounds = intervals[c][r].tolist()
+            metrics[r][c] |= {"precision_ci": bounds[:2], "recall_ci": bounds[2:]}
+    entries = sum(curve.entries for curve in curves)
+    return [
+        RuleResult(kind, points, values, accuracy=ratio(sum(v["right"] for v in values), entries))
+        for (kind, points), values in zip(chosen.items(), metrics, strict=True)
+    ]
 
 
-def _table(rules: list[RuleResult], classes: tuple[str, ...], auprc: list[float], *, tested: bool) -> pd.DataFrame:
+def _figures(curve: Curve, threshold: float) -> dict[str, Any]:
+    tp, fp = map(int, curve.counts_at(threshold))
+    return {
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, curve.positives),
+        "specificity": 1 - ratio(fp, curve.negatives),
+        "right": tp + curve.negatives - fp,
+        "flags_all": tp + fp == curve.entries,
+    }
+
+
+def _table(rules: list[RuleResult], evaluation: Evaluation, *, tested: bool) -> pd.DataFrame:
     """The rows of thresholds_recall_<r>.csv; test columns are blank where nothing was tested."""
-    certified, empirical = rules
-    rows = []
-    for c, name in enumerate(classes):
-        point, test, empirical_test = certified.points[c], certified.metrics[name], empirical.metrics[name]
-        if not tested:
-            test = empirical_test = {"precision": np.nan, "recall": np.nan}
-        rows.append(
-            {
-                "class": name,
-                "threshold": point.threshold,
-                "val_precision": point.precision,
-                "val_recall": point.recall,
-                "val_recall_lower": point.recall_lower,
-                "val_positives": point.positives,
-                "test_precision": test["precision"],
-                "test_recall": test["recall"],
-                "auprc": auprc[c],
-                "status": point.status,
-                "empirical_threshold": empirical.points[c].threshold,
-                "empirical_test_precision": empirical_test["precision"],
-                "empirical_test_recall": empirical_test["recall"],
-            }
-        )
-    return pd.DataFrame(rows)
+    asked, empirical = rules[0], rules[-1]
+
+    def chosen(key: str, rule: RuleResult = asked) -> list[Any]:
+        return [getattr(point, key) for point in rule.points]
+
+    def on_test(key: str, rule: RuleResult = asked) -> list[float]:
+        return [values[key] if tested else np.nan for values in rule.metrics]
+
+    columns = {
+        "class": evaluation.split.view.truth.classes,
+        "threshold": chosen("threshold"),
+        "val_precision": chosen("precision"),
+        "val_recall": chosen("recall"),
+        "val_recall_lower": chosen("recall_lower"),
+        "val_positives": chosen("positives"),
+        "test_precision": on_test("precision"),
+        "test_recall": on_test("recall"),
+        "auprc": evaluation.auprc,
+        "status": chosen("status"),
+        "empirical_threshold": chosen("threshold", empirical),
+        "empirical_test_precision": on_test("precision", empirical),
+        "empirical_test_recall": on_test("recall", empirical),
+    }
+    return pd.DataFrame(columns)
 
 
 def _print_split(split: EvalSplit) -> None:
@@ -214,36 +230,29 @@ def _print_split(split: EvalSplit) -> None:
         )
 
 
-def _print_target(
-    recall: float, confidence: float, rules: list[RuleResult], eval_split: EvalSplit, auprc: list[float]
-) -> None:
-    """Both rules per class, whether they kept the promise, and the classes grouped by how precise they are."""
-    promise = (
-        f"at {100 * confidence:g}% confidence on new patients"
-        if confidence
-        else "no confidence asked: the empirical rule"
-    )
-    print(f"\n== recall >= {recall:g} ==  certified: {promise}; empirical: on val")
-    headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{eval_split.name} Precision"]
-    headers += [f"{eval_split.name} Recall", "AUPRC", "Status"]
+def _print_target(recall: float, confidence: float, rules: list[RuleResult], evaluation: Evaluation) -> None:
+    """The rules per class, whether they kept the promise, and the classes grouped by how precise they are."""
+    split = evaluation.split
+    promises = {"certified": f"at {100 * confidence:g}% confidence on new patients", "empirical": "on val"}
+    print(f"\n== recall >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
+    headers = ["Class", "Rule", "Threshold", "Val precision", "Val recall", "Lower", f"{split.name} Precision"]
+    headers += [f"{split.name} Recall", "AUPRC", "Status"]
     rows = []
-    for c, name in enumerate(eval_split.view.truth.classes):
+    for c, name in enumerate(split.view.truth.classes):
         for rule in rules:
-            point, values = rule.points[c], rule.metrics[name]
-            rows.append(
-                (name if rule is rules[0] else "", rule.kind, point.threshold, point.precision, point.recall)
-                + (point.recall_lower, with_interval(values, "precision"), with_interval(values, "recall"))
-                + (auprc[c], _status(point, flags_all=bool((eval_split.entries(c)[0] >= point.threshold).all())))
-            )
+            point, values = rule.points[c], rule.metrics[c]
+            chosen = (point.threshold, point.precision, point.recall, point.recall_lower)
+            tested = (with_interval(values, "precision"), with_interval(values, "recall"))
+            status = _status(point, flags_all=values["flags_all"])
+            rows.append((name if rule is rules[0] else "", rule.kind, *chosen, *tested, evaluation.auprc[c], status))
     print(format_table(headers, rows))
-    if eval_split.name == "val":
+    if split.name == "val":
         print("no test data was given: these are figures of the data the thresholds were chosen on")
     for rule in rules:
-        print(f"{rule.kind}: {eval_split.name} recall >= {recall:g} in {rule.reached(recall)}")
+        print(f"{rule.kind}: {split.name} recall >= {recall:g} in {rule.reached(recall)}")
     for rule in rules:
-        title = f"{eval_split.name.capitalize()} Accuracy (Recall >= {recall:g})"
-        print(f"{title}, {rule.kind}: {rule.accuracy:.3f}")
-    _print_groups(rules[0], eval_split, auprc)
+        print(f"{split.name.capitalize()} Accuracy (Recall >= {recall:g}), {rule.kind}: {rule.accuracy:.3f}")
+    _print_groups(rules[0], evaluation)
 
 
 def _status(point: OperatingPoint, *, flags_all: bool) -> str:
@@ -252,87 +261,91 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
     return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
 
 
-def _print_groups(rule: RuleResult, eval_split: EvalSplit, auprc: list[float]) -> None:
+def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
     """Classes by how precise they are at the chosen thresholds."""
-    groups = {
-        f"AUPRC >= {HIGH_AUPRC}": [],
-        "precision well above prevalence": [],
-        "precision close to prevalence": [],
-        "not defined": [],
-    }
-    high, some, collapse, undefined = groups.values()
-    for c, name in enumerate(eval_split.view.truth.classes):
-        _, targets = eval_split.entries(c)
-        if np.isnan(auprc[c]):
-            undefined.append(name)
+    titles = (f"AUPRC >= {HIGH_AUPRC}", "precision well above prevalence", "precision close to prevalence")
+    high, some, close, undefined = groups = {title: [] for title in (*titles, "not defined")}
+    names = evaluation.split.view.truth.classes
+    for name, curve, auprc, values in zip(names, evaluation.curves, evaluation.auprc, rule.metrics, strict=True):
+        if np.isnan(auprc):
+            groups[undefined].append(name)
             continue
-        kept = (rule.metrics[name]["precision"] - targets.mean()) / (1 - targets.mean())
-        (high if auprc[c] >= HIGH_AUPRC else some if kept >= SOME_WAY else collapse).append(name)
+        kept = (values["precision"] - curve.prevalence) / (1 - curve.prevalence)
+        groups[high if auprc >= HIGH_AUPRC else some if kept >= SOME_WAY else close].append(name)
     for title, names in groups.items():
         print(f"{title}: {', '.join(names) or 'none'}")
 
 
-def _print_workload(rule: RuleResult, eval_split: EvalSplit, stated: dict[str, float]) -> None:
-    """Per 1,000 studies at the certified thresholds; precision at stated prevalences."""
-    classes, view = eval_split.view.truth.classes, eval_split.view
-    flags = eval_split.probs >= rule.thresholds
-    table = per_thousand(flags, targets=view.targets, mask=view.mask, studies=view.truth.studies, classes=classes)
+def _print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
+    """Flagged, missed and falsely flagged studies per 1,000 at the rule's thresholds."""
+    thresholds = np.array([point.threshold for point in rule.points])
+    rows = per_thousand(evaluation.studies, thresholds=thresholds, classes=evaluation.split.view.truth.classes)
     print(
-        f"\nper 1,000 labeled {eval_split.name} studies, at the certified thresholds; the last row counts studies with "
-        "at least one flag, one finding missed, one false flag:"
+        f"\nper 1,000 labeled {evaluation.split.name} studies, at the {rule.kind} thresholds; the last row counts "
+        "studies with at least one flag, one finding missed, one false flag:"
     )
-    headers = ("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged")
-    print(format_table(headers, table.itertuples(index=False), digits=0))
-    if stated:
-        rows = []
-        for name, prevalence in stated.items():
-            c = classes.index(name)
-            probs, targets = eval_split.entries(c)
-            outcome = apply_threshold(probs, targets=targets, threshold=rule.thresholds[c])
-            specificity = 1 - ratio(outcome.false, outcome.negatives)
-            here = ratio(outcome.positives, outcome.positives + outcome.negatives)
-            there = precision_at(outcome.recall, specificity, prevalence=prevalence)
-            rows.append((name, outcome.recall, specificity, here, outcome.precision, prevalence, there))
-        headers = ("Class", "Recall", "Specificity", f"Prevalence in {eval_split.name}", "Precision", "Stated", "There")
-        print("\nprecision at the stated prevalence:")
-        print(format_table(headers, rows))
+    print(format_table(("Class", "Labeled studies", "Flagged", "Missed", "Falsely flagged"), rows, digits=0))
 
 
-def _draw(folder: Path, recall: float, rules: list[RuleResult], eval_split: EvalSplit) -> None:
-    """Precision-recall curves with both operating points, and recall with its interval against the target."""
-    labels = {"certified": "certified rule", "empirical": "empirical rule"}
-    curves, rows = [], []
-    for c, name in enumerate(eval_split.view.truth.classes):
-        probs, targets = eval_split.entries(c)
-        curve = build_curve(probs, targets=targets)
-        note = "infeasible: flags all" if rules[0].points[c].status != "ok" else ""
-        points = []
+def _print_precision_elsewhere(rule: RuleResult, evaluation: Evaluation, stated: dict[str, float]) -> None:
+    """Precision at the stated prevalence of each class that has one."""
+    if not stated:
+        return
+    rows = []
+    for name, prevalence in stated.items():
+        c = evaluation.split.view.truth.classes.index(name)
+        recall, specificity, precision = (rule.metrics[c][key] for key in ("recall", "specificity", "precision"))
+        there = precision_at(recall, specificity, prevalence=prevalence)
+        rows.append((name, recall, specificity, evaluation.curves[c].prevalence, precision, prevalence, there))
+    here = f"Prevalence in {evaluation.split.name}"
+    print("\nprecision at the stated prevalence:")
+    print(format_table(("Class", "Recall", "Specificity", here, "Precision", "Stated", "There"), rows))
+
+
+def _draw(folder: Path, recall: float, rules: list[RuleResult], evaluation: Evaluation) -> None:
+    """Precision-recall curves with the operating points, and recall with its interval against the target."""
+    curves, rows, split = [], [], evaluation.split.name
+    for c, (name, curve) in enumerate(zip(evaluation.split.view.truth.classes, evaluation.curves, strict=True)):
+        points, shown = [], []
         for rule in rules:
-            values = rule.metrics[name]
-            low, high = values.get("recall_ci", (np.nan, np.nan))
-            point = {"label": labels[rule.kind], "kind": rule.kind, "precision": values["precision"]}
-            points.append(point | {"recall": values["recall"], "lower": low, "upper": high})
-        prevalence = ratio(curve.positives, curve.positives + curve.negatives)
-        common = {"name": name, "points": points, "note": note}
-        curves.append({**common, "recall": curve.recall, "precision": curve.precision, "prevalence": prevalence})
-        shown = [
-            p | {"recall": np.nan, "lower": np.nan, "upper": np.nan} if r.points[c].status != "ok" else p
-            for p, r in zip(points, rules, strict=True)
-        ]
+            values = rule.metrics[c]
+            point = {"label": f"{rule.kind} rule", "kind": rule.kind}
+            points.append(point | {key: values[key] for key in ("precision", "recall")})
+            known = rule.points[c].status == "ok"
+            low, high = values.get("recall_ci", (np.nan, np.nan)) if known else (np.nan, np.nan)
+            shown.append(point | {"recall": values["recall"] if known else np.nan, "lower": low, "upper": high})
+        common = {"name": name, "note": "infeasible: flags all" if rules[0].points[c].status != "ok" else ""}
+        places = {"recall": curve.recall, "precision": curve.precision, "prevalence": curve.prevalence}
+        curves.append({**common, **places, "points": points})
         rows.append({**common, "points": shown, "positives": curve.positives})
     name = f"recall_{recall:g}.png"
-    plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=eval_split.name)
-    plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=eval_split.name)
+    plots.precision_recall_curves(curves, target=recall, path=folder / f"precision_{name}", split=split)
+    plots.recall_intervals(rows, target=recall, path=folder / f"intervals_{name}", split=split)
 
 
 def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[str, float]:
-    """Prevalence by class from `CLASS=value` words, or from one CSV with the columns class and prevalence.
+    """Prevalence by class from `CLASS=share` words, or from one CSV with the columns class and prevalence.
 
-    Raises ValueError for an unknown or repeated class and a value that is not above 0 and below 1.
+    Raises ValueError for an unknown or repeated class and a share that is not above 0 and below 1.
     """
+    pairs = [word.rpartition("=")[::2] for word in words]
     if len(words) == 1 and words[0].lower().endswith((".csv", ".csv.gz")):
         table = read_table(Path(words[0]), dtype=str, keep_default_na=False)
         if list(table.columns[:2]) != ["class", "prevalence"]:
             raise ValueError(f"--prevalence {words[0]} has columns {', '.join(table)}; expected class,prevalence")
-        return check_prevalence(zip(table["class"], table["prevalence"], strict=True), classes=classes)
-    return check_prevalence((word.rpartition("=")[::2] for word in words), classes=classes)
+        pairs = zip(table["class"], table["prevalence"], strict=True)
+    stated = {}
+    for name, text in pairs:
+        if not name:
+            raise ValueError(f"--prevalence {text}: expected CLASS=share, such as Edema=0.05")
+        if name not in classes:
+            raise ValueError(f"--prevalence {name}={text}: no class {name!r}; the classes are {', '.join(classes)}")
+        if name in stated:
+            raise ValueError(f"--prevalence names {name} twice; expected each class once")
+        try:
+            stated[name] = float(text)
+        except ValueError:
+            stated[name] = np.nan
+        if not 0 < stated[name] < 1:
+            raise ValueError(f"--prevalence {name}={text}: expected a share above 0 and below 1, such as 0.05")
+    return stated

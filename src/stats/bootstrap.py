@@ -7,15 +7,15 @@ the difference.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from src.evaluate import check_masked
 
-FIGURES = ("auroc", "auprc", "accuracy", "precision", "recall")
+FIGURES = ("auroc", "auprc", "accuracy")
 
 
 class RankedClass(NamedTuple):
@@ -26,7 +26,7 @@ class RankedClass(NamedTuple):
     above: np.ndarray  # [P] int64 negatives that score higher than this positive
     reach: np.ndarray  # [P] int64 negatives that score as high or higher
     tied: np.ndarray  # [P] int64 index of the last positive that scores the same
-    flagged: tuple  # positives and negatives at or above the threshold
+    flagged: tuple[np.ndarray, np.ndarray]  # [T] int64 each: positives and negatives at or above each threshold
 
 
 def bootstrap_metrics(
@@ -36,7 +36,6 @@ def bootstrap_metrics(
     mask: np.ndarray,
     classes: Sequence[str],
     patients: np.ndarray,
-    thresholds: float | np.ndarray = 0.5,
     resamples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
@@ -44,33 +43,43 @@ def bootstrap_metrics(
     """Replicates of the metrics over resamples of the patients (Efron & Tibshirani 1993, chapter 8).
 
     probs, targets, mask: [N, C] as in `evaluate.check_masked`; classes: C names; patients: [N] labels of any
-    kind; thresholds: a number or one per class, for accuracy, precision and recall; workers: threads, by
-    default one per core. Which patients are drawn does not depend on the order of the rows.
+    kind; workers: threads, by default one per core. The accuracy is that at a threshold of 0.5. Which patients
+    are drawn does not depend on the order of the rows.
 
     Returns the structure of `evaluate.masked_metrics` with an array [resamples] of float64 for each value:
-    {"macro": {"auroc", "auprc", "accuracy"}, "per_class": {name: {"auroc", "auprc", "accuracy", "precision",
-    "recall"}}}. What a resample leaves undefined is NaN. The macro averages over the classes that are defined
-    on all patients, and is NaN where a resample lacks one of them, so that it always means the same classes.
+    {"macro": {"auroc", "auprc", "accuracy"}, "per_class": {name: {"auroc", "auprc", "accuracy"}}}. What a resample
+    leaves undefined is NaN. The macro averages over the classes that are defined on all patients, and is NaN where a
+    resample lacks one of them, so that it always means the same classes.
     """
     probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1")
-    if len(patients) != len(probs):
-        raise ValueError(f"{len(patients)} patients were given for {len(probs)} rows of probabilities")
-    names, codes = np.unique(patients, return_inverse=True)
-    thresholds = np.broadcast_to(thresholds, len(classes))
-    ranked = [
-        _rank_class(probs[valid, c], positive=positive[valid, c], patients=codes[valid], threshold=thresholds[c])
-        for c, valid in enumerate(mask.T)
-    ]
+    halves = [np.array([0.5])] * len(classes)
+    ranked, count = _rank_classes(probs, positive, mask, patients, halves)
+    figures = _replicate(_figures, ranked, patients=count, resamples=resamples, seed=seed, workers=workers)
+    return _collect(np.array(figures), classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
 
-    def replicate(index):
-        weights = resample(len(names), seed=seed, index=index)
-        return [_figures(one, weights) for one in ranked]
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        figures = np.array(list(pool.map(replicate, range(resamples))))  # [R, C, 6]
-    return _collect(figures, classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
+def bootstrap_outcomes(
+    probs: np.ndarray,
+    *,
+    targets: np.ndarray,
+    mask: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+    thresholds: Sequence[np.ndarray],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """95% intervals of precision and recall at any number of thresholds, over the resamples of `bootstrap_metrics`.
+
+    thresholds: per class [T] float, flagged is `prob >= threshold`; the rest as in `bootstrap_metrics`. Sorting and
+    resampling are shared by all thresholds.
+
+    Returns per class [T, 4] float64: precision low and high, recall low and high; NaN where no resample defines it.
+    """
+    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
+    ranked, count = _rank_classes(probs, positive, mask, patients, thresholds)
+    drawn = _replicate(_counts, ranked, patients=count, resamples=resamples, seed=seed)
+    return [_precision_and_recall(*map(np.array, zip(*one, strict=True))) for one in zip(*drawn, strict=True)]
 
 
 def resample(patients: int, *, seed: int, index: int) -> np.ndarray:
@@ -95,8 +104,7 @@ def with_intervals(metrics: dict, replicates: dict, *, level: float = 0.95) -> d
     """
 
     def extended(values, arrays):
-        keys = [key for key in FIGURES if key in values]
-        intervals = {f"{key}_ci": list(interval(arrays[key], level=level)) for key in keys}
+        intervals = {f"{key}_ci": list(interval(arrays[key], level=level)) for key in FIGURES}
         return {**values, **intervals, "undefined_resamples": int(np.isnan(arrays["auroc"]).sum())}
 
     per_class = replicates["per_class"]
@@ -106,7 +114,23 @@ def with_intervals(metrics: dict, replicates: dict, *, level: float = 0.95) -> d
     }
 
 
-def _rank_class(scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, threshold: float) -> RankedClass:
+def _rank_classes(
+    probs: np.ndarray, positive: np.ndarray, mask: np.ndarray, patients: np.ndarray, thresholds: Sequence[np.ndarray]
+) -> tuple[list[RankedClass], int]:
+    """Every class ranked, and the number of patients."""
+    if len(patients) != len(probs):
+        raise ValueError(f"{len(patients)} patients were given for {len(probs)} rows of probabilities")
+    names, codes = np.unique(patients, return_inverse=True)
+    ranked = [
+        _rank_class(probs[valid, c], positive=positive[valid, c], patients=codes[valid], thresholds=cuts)
+        for c, (valid, cuts) in enumerate(zip(mask.T, thresholds, strict=True))
+    ]
+    return ranked, len(names)
+
+
+def _rank_class(
+    scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, thresholds: np.ndarray
+) -> RankedClass:
     order = np.argsort(-scores)
     scores, positive, patients = scores[order], positive[order], patients[order]
     of_positives, of_negatives = -scores[positive], -scores[~positive]  # ascending, as searchsorted wants
@@ -116,12 +140,33 @@ def _rank_class(scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarra
         above=np.searchsorted(of_negatives, of_positives, side="left"),
         reach=np.searchsorted(of_negatives, of_positives, side="right"),
         tied=np.searchsorted(of_positives, of_positives, side="right") - 1,
-        flagged=tuple(int((part <= -threshold).sum()) for part in (of_positives, of_negatives)),
+        flagged=tuple(np.searchsorted(part, -thresholds, side="right") for part in (of_positives, of_negatives)),
     )
 
 
+def _replicate(
+    figures: Callable[[RankedClass, np.ndarray], Any],
+    ranked: Sequence[RankedClass],
+    *,
+    patients: int,
+    resamples: int,
+    seed: int,
+    workers: int | None = None,
+) -> list[list[Any]]:
+    """`figures(class, weights)` per resample and class."""
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+
+    def of_all(index: int) -> list[Any]:
+        weights = resample(patients, seed=seed, index=index)
+        return [figures(one, weights) for one in ranked]
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(of_all, range(resamples)))
+
+
 def _figures(ranked: RankedClass, weights: np.ndarray) -> tuple:
-    """AUROC, average precision, true and false positives at the threshold, positives, negatives.
+    """AUROC, average precision, entries that the one threshold gets right, and entries.
 
     weights: [patients] integers, meaning what `sample_weight` means to scikit-learn. The sums of integers are
     exact. No dot product: BLAS would start threads inside this one.
@@ -129,15 +174,29 @@ def _figures(ranked: RankedClass, weights: np.ndarray) -> tuple:
     hits = weights[ranked.positives]
     tp, fp = _running_sum(hits), _running_sum(weights[ranked.negatives])
     positives, negatives = tp[-1], fp[-1]
-    at_threshold = tp[ranked.flagged[0]], fp[ranked.flagged[1]], positives, negatives
+    right = tp[ranked.flagged[0][0]] + negatives - fp[ranked.flagged[1][0]]
     if not positives or not negatives:
-        return np.nan, np.nan, *at_threshold
+        return np.nan, np.nan, right, positives + negatives
     reach = fp[ranked.reach]
     losses = np.sum(hits * (fp[ranked.above] + reach))  # twice the pairs in which the negative scores higher
     flagged_hits = tp[1:][ranked.tied]
     precision = flagged_hits / np.maximum(flagged_hits + reach, 1)  # 0/0 only where the hit weighs nothing
     auroc = 1 - losses / (2 * positives * negatives)
-    return auroc, np.sum(hits * precision) / positives, *at_threshold
+    return auroc, np.sum(hits * precision) / positives, right, positives + negatives
+
+
+def _counts(ranked: RankedClass, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.int64]:
+    """True and false positives at each threshold, and the positives."""
+    tp, fp = (_running_sum(weights[part]) for part in (ranked.positives, ranked.negatives))
+    return tp[ranked.flagged[0]], fp[ranked.flagged[1]], tp[-1]
+
+
+def _precision_and_recall(tp: np.ndarray, fp: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """[T, 4] intervals of the counts tp, fp [R, T] and positives [R] of the resamples."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision, recall = tp / (tp + fp), tp / positives[:, None]
+    rows = [interval(p) + interval(r) for p, r in zip(precision.T, recall.T, strict=True)]
+    return np.array(rows).reshape(-1, 4)
 
 
 def _running_sum(weights: np.ndarray) -> np.ndarray:
@@ -147,11 +206,10 @@ def _running_sum(weights: np.ndarray) -> np.ndarray:
 
 
 def _collect(figures: np.ndarray, classes: Sequence[str], *, defined: Sequence[int]) -> dict:
-    auroc, auprc, tp, fp, positives, negatives = np.moveaxis(figures, 2, 0)  # [R, C] each
-    right, valid = tp + negatives - fp, positives + negatives
+    auroc, auprc, right, valid = np.moveaxis(figures, 2, 0)  # [R, C] each
     kept = np.flatnonzero(defined)
     with np.errstate(invalid="ignore", divide="ignore"):
-        columns = (auroc, auprc, right / valid, tp / (tp + fp), tp / positives)
+        columns = (auroc, auprc, right / valid)
         macro = {
             "auroc": auroc[:, kept].sum(axis=1) / len(kept),
             "auprc": auprc[:, kept].sum(axis=1) / len(kept),

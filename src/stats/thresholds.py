@@ -49,6 +49,23 @@ class Curve:
         """[K] float64, 0 where nothing is flagged (such a threshold is never chosen)."""
         return self.tp / np.maximum(self.tp + self.fp, 1)
 
+    @property
+    def entries(self) -> int:
+        """Positives and negatives."""
+        return self.positives + self.negatives
+
+    @property
+    def prevalence(self) -> float:
+        """Share of positives, NaN without entries."""
+        return ratio(self.positives, self.entries)
+
+    def counts_at(self, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """True and false positives of flagging `prob >= threshold`: two int64 arrays in the shape of `threshold`.
+
+        Where the candidates are a grid, only its multiples are counted exactly.
+        """
+        return _counts_at(self, threshold)
+
 
 @dataclass(frozen=True)
 class OperatingPoint:
@@ -61,19 +78,6 @@ class OperatingPoint:
     positives: int
     status: str  # "ok" or "infeasible"; an infeasible class flags all
     positives_needed: int  # more positives, each from another patient, until it is feasible; 0 when it is
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a fixed threshold does on other data."""
-
-    flagged: int
-    missed: int  # positives not flagged
-    false: int  # negatives flagged
-    positives: int
-    negatives: int
-    precision: float  # NaN where nothing is flagged
-    recall: float  # NaN without positives
 
 
 def build_curve(
@@ -132,8 +136,12 @@ def _on_grid(ranking: Ranking, step: float) -> Ranking:
     if steps < 1 or abs(steps * step - 1) > 1e-9:
         raise ValueError(f"grid step is {step}, expected a step of at least 1e-5 that divides 1, such as 0.01")
     grid = np.arange(steps, -1, -1) / steps
-    flagged = np.searchsorted(-ranking.thresholds, -grid, side="right")  # distinct scores >= each grid point
-    return Ranking(grid, np.append(0, ranking.tp)[flagged], np.append(0, ranking.fp)[flagged])
+    return Ranking(grid, *_counts_at(ranking, grid))
+
+
+def _counts_at(ranking: Ranking | Curve, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    reached = np.searchsorted(-ranking.thresholds, -np.asarray(threshold), side="right")  # candidates at or above it
+    return np.append(0, ranking.tp)[reached], np.append(0, ranking.fp)[reached]
 
 
 def _effective_positives(scores: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -211,7 +219,7 @@ def patients_needed(recall: float, *, confidence: float) -> int:
     _check_recall(recall)
     _check_confidence(confidence)
     if recall == 1:
-        raise ValueError("recall target 1 cannot be promised: aim below 1, or pass confidence 0")
+        raise ValueError("recall target 1 cannot be promised: aim below 1, or use the empirical rule")
     return max(1, math.ceil(math.log1p(-confidence) / math.log(recall)))
 
 
@@ -235,16 +243,14 @@ def empirical_rule(curve: Curve, *, recall: float) -> OperatingPoint:
 def certified_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> OperatingPoint:
     """The candidate with the highest precision among those whose lower bound on recall is >= `recall`.
 
-    `confidence` is that of the bound (`recall_lower_bound`); 0 is the empirical rule. Ties in precision go to the
-    higher threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
+    `confidence`, above 0 and below 1, is that of the bound (`recall_lower_bound`). Ties in precision go to the higher
+    threshold. A class is feasible when its positives come from `patients_needed` patients: with fewer,
     even certifying the lowest positive would rest on a correlation estimated from those few, and classes
     would pass where that estimate is low by chance. Otherwise the point is "infeasible", flags all, and says
     how many positives from further patients are missing.
     """
     _check_recall(recall)
     _check_confidence(confidence)
-    if confidence == 0:
-        return empirical_rule(curve, recall=recall)
     missing = patients_needed(recall, confidence=confidence) - curve.patients
     last = len(curve.tp) - 1  # flags every positive, so enough patients certify it
     if missing > 0:
@@ -260,14 +266,14 @@ def _check_recall(recall: float) -> None:
 
 
 def _check_confidence(confidence: float) -> None:
-    if not 0 <= confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a number from 0 to below 1, such as 0.95")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a number above 0 and below 1, such as 0.95")
 
 
 def _flag_all(curve: Curve, *, recall_lower: float, needed: int) -> OperatingPoint:
     return OperatingPoint(
         threshold=FLAG_ALL,
-        precision=ratio(curve.positives, curve.positives + curve.negatives),
+        precision=curve.prevalence,
         recall=ratio(curve.positives, curve.positives),
         recall_lower=recall_lower,
         positives=curve.positives,
@@ -288,22 +294,4 @@ def _most_precise(curve: Curve, first: int, *, confidence: float | None = None) 
         positives=curve.positives,
         status="ok",
         positives_needed=0,
-    )
-
-
-def apply_threshold(probs: np.ndarray, *, targets: np.ndarray, threshold: float) -> Outcome:
-    """Counts, precision and recall of flagging `probs >= threshold`.
-
-    probs: [n] float; targets: [n] 0 or 1; the valid entries only.
-    """
-    flags, positive = np.asarray(probs, dtype=np.float64) >= threshold, np.asarray(targets) == 1
-    flagged, hits, positives = int(flags.sum()), int((flags & positive).sum()), int(positive.sum())
-    return Outcome(
-        flagged=flagged,
-        missed=positives - hits,
-        false=flagged - hits,
-        positives=positives,
-        negatives=len(positive) - positives,
-        precision=ratio(hits, flagged),
-        recall=ratio(hits, positives),
     )

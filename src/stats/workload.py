@@ -1,30 +1,72 @@
 """What an operating point means in a clinic: work per 1,000 studies, and precision at another prevalence."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+
+from src.evaluate import ratio
 
 ANY = "at least one finding"
 
 
-def per_thousand(
-    flags: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, studies: np.ndarray, classes: Sequence[str]
-) -> pd.DataFrame:
-    """Studies flagged, missed and falsely flagged per 1,000, per class and for any finding.
+class StudyScores(NamedTuple):
+    """What the images of each study say together, classes first."""
 
-    flags, mask: [N, C] bool; targets: [N, C] 0 or 1; studies: [N] ids. A study has what any of its images has. Only
-    labeled entries count: a class's 1,000 are studies with a valid label of it, those of "any finding" studies with
-    any. There, flagged and false mean at least one flag and one false flag, missed at least one positive missed.
-    Returns columns class, studies, flagged, missed, false; NaN without a labeled study.
+    scores: np.ndarray  # [C, S] float64 highest labeled probability, -1 where none is labeled
+    present: np.ndarray  # [C, S] bool a positive label
+    valid: np.ndarray  # [C, S] bool any label
+
+
+def by_study(probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, studies: np.ndarray) -> StudyScores:
+    """Group images by study: probs [N, C] in [0, 1], targets [N, C] 0 or 1, mask [N, C] bool, studies [N] ids.
+
+    Only labeled entries count: a study is flagged in a class where the highest of its labeled probabilities is at
+    least the threshold, and has the finding where any of its images has it.
     """
-    positive = mask & (targets == 1)
-    columns = [_any_per_study(values, studies) for values in (mask, flags & mask, positive)]
-    valid, flagged, present = columns
-    missed, false = present & ~flagged, flagged & ~present
-    rows = [(name, *_rates(valid[:, c], flagged[:, c], missed[:, c], false[:, c])) for c, name in enumerate(classes)]
-    rows.append((ANY, *_rates(*(values.any(axis=1) for values in (valid, flagged, missed, false)))))
-    return pd.DataFrame(rows, columns=["class", "studies", "flagged", "missed", "false"])
+    codes = np.unique(studies, return_inverse=True)[1]
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+
+    def grouped(values: np.ndarray, reduce: Callable) -> np.ndarray:
+        return np.ascontiguousarray(reduce(values[order], starts, axis=0).T)
+
+    return StudyScores(
+        scores=grouped(np.where(mask, probs, -1.0), np.maximum.reduceat),
+        present=grouped(mask & (targets == 1), np.logical_or.reduceat),
+        valid=grouped(mask, np.logical_or.reduceat),
+    )
+
+
+def count_studies(studies: StudyScores, c: int, *, thresholds: np.ndarray) -> np.ndarray:
+    """Studies flagged, missed and falsely flagged in class `c` at thresholds [T] in [0, 1]: [3, T] int64."""
+    scores, present = studies.scores[c], studies.present[c]
+    flagged, hits = (
+        len(part) - np.searchsorted(np.sort(part), thresholds, side="left") for part in (scores, scores[present])
+    )
+    return np.stack([flagged, present.sum() - hits, flagged - hits])
+
+
+def count_any(studies: StudyScores, *, thresholds: np.ndarray) -> tuple[int, int, int]:
+    """Studies with at least one flag, one finding missed and one false flag, at a threshold [C] in [0, 1] per class."""
+    flags = studies.scores >= thresholds[:, None]
+    events = (flags, studies.present & ~flags, flags & ~studies.present)
+    return tuple(int(event.any(axis=0).sum()) for event in events)
+
+
+def per_thousand(
+    studies: StudyScores, *, thresholds: np.ndarray, classes: Sequence[str]
+) -> list[tuple[str, int, float, float, float]]:
+    """A row per class and one for any finding: its name, the labeled studies, and per 1,000 of these the events.
+
+    These are `count_studies`' and, for any finding, `count_any`'s, at a threshold [C] in [0, 1] per class. The studies
+    of any finding are those with a valid label of any class. NaN without a labeled study.
+    """
+    rows = []
+    for c, name in enumerate(classes):
+        rows.append((name, studies.valid[c], count_studies(studies, c, thresholds=thresholds[[c]])[:, 0]))
+    rows.append((ANY, studies.valid.any(axis=0), count_any(studies, thresholds=thresholds)))
+    return [(name, int(valid.sum()), *(ratio(1000 * n, valid.sum()) for n in events)) for name, valid, events in rows]
 
 
 def precision_at(recall: float, specificity: float, *, prevalence: float) -> float:
@@ -35,43 +77,3 @@ def precision_at(recall: float, specificity: float, *, prevalence: float) -> flo
     """
     hits, false = recall * prevalence, (1 - specificity) * (1 - prevalence)
     return hits / (hits + false) if hits + false > 0 else float("nan")
-
-
-def check_prevalence(pairs: Iterable[tuple[str, str]], *, classes: Sequence[str]) -> dict[str, float]:
-    """Prevalence by class from pairs of a class name and a number as text.
-
-    Raises ValueError for an unknown or doubled class and a value that is not above 0 and below 1.
-    """
-    stated = {}
-    for name, value in pairs:
-        if not name:
-            raise ValueError(f"--prevalence {value}: expected CLASS=share, such as Edema=0.05")
-        if name not in classes:
-            raise ValueError(f"--prevalence {name}={value}: no class {name!r}; the classes are {', '.join(classes)}")
-        if name in stated:
-            raise ValueError(f"--prevalence names {name} twice; expected each class once")
-        stated[name] = _share(value, name)
-    return stated
-
-
-def _share(text: str, name: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = np.nan
-    if not 0 < share < 1:
-        raise ValueError(f"--prevalence {name}={text}: expected a share above 0 and below 1, such as 0.05")
-    return share
-
-
-def _any_per_study(values: np.ndarray, studies: np.ndarray) -> np.ndarray:
-    """[studies, C] bool: whether any image of the study is true."""
-    _, codes = np.unique(studies, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    return np.logical_or.reduceat(values[order], starts, axis=0)
-
-
-def _rates(valid: np.ndarray, *events: np.ndarray) -> tuple[float, ...]:
-    count = int(valid.sum())
-    return count, *(1000 * float(event.sum()) / count if count else float("nan") for event in events)

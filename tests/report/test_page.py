@@ -13,16 +13,14 @@ from PIL import Image
 import report
 from src.artifacts.io import MODELS
 from src.artifacts.probs import EvalLabels, EvalSplit, Truth
+from src.artifacts.thresholds_file import read_thresholds
 from src.config import ThresholdConfig
 from src.labels.policy import LabelPolicy
 from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
-from src.report.outcomes import bootstrap_outcomes, by_study, count_any, count_studies
 from src.report.render import embed_json
 from src.report.source import Search, read_search, read_splits
-from src.stats.bootstrap import bootstrap_metrics, interval
 from src.stats.calibration import masked_calibration
-from src.stats.workload import per_thousand
-from tests.page_runs import make_run, page_data, search, write_model, write_split
+from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split
 
 DEFAULTS = dataclasses.asdict(ThresholdConfig())
 
@@ -80,7 +78,8 @@ def rows_of(page, *, recall, confidence):
 def test_the_page_says_of_any_target_what_stage_6_says(copied, recall, confidence, more):
     search(copied, "--recall", "0.6", "--confidence", "0.97", *more)
     page = explored(copied)
-    search(copied, "--recall", recall, "--confidence", str(confidence), *more)
+    rule = ("--confidence", str(confidence)) if confidence else ("--rule", "empirical")
+    search(copied, "--recall", recall, *rule, *more)
     path = copied / "ensemble" / f"thresholds_recall_{recall}.csv"
     theirs = pd.read_csv(path)
     ours = pd.DataFrame(rows_of(page, recall=recall, confidence=confidence))
@@ -93,47 +92,14 @@ def test_the_demo_run_has_feasible_and_infeasible_findings(run_dir):
 
 
 def test_the_grid_holds_the_recorded_targets_and_recall_1_only_without_a_confidence(copied):
-    search(copied, "--recall", "0.333", "1", "--confidence", "0")
+    search(copied, "--recall", "0.333", "1", "--rule", "empirical")
     page = explored(copied)
+    assert page["confidences"][page["start"]["confidence"]] == 0
     assert page["recalls"][0] == "0.333" and page["recalls"][-1] == "1"
     assert [page["recalls"][r] for r in page["start"]["recalls"]] == ["0.333", "1"]
     chosen = page["classes"][0]["chosen"]
     assert chosen[0][-1] >= 0 and all(row[-1] == -1 for row in chosen[1:])
     assert page["any"][0][-1] is not None and page["any"][1][-1] is None
-
-
-@pytest.mark.parametrize("seed", [0, 5])
-def test_intervals_are_those_of_the_stages_bootstrap(seed):
-    rng = np.random.default_rng(seed)
-    patients, mask = rng.integers(40, size=200), rng.random((200, 2)) < 0.8
-    targets, probs = (rng.random((200, 2)) < (0.3, 0.02)).astype(float), rng.random((200, 2)).round(2)
-    codes = np.unique(patients, return_inverse=True)[1]
-    cuts = [np.array([0.9, 0.31, 0.0]), np.array([1.5, 0.5])]
-    entries = [(probs[m, c], targets[m, c], codes[m]) for c, m in enumerate(mask.T)]
-    found = bootstrap_outcomes(entries, thresholds=cuts, patients=codes.max() + 1, resamples=50, seed=seed)
-    for c, name in enumerate("ab"):
-        for at, cut in enumerate(cuts[c]):
-            theirs = bootstrap_metrics(probs, targets=targets, mask=mask, classes="ab", patients=patients,
-                                       thresholds=cut, resamples=50, seed=seed)["per_class"][name]  # fmt: skip
-            expected = interval(theirs["precision"]) + interval(theirs["recall"])
-            np.testing.assert_array_equal(found[c][at], expected)
-
-
-def test_the_workload_is_that_of_stage_6():
-    rng = np.random.default_rng(2)
-    probs, targets, mask = rng.random((300, 3)).round(2), rng.integers(0, 2, (300, 3)), rng.random((300, 3)) < 0.5
-    names = np.array([f"study {i}" for i in rng.integers(120, size=300)])
-    studies = by_study(probs, targets=targets, mask=mask, studies=names)
-    for cuts in ((0.0, 0.5, 1.5), (0.25, 0.9, 0.4)):
-        table = per_thousand(probs >= cuts, targets=targets, mask=mask, studies=names, classes="abc")
-        rows = [(count_studies(studies, c, thresholds=np.array([cut]))[:, 0], studies.valid[c].sum())
-                for c, cut in enumerate(cuts)]  # fmt: skip
-        rows.append((np.array(count_any(studies, thresholds=np.array(cuts))), studies.valid.any(axis=0).sum()))
-        for (flagged, missed, false), total in ((events, total) for events, total in rows):
-            row = table.iloc[0]
-            table = table.iloc[1:]
-            assert row["studies"] == total
-            assert [row["flagged"], row["missed"], row["false"]] == [1000 * x / total for x in (flagged, missed, false)]
 
 
 def test_a_thinned_curve_keeps_the_ends_and_the_extremes_of_every_bin():
@@ -265,7 +231,9 @@ def test_a_model_trained_again_since_the_blend_is_refused(copied):
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"confidence": None}, "its confidence is None; expected a number from 0"),
+        ({"rule": "holds"}, "its rule is 'holds'; expected certified or empirical"),
+        ({"confidence": 0}, "its confidence is 0; expected a number above 0 and below 1"),
+        ({"confidence": None}, "its confidence is None; expected a number above 0"),
         ({"confidence": "0.8"}, "its confidence is '0.8'"),
         ({"grid": 0.7}, "its grid is 0.7; expected"),
         ({"grid": 1e-9}, "its grid is 1e-09; expected"),
@@ -287,6 +255,21 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ValueError, match=match):
         report.main(["--run-dir", str(copied)])
+
+
+@pytest.mark.parametrize(("rule", "confidence"), [("certified", 0.9), ("empirical", 0)])
+def test_thresholds_of_before_there_was_a_rule_are_read(copied, rule, confidence):
+    """A confidence of 0 stood for the empirical rule."""
+    search(copied, "--recall", "0.6", "--rule", rule, "--confidence", "0.9")
+    path = copied / "ensemble" / "thresholds.json"
+    found = json.loads(path.read_text())
+    assert (found.pop("rule"), found.pop("confidence")) == (rule, confidence or None)
+    path.write_text(json.dumps(found | {"confidence": confidence}))
+    page = explored(copied)
+    assert page["confidences"][page["start"]["confidence"]] == confidence
+    origin = {key: found[key] for key in ("manifest_sha256", "probs_val_sha256")}
+    saved = read_thresholds(path, recall=None, classes=CLASSES, origin=origin)
+    assert saved.values.tolist() == [found["recall"]["0.6"][name]["threshold"] for name in CLASSES]
 
 
 @pytest.mark.parametrize(
@@ -430,8 +413,8 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
     truth = Truth(tuple(map(str, range(rows))), classes, labels, patients, patients)
     probs = 1 / (1 + np.exp(-rng.normal(size=labels.shape) - labels))
     codes = np.unique(patients, return_inverse=True)[1]
-    settings = {key: DEFAULTS[key] for key in ("confidence", "family_wise", "grid", "uncertain", "missing", "seed")}
-    found = Search(None, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
+    settings = {key: DEFAULTS[key] for key in ("family_wise", "grid", "uncertain", "missing", "seed")}
+    found = Search(None, 0.95, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
     split = EvalSplit("val", probs, EvalLabels.of(truth, LabelPolicy.parse(classes=truth.classes)), codes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here

@@ -4,7 +4,7 @@ from scipy.special import ndtr
 from sklearn import metrics as sk
 
 from src.evaluate import masked_metrics
-from src.stats.bootstrap import bootstrap_metrics, interval, resample, with_intervals
+from src.stats.bootstrap import bootstrap_metrics, bootstrap_outcomes, interval, resample, with_intervals
 
 
 def case(seed=0, rows=300, decimals=None):
@@ -30,8 +30,8 @@ def replicates(data, **options):
 
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_replicates_are_scikit_learns_weighted_metrics(decimals):
-    data, thresholds = case(decimals=decimals), np.array([0.4, 0.5, 0.6, 0.5])
-    found = replicates(data, thresholds=thresholds, resamples=20, seed=3)
+    data = case(decimals=decimals)
+    found = replicates(data, resamples=20, seed=3)
     _, codes = np.unique(data["patients"], return_inverse=True)
     for index in range(20):
         image_weights = resample(codes.max() + 1, seed=3, index=index)[codes]
@@ -39,22 +39,37 @@ def test_replicates_are_scikit_learns_weighted_metrics(decimals):
         for c, name in enumerate("abc"):
             valid = data["mask"][:, c]
             y, p, weights = data["targets"][valid, c], data["probs"][valid, c], image_weights[valid]
-            flags = p >= thresholds[c]
             expected = {
                 "auroc": sk.roc_auc_score(y, p, sample_weight=weights),
                 "auprc": sk.average_precision_score(y, p, sample_weight=weights),
-                "accuracy": sk.accuracy_score(y, flags, sample_weight=weights),
-                "precision": sk.precision_score(y, flags, sample_weight=weights),
-                "recall": sk.recall_score(y, flags, sample_weight=weights),
+                "accuracy": sk.accuracy_score(y, p >= 0.5, sample_weight=weights),
             }
             values = {key: arrays[index] for key, arrays in found["per_class"][name].items()}
             assert values == pytest.approx(expected, rel=0, abs=1e-12)
             areas.append([expected["auroc"], expected["auprc"]])
         macro = [found["macro"][key][index] for key in ("auroc", "auprc")]
         np.testing.assert_allclose(macro, np.mean(areas, axis=0), atol=1e-12)
-        right = (data["probs"] >= thresholds) == (data["targets"] == 1)
+        right = (data["probs"] >= 0.5) == (data["targets"] == 1)
         weights = image_weights[:, None] * data["mask"]
         assert found["macro"]["accuracy"][index] == pytest.approx((right * weights).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_intervals_at_many_thresholds_are_those_of_scikit_learns_weighted_metrics(decimals):
+    data = case(decimals=decimals)
+    cuts = [np.array([0.9, 0.4, 0.0]), np.array([0.5]), np.array([1.0, 0.6]), np.array([])]
+    found = bootstrap_outcomes(**data, thresholds=cuts, resamples=20, seed=3)
+    _, codes = np.unique(data["patients"], return_inverse=True)
+    weights = np.array([resample(codes.max() + 1, seed=3, index=index)[codes] for index in range(20)])
+    for c, thresholds in enumerate(cuts):
+        valid = data["mask"][:, c]
+        y, p = data["targets"][valid, c], data["probs"][valid, c]
+        expected = [
+            [*interval(np.array([score(y, p >= t, sample_weight=w[valid], zero_division=np.nan) for w in weights]))]
+            for t in thresholds
+            for score in (sk.precision_score, sk.recall_score)
+        ]
+        np.testing.assert_allclose(found[c], np.reshape(expected, (len(thresholds), 4)), rtol=0, atol=1e-12)
 
 
 def test_a_resample_draws_whole_patients():
@@ -104,7 +119,6 @@ def test_undefined_resamples_are_left_out_and_counted():
     absent = np.isnan(found["per_class"]["a"]["auroc"])
     assert 0.25 < absent.mean() < 0.45
     assert np.array_equal(absent, np.isnan(found["macro"]["auroc"]))
-    assert np.array_equal(absent, np.isnan(found["per_class"]["a"]["recall"]))
     metrics = masked_metrics(data["probs"], targets=data["targets"], mask=data["mask"], classes=data["classes"])
     extended = with_intervals(metrics, found)
     assert extended["macro"]["undefined_resamples"] == absent.sum()
