@@ -12,7 +12,7 @@ import numpy as np
 
 from src.artifacts.io import read_stage_table
 from src.artifacts.probs import EvalSplit
-from src.evaluate import ratio
+from src.evaluate import masked_metrics, ratio
 from src.report.source import SCRIPT, Search
 from src.stats.bootstrap import bootstrap_outcomes
 from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curves, certified_rule, empirical_rule
@@ -46,9 +46,11 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     _check(search, chosen, tested=eval_curves if test else None)
     studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
     classes = [_class_data(*parts) for parts in zip(search.classes, curves, eval_curves, grids, strict=True)]
+    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
     for c, data in enumerate(classes):
         events = count_studies(studies, c, thresholds=data["thresholds"])
         counts = dict(zip(("flagged", "missed", "false"), events, strict=True))
+        data["auprc"] = metrics[data["name"]]["auprc"]
         data["studies"] = {"valid": studies.valid[c].sum(), **counts}
     _add_intervals(classes, eval_split, search.settings)
     return {
@@ -107,7 +109,6 @@ def _class_data(name: str, curve: Curve, eval_curve: Curve, grid: Grid) -> dict[
     recall, precision = thin_curve(eval_curve.recall, eval_curve.precision, bins=CURVE_BINS)
     return {
         "name": name,
-        "auprc": eval_curve.average_precision,
         "thresholds": thresholds,
         "val": {**_counts(curve, thresholds), "patients": curve.patients},
         "eval_split": _counts(eval_curve, thresholds),
