@@ -8,6 +8,8 @@ the index knows is right, and processes that read it meanwhile are not disturbed
 
 import contextlib
 import errno
+import functools
+import itertools
 import os
 import shutil
 import sqlite3
@@ -59,20 +61,21 @@ class CachedImages:
         self.size = size
         self.places = places  # [N] int64 by row, -1 where there is a fault
         self.faults = dict(faults)  # by row
-        self._images: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_images": None}  # pickled, it would be a copy of the whole array
+        return {key: value for key, value in self.__dict__.items() if key != "_images"}  # not the whole array
+
+    @functools.cached_property
+    def _images(self) -> np.ndarray:
+        shape = (int(self.places.max(initial=-1)) + 1, self.size, self.size)
+        memory = np.memmap(self.array, np.uint8, mode="r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+        return memory.view(np.ndarray)  # without memmap's own indexing, which is slower
 
     def read(self, rows: Sequence[int]) -> tuple[np.ndarray, list[str]]:
         """Images uint8 [B, 1, S, S] of these rows, zeros where there is a fault, and the fault or "" of each row."""
-        if self._images is None:
-            shape = (int(self.places.max(initial=-1)) + 1, self.size, self.size)
-            memory = np.memmap(self.array, np.uint8, mode="r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
-            self._images = memory.view(np.ndarray)  # without memmap's own indexing, which is slower
         places = self.places[np.asarray(rows, dtype=np.int64)]
         readable = places >= 0
         if readable.all():
@@ -93,34 +96,25 @@ def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) 
     """
     store = _Store(Path(folder), size)
     keys = _keys(paths)
-    entries, denied = store.entries(), {}
+    entries = store.entries()
     if _lacking(keys, entries):
         with store.lock():
             entries = store.entries()  # whoever had the lock may have done the work
-            lacking = _lacking(keys, entries)
-            if lacking:
-                denied = _fill(store, lacking, entries, workers=workers)
-    places = np.full(len(keys), -1, np.int64)
-    faults = {}
-    for row, key in enumerate(keys):
-        entry = Entry(-1, key) if isinstance(key, str) else entries.get(key) or Entry(-1, denied[key])
-        places[row] = entry.place
-        if entry.fault:
-            faults[row] = entry.fault
+            if lacking := _lacking(keys, entries):
+                _fill(store, lacking, entries, workers=workers)
+    found = [Entry(-1, key) if isinstance(key, str) else entries[key] for key in keys]
+    faults = {row: entry.fault for row, entry in enumerate(found) if entry.fault}
+    places = np.array([entry.place for entry in found], np.int64)
     return CachedImages(store.array, size=size, places=places, faults=faults)
 
 
 def _keys(paths: Sequence[Path]) -> list[Key | str]:
     """The key of each file, or why it has none."""
-    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
-    keys = []
+    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]  # a task for each file takes longer
     shown = {"unit": "file", "leave": False, "delay": 2, "disable": not is_main()}
-    bar = tqdm(total=len(paths), desc="looking at the image files", **shown)
-    with ThreadPoolExecutor(STAT_THREADS) as pool, bar:
-        for part in pool.map(lambda part: [_key(path) for path in part], parts):
-            keys += part
-            bar.update(len(part))
-    return keys
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        keys = itertools.chain.from_iterable(pool.map(lambda part: [_key(path) for path in part], parts))
+        return list(tqdm(keys, total=len(paths), desc="looking at the image files", **shown))
 
 
 def _key(path: Path) -> Key | str:
@@ -205,26 +199,18 @@ def _end(entries: Mapping[Key, Entry]) -> int:
     return max((entry.place for entry in entries.values()), default=-1) + 1
 
 
-def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, workers: int) -> dict[Key, str]:
-    """Decode files into the cache and add them to `entries`; returns those that could not be opened, with the reason.
-
-    What is decoded is kept, whatever ends this early.
-    """
-    end = _end(entries)
+def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, workers: int) -> None:
+    """Decode files into the cache and add them to `entries`. What is decoded is kept, whatever ends this early."""
     need = len(lacking) * store.image_bytes
     plan = f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB"
     print(plan, file=sys.stderr)  # of several processes, any may be the one that fills
     try:
-        left_over = store.array.stat().st_size - end * store.image_bytes if store.array.exists() else 0
-        if shutil.disk_usage(store.folder).free + left_over < need + len(lacking) * INDEX_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with _Filling(store, entries, end=end, count=len(lacking)) as filling:
+        with _Filling(store, entries) as filling:
+            filling.reserve(len(lacking))
             images = decoded([key.path for key in lacking], size=store.size, workers=workers)
-            with contextlib.closing(images), tqdm(total=len(lacking), desc="decoding", unit="image") as bar:
-                for key, image in zip(lacking, images, strict=True):
+            with contextlib.closing(images):
+                for key, image in tqdm(zip(lacking, images, strict=True), "decoding", len(lacking), unit="image"):
                     filling.put(key, image)
-                    bar.update()
-            return filling.denied
     except OSError as error:
         free = shutil.disk_usage(store.folder).free
         raise ValueError(
@@ -234,26 +220,20 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
 
 
 class _Filling:
-    """Room for `count` images at the end of the array, which they fill; room that is left is given back."""
+    """Images written to the end of the array; room that they do not fill is given back.
 
-    def __init__(self, store: _Store, entries: dict[Key, Entry], *, end: int, count: int):
+    Not by a memory map, which would end the process where the disk is full.
+    """
+
+    def __init__(self, store: _Store, entries: dict[Key, Entry]):
         self.store = store
         self.entries = entries
-        self.end = self.known = end  # places taken, and of these how many the index knows of
-        self.count = count
-        self.denied: dict[Key, str] = {}
+        self.end = self.known = _end(entries)  # places taken, and of these how many the index knows of
         self._new: dict[Key, Entry] = {}
         self._committed = time.monotonic()
 
     def __enter__(self) -> "_Filling":
         self._fd = os.open(self.store.array, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if hasattr(os, "posix_fallocate"):  # not on macOS, where a full disk shows only later
-                each = self.store.image_bytes
-                os.posix_fallocate(self._fd, self.end * each, self.count * each)
-        except BaseException:
-            self._close()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -261,12 +241,24 @@ class _Filling:
             os.ftruncate(self._fd, self.end * self.store.image_bytes)  # on a full disk, room for the index
             self._commit()
         finally:
-            self._close()
+            try:
+                os.ftruncate(self._fd, self.known * self.store.image_bytes)
+            finally:
+                os.close(self._fd)
+
+    def reserve(self, count: int) -> None:
+        """Room on the disk for `count` images. Raises OSError where there is too little."""
+        need, start = count * self.store.image_bytes, self.end * self.store.image_bytes
+        left_over = os.fstat(self._fd).st_size - start
+        if shutil.disk_usage(self.store.folder).free + left_over < need + count * INDEX_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if hasattr(os, "posix_fallocate"):  # not on macOS, where a full disk shows only later
+            os.posix_fallocate(self._fd, start, need)
 
     def put(self, key: Key, image: np.ndarray | ValueError) -> None:
         """Take in an image uint8 [1, S, S], or why there is none."""
         if isinstance(image, AccessError):
-            self.denied[key] = str(image)
+            self.entries[key] = Entry(-1, str(image))  # not for the index, which would remember it
         elif isinstance(image, ValueError):
             self._new[key] = Entry(-1, str(image))
         else:
@@ -283,6 +275,8 @@ class _Filling:
             left, offset = left[written:], offset + written
 
     def _commit(self) -> None:
+        if not self._new:
+            return
         os.fsync(self._fd)
         before, self.known = self.known, self.end  # first, so that Ctrl-C leaves room unused, not images cut off
         try:
@@ -293,9 +287,3 @@ class _Filling:
         self.entries.update(self._new)
         self._new = {}
         self._committed = time.monotonic()
-
-    def _close(self) -> None:
-        try:
-            os.ftruncate(self._fd, self.known * self.store.image_bytes)
-        finally:
-            os.close(self._fd)

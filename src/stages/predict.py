@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.artifacts.io import entry, is_number, read_json, sha256
+from src.artifacts.io import entry, read_json, sha256
 from src.artifacts.manifest import Manifest, read_manifest
 from src.artifacts.predictions import PredictionTable, image_id
-from src.artifacts.probs import as_stored
+from src.artifacts.probs import as_stored, read_stage_probs
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
 from src.checkpoint import load_best
 from src.config import PredictConfig
@@ -122,19 +122,14 @@ def _check_arguments(config: PredictConfig) -> None:
         raise ValueError("--append continues the table that --overwrite would replace; pass one of them")
     if not any(map(os.path.lexists, config.images)):
         raise ValueError(f"{config.images[0]} does not exist; expected images or folders of images")
-    _check_heatmaps(config)
-
-
-def _check_heatmaps(config: PredictConfig) -> None:
-    """Raise ValueError where heat maps cannot be written, or would be written among the images."""
     folder = config.heatmaps
-    if folder is None:
+    if folder is None or not folder.exists():
         return
-    if folder.exists() and not folder.is_dir():
+    if not folder.is_dir():
         raise ValueError(f"--heatmaps is {folder}, a file; expected a folder")
-    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"--heatmaps is {folder}, in which this user may not write; pass another folder")
-    if folder.exists() and any(path.exists() and path.samefile(folder) for path in config.images):
+    if any(path.exists() and path.samefile(folder) for path in config.images):
         raise ValueError(f"--heatmaps is {folder}, which is to be searched for images; pass another folder")
 
 
@@ -153,9 +148,8 @@ def _predict(
     full = CPU_STEP if device.type == "cpu" else config.batch_size
     with tqdm(total=len(paths), desc="images", unit="image", leave=False) as bar:
         for images in on_device(loader, device):
-            single = as_stored(
-                np.stack([member.probs(images.by_size[member.image_size], full=full) for member in members])
-            )
+            single = [member.probs(images.by_size[member.image_size], full=full) for member in members]
+            single = as_stored(np.stack(single))
             probs = as_stored(blend(single, [member.weight for member in members]))
             flags = thresholds.flags(probs)
             for index, row in enumerate(images.rows.tolist()):
@@ -215,28 +209,20 @@ def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
 def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:
     """Both models with their weights in the blend, and the digests that say which; raises ValueError on a mismatch."""
     folder, again = run_dir / "ensemble", "run ensemble_alpha_search.py --overwrite"
-    story, choice = read_json(folder / "probs.json"), read_json(folder / "alpha.json")
-    names, weights = choice.get("members"), choice.get("weights")
-    if names != list(ARCHITECTURES) or not isinstance(weights, list) or len(weights) != len(names):
-        raise ValueError(
-            f"{folder / 'alpha.json'} blends {names} by {weights}; expected one weight for each of "
-            f"{', '.join(ARCHITECTURES)}; {again}"
-        )
-    if not all(is_number(weight) and 0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
-        raise ValueError(f"{folder / 'alpha.json'} has the weights {weights}; expected shares of 1; {again}")
+    read_stage_probs(folder, "val", manifest)  # on which the thresholds were chosen
+    path = folder / "probs.json"
+    story, choice = read_json(path), read_json(folder / "alpha.json")
+    if choice.get("members") != list(ARCHITECTURES):
+        found, expected = choice.get("members"), ", ".join(ARCHITECTURES)
+        raise ValueError(f"{folder / 'alpha.json'} blends {found}; expected {expected}; {again}")
     if "weights" not in story:
-        raise ValueError(f"{folder / 'probs.json'} does not record weights, as older versions did not; {again}")
-    corrected = entry(story, "prior_correction", bool, path=folder / "probs.json")
-    if story["weights"] != weights:
+        raise ValueError(f"{path} does not record weights, as older versions did not; {again}")
+    if story["weights"] != choice.get("weights"):
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
-    if story.get("manifest_sha256") != manifest.sha256:
-        raise ValueError(f"{folder / 'probs.json'} is of another manifest than the run's; {again}")
-    val = sha256(folder / "probs_val.csv")
-    if entry(story, "probs_sha256", dict, path=folder / "probs.json").get("val") != val:
-        raise ValueError(f"{folder / 'probs_val.csv'} is not the file that probs.json describes; {again}")
+    corrected = entry(story, "prior_correction", bool, path=path)
+    recorded = dict(zip(ARCHITECTURES, entry(story, "checkpoint_sha256", list, path=path), strict=False))
     members, digests = [], {}
-    recorded = dict(zip(names, entry(story, "checkpoint_sha256", list, path=folder / "probs.json"), strict=False))
-    for arch, weight in zip(names, weights, strict=True):
+    for arch, weight in zip(ARCHITECTURES, story["weights"], strict=True):
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         digests[arch] = sha256(run_dir / arch / "best.pt")
         if digests[arch] != recorded.get(arch):
@@ -244,8 +230,9 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
         net = model.to(device).folded().eval()
         members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))
-    origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": val, "checkpoint_sha256": digests}
-    return members, origin | {"weights": weights, "prior_correction": corrected}
+    origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": story["probs_sha256"]["val"]}
+    origin |= {"checkpoint_sha256": digests, "weights": story["weights"], "prior_correction": corrected}
+    return members, origin
 
 
 def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:
