@@ -45,12 +45,12 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     chosen = [[grid[start["confidence"]][r] for r in start["recalls"]] for grid in grids]
     _check(search, chosen, tested=eval_curves if test else None)
     studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
-    classes = [_class_data(*parts) for parts in zip(search.classes, curves, eval_curves, grids, strict=True)]
     metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
-    for c, data in enumerate(classes):
+    classes = [_class_data(*parts) for parts in zip(curves, eval_curves, grids, strict=True)]
+    for c, (name, data) in enumerate(zip(search.classes, classes, strict=True)):
+        data |= {"name": name, "auprc": metrics[name]["auprc"]}
         events = count_studies(studies, c, thresholds=data["thresholds"])
         counts = dict(zip(("flagged", "missed", "false"), events, strict=True))
-        data["auprc"] = metrics[data["name"]]["auprc"]
         data["studies"] = {"valid": studies.valid[c].sum(), **counts}
     _add_intervals(classes, eval_split, search.settings)
     return {
@@ -88,7 +88,7 @@ def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[flo
     return [[choice(recall, confidence) for recall in recalls] for confidence in confidences]
 
 
-def _class_data(name: str, curve: Curve, eval_curve: Curve, grid: Grid) -> dict[str, Any]:
+def _class_data(curve: Curve, eval_curve: Curve, grid: Grid) -> dict[str, Any]:
     """One class: its distinct thresholds with their counts, and which one each target and confidence chooses.
 
     "choices" are [index of the threshold, lower bound, positives needed], "chosen" the index of a choice by
@@ -108,7 +108,6 @@ def _class_data(name: str, curve: Curve, eval_curve: Curve, grid: Grid) -> dict[
     chosen = [[place(point) for point in row] for row in grid]
     recall, precision = thin_curve(eval_curve.recall, eval_curve.precision, bins=CURVE_BINS)
     return {
-        "name": name,
         "thresholds": thresholds,
         "val": {**_counts(curve, thresholds), "patients": curve.patients},
         "eval_split": _counts(eval_curve, thresholds),

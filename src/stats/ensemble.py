@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from src.stats.grid import unit_grid
+
 ROUNDS = 50  # of forward selection: weights in steps of 1/50 at the finest
 
 
@@ -14,10 +16,7 @@ def blend(members: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def alpha_grid(step: float) -> np.ndarray:
     """Alphas from 0 to 1 in steps of `step`. Raises ValueError where `step` does not divide 1."""
-    steps = round(1 / step)
-    if abs(steps * step - 1) > 1e-9:
-        raise ValueError(f"--step is {step:g}; expected a step that divides 1, such as 0.1 or 0.05")
-    return np.arange(steps + 1) / steps
+    return unit_grid(step, flag="--step")
 
 
 def choose_alpha(alphas: np.ndarray, scores: np.ndarray, errors: np.ndarray) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import betaincinv, stdtrit
 
 from src.evaluate import ratio
+from src.stats.grid import unit_grid
 
 FLAG_ALL = 0.0  # no probability is below it
 
@@ -132,10 +133,7 @@ def _tally(scores: np.ndarray, *, positive: np.ndarray) -> Ranking:
 
 
 def _on_grid(ranking: Ranking, step: float) -> Ranking:
-    steps = round(1 / step) if step >= 1e-5 else 0  # finer ones would only take memory
-    if steps < 1 or abs(steps * step - 1) > 1e-9:
-        raise ValueError(f"grid step is {step}, expected a step of at least 1e-5 that divides 1, such as 0.01")
-    grid = np.arange(steps, -1, -1) / steps
+    grid = unit_grid(step, flag="--grid")[::-1]
     return Ranking(grid, *_counts_at(ranking, grid))
 
 

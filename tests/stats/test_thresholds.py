@@ -96,9 +96,9 @@ def test_bad_recall_is_refused(recall):
         empirical_rule(build_curve([0.5], targets=[1]), recall=recall)
 
 
-@pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2])
+@pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2, 1e-06])
 def test_bad_grid_is_refused(grid):
-    with pytest.raises(ValueError, match="grid step is"):
+    with pytest.raises(ValueError, match=f"--grid is {grid}; expected a step that divides 1"):
         build_curve([0.5], targets=[1], grid=grid)
 
 

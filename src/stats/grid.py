@@ -1,0 +1,16 @@
+"""Grids from 0 to 1, of thresholds and of blending weights."""
+
+import numpy as np
+
+
+def unit_grid(step: float, *, flag: str) -> np.ndarray:
+    """The multiples of `step` from 0 to 1: [1 / step + 1] float64, ascending.
+
+    Raises ValueError, naming `flag`, for a step that does not divide 1 or is below 1e-5, which would only take memory.
+    """
+    steps = round(1 / step) if step >= 1e-5 else 0
+    if steps < 1 or abs(steps * step - 1) > 1e-9:
+        raise ValueError(
+            f"{flag} is {step:g}; expected a step that divides 1, such as 0.1 or 0.01, and is at least 1e-5"
+        )
+    return np.arange(steps + 1) / steps
