@@ -23,7 +23,7 @@ HOSTILE = (
     "</script><script>window.ran=1</script>",
     "<img src=x onerror=window.ran=1>",
     "a \"b\" 'c' & d, e",
-    "Pneumothorax é 氣胸 \u2028",
+    "Pneumothorax é \u2028 氣胸",
     "__proto__",
 )
 
