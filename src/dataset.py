@@ -165,14 +165,9 @@ def eval_loader(dataset: ImageDataset, *, batch_size: int, workers: int, pin: bo
 
 def on_device(loader: DataLoader, device: torch.device) -> Iterator[Batch]:
     """The batches of a loader on a device, the next one already on its way there."""
-    ahead: Batch | None = None
-    for batch in loader:
-        following = batch.to(device)
-        if ahead is not None:
-            yield ahead
-        ahead = following
-    if ahead is not None:
-        yield ahead
+    moved = (batch.to(device) for batch in loader)
+    for batch, _ in itertools.pairwise(itertools.chain(moved, [None])):
+        yield batch
 
 
 def steps(loader: DataLoader, device: torch.device) -> Iterator[list[Batch]]:

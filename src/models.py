@@ -13,14 +13,8 @@ from torchvision import models
 
 from src.runtime.cpu import CPU_STEP
 
-# Feature blocks of each architecture from input to output: (name, names of the torchvision modules in it).
-RESNET_STAGES = (
-    ("all", ("conv1", "bn1", "relu", "maxpool")),
-    ("layer1", ("layer1",)),
-    ("layer2", ("layer2",)),
-    ("layer3", ("layer3",)),
-    ("layer4", ("layer4",)),
-)
+# ResNet50's stages from input to output, by the value of `unfreeze` that trains them and all after them.
+RESNET_STAGES = {"all": ("conv1", "bn1", "relu", "maxpool")} | {f"layer{n}": (f"layer{n}",) for n in range(1, 5)}
 ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
@@ -132,10 +126,9 @@ def build_model(
         _load_backbone(net, state, weights)
     if arch == "resnet50":
         net.fc = nn.Linear(net.fc.in_features, num_classes)
-        names = [name for name, _ in RESNET_STAGES] + ["fc"]
-        stages = [[getattr(net, module) for module in modules] for _, modules in RESNET_STAGES]
+        stages = [[getattr(net, module) for module in modules] for modules in RESNET_STAGES.values()]
         stages += [[net.avgpool, nn.Flatten(), net.fc]]
-        frozen = names.index(unfreeze)
+        frozen = [*RESNET_STAGES, "fc"].index(unfreeze)
     else:
         net.classifier[1] = nn.Linear(net.classifier[1].in_features, num_classes)
         stages = [[block] for block in net.features]

@@ -1,9 +1,9 @@
 """Decoded images on disk: one array of uint8 per size, filled on first use, shared by data sets, splits and runs.
 
-A cache folder has, for images of 224 px, `224.u8` (the images, one after the other), `224.sqlite` (the index: the place
-there of a file of this path, size and modification time, or why it cannot be read) and `224.lock`. Images and index
-only grow, and the index learns of images after they are on disk: whatever kills a process that fills the cache, what
-the index knows is right, and processes that read it meanwhile are not disturbed. Linux and macOS.
+For images of 224 px, a cache folder holds `224.u8` (the images, one after the other), `224.sqlite` (the index, which
+maps path, size and modification time of a file to the place of its image, or to the reason why it cannot be read) and
+`224.lock`. Both only grow, and images are indexed once they are on disk. A process that fills the cache can therefore
+be killed at any time without making the index wrong, and does not disturb processes that read. Linux and macOS only.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ from src.images.decode import AccessError, access_error
 from src.images.workers import decoded
 from src.runtime.distributed import is_main
 
-FORMAT = 2  # to be raised when the index changes, or when `read_image` makes other pixels of a file
-COMMIT_SECONDS = 5.0  # of decoding, which a kill can cost
-STAT_THREADS = 32  # what takes long on a network drive is waiting
+FORMAT = 2  # raise it when the index changes, or when `read_image` returns other pixels for the same file
+COMMIT_SECONDS = 5.0  # between writes to the index, which is as much decoding as a kill can cost
+STAT_THREADS = 32  # more than there are cores, since a network drive makes them wait
 COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"
-INDEX_BYTES = 400  # of an image in the index, rather too many than too few
+INDEX_BYTES = 400  # per image in the index, a generous estimate
 GB = 1e9
 
 
 class Key(NamedTuple):
-    """What a file is known by: absolute path, size in bytes, time of modification."""
+    """What identifies the content of a file: absolute path, size in bytes, time of modification."""
 
     path: bytes
     size: int
@@ -44,16 +44,16 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the index knows of a file: its place in the array or, with -1, why it cannot be read."""
+    """The index's entry for a file: its place in the array, or -1 and the reason why it cannot be read."""
 
     place: int
     fault: str
 
 
 class CachedImages:
-    """The images of a list of files, out of the cache; `open_cache` makes one.
+    """The cached images of a list of files, as `open_cache` returns them.
 
-    Can be pickled and forked: every process opens the array for itself, at its first `read`.
+    It can be pickled and forked: every process maps the array into memory at its own first `read`.
     """
 
     def __init__(self, array: Path, *, size: int, places: np.ndarray, faults: Mapping[int, str]):
@@ -62,44 +62,39 @@ class CachedImages:
         self.places = places  # [N] int64 by row, -1 where there is a fault
         self.faults = dict(faults)  # by row
 
-    def __len__(self) -> int:
-        return len(self.places)
-
     def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != "_images"}  # not the whole array
+        return {key: value for key, value in self.__dict__.items() if key != "_images"}  # which would be copied whole
 
     @functools.cached_property
     def _images(self) -> np.ndarray:
-        shape = (int(self.places.max(initial=-1)) + 1, self.size, self.size)
-        memory = np.memmap(self.array, np.uint8, mode="r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
-        return memory.view(np.ndarray)  # without memmap's own indexing, which is slower
+        count = int(self.places.max(initial=-1)) + 1
+        if count == 0:  # an empty file cannot be mapped
+            return np.zeros((1, self.size, self.size), np.uint8)
+        memory = np.memmap(self.array, np.uint8, mode="r", shape=(count, self.size, self.size))
+        return memory.view(np.ndarray)  # memmap's own indexing is slower
 
     def read(self, rows: Sequence[int]) -> tuple[np.ndarray, list[str]]:
         """Images uint8 [B, 1, S, S] of these rows, zeros where there is a fault, and the fault or "" of each row."""
         places = self.places[np.asarray(rows, dtype=np.int64)]
-        readable = places >= 0
-        if readable.all():
-            images = self._images[places]
-        else:
-            images = np.zeros((len(places), self.size, self.size), np.uint8)
-            images[readable] = self._images[places[readable]]
+        images = self._images[places]
+        images[places < 0] = 0
         return images[:, None], [self.faults.get(int(row), "") for row in rows]
 
 
 def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) -> CachedImages:
-    """The images of these files at `size` x `size` px, once those that the cache lacks are decoded into it.
+    """The images of these files at `size` x `size` px, after decoding those that the cache lacks.
 
     `workers` processes decode; with 0, this process does. The number of files to decode is printed on stderr first. A
-    file that is missing or unreadable is tried again next time; a file that is not an image, once it changes. If
-    another process is filling the cache, this one waits. Raises ValueError if the disk has no room (the cache is then
-    unchanged) or if the folder holds other files.
+    file that is missing or cannot be opened is tried again the next time; a file that is not an image, once it has
+    changed. If another process is filling the cache, this one waits. Raises ValueError if the disk has no room (the
+    cache is then unchanged) or if the folder holds other files.
     """
     store = _Store(Path(folder), size)
     keys = _keys(paths)
     entries = store.entries()
     if _lacking(keys, entries):
         with store.lock():
-            entries = store.entries()  # whoever had the lock may have done the work
+            entries = store.entries()  # the previous owner of the lock may have added them
             if lacking := _lacking(keys, entries):
                 _fill(store, lacking, entries, workers=workers)
     found = [Entry(-1, key) if isinstance(key, str) else entries[key] for key in keys]
@@ -110,7 +105,7 @@ def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) 
 
 def _keys(paths: Sequence[Path]) -> list[Key | str]:
     """The key of each file, or why it has none."""
-    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]  # a task for each file takes longer
+    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]  # one task per file is slower
     shown = {"unit": "file", "leave": False, "delay": 2, "disable": not is_main()}
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         keys = itertools.chain.from_iterable(pool.map(lambda part: [_key(path) for path in part], parts))
@@ -140,8 +135,8 @@ class _Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep all other processes from filling the cache. The lock dies with this process, not with its children."""
-        import fcntl  # not on Windows, where all else works
+        """Keep other processes from filling the cache; a lock ends with its process, whatever children it has."""
+        import fcntl  # missing on Windows, where everything else works
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.lock_file, "w") as handle:
@@ -153,12 +148,12 @@ class _Store:
             yield
 
     def entries(self) -> dict[Key, Entry]:
-        """All that the index knows. Raises ValueError where it is of another format, or the array is too short."""
+        """All entries of the index. Raises ValueError where it has another format, or the array is too short."""
         if not self.index.exists():
             return {}
         with self._connection() as connection:
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return {}  # killed, or interrupted here, before its first table
+                return {}  # its first writer was killed before it made the table
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found != FORMAT:
                 raise ValueError(f"cache index {self.index} has format {found}, expected {FORMAT}; {self._way_out()}")
@@ -171,7 +166,7 @@ class _Store:
         return entries
 
     def add(self, entries: Mapping[Key, Entry]) -> None:
-        """Let the index know of images that are on disk."""
+        """Add the entries of images that are on disk to the index."""
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"CREATE TABLE IF NOT EXISTS images ({COLUMNS}) WITHOUT ROWID")
@@ -195,7 +190,7 @@ class _Store:
 
 
 def _end(entries: Mapping[Key, Entry]) -> int:
-    """Places in the array that are taken."""
+    """The number of places in the array that are taken."""
     return max((entry.place for entry in entries.values()), default=-1) + 1
 
 
@@ -203,7 +198,7 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
     """Decode files into the cache and add them to `entries`. What is decoded is kept, whatever ends this early."""
     need = len(lacking) * store.image_bytes
     plan = f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB"
-    print(plan, file=sys.stderr)  # of several processes, any may be the one that fills
+    print(plan, file=sys.stderr)  # by whichever process fills, not by the main one alone
     try:
         with _Filling(store, entries) as filling:
             filling.reserve(len(lacking))
@@ -220,15 +215,15 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
 
 
 class _Filling:
-    """Images written to the end of the array; room that they do not fill is given back.
+    """Writes images to the end of the array, and gives back the room that they do not fill.
 
-    Not by a memory map, which would end the process where the disk is full.
+    It does not write to a memory map, since a full disk would then end the process.
     """
 
     def __init__(self, store: _Store, entries: dict[Key, Entry]):
         self.store = store
         self.entries = entries
-        self.end = self.known = _end(entries)  # places taken, and of these how many the index knows of
+        self.end = self.known = _end(entries)  # places taken, and how many of them are in the index
         self._new: dict[Key, Entry] = {}
         self._committed = time.monotonic()
 
@@ -238,7 +233,7 @@ class _Filling:
 
     def __exit__(self, *_: object) -> None:
         try:
-            os.ftruncate(self._fd, self.end * self.store.image_bytes)  # on a full disk, room for the index
+            os.ftruncate(self._fd, self.end * self.store.image_bytes)  # so that a full disk has room for the index
             self._commit()
         finally:
             try:
@@ -247,7 +242,7 @@ class _Filling:
                 os.close(self._fd)
 
     def reserve(self, count: int) -> None:
-        """Room on the disk for `count` images. Raises OSError where there is too little."""
+        """Reserve disk space for `count` images. Raises OSError where there is too little."""
         need, start = count * self.store.image_bytes, self.end * self.store.image_bytes
         left_over = os.fstat(self._fd).st_size - start
         if shutil.disk_usage(self.store.folder).free + left_over < need + count * INDEX_BYTES:
@@ -258,19 +253,19 @@ class _Filling:
     def put(self, key: Key, image: np.ndarray | ValueError) -> None:
         """Take in an image uint8 [1, S, S], or why there is none."""
         if isinstance(image, AccessError):
-            self.entries[key] = Entry(-1, str(image))  # not for the index, which would remember it
+            self.entries[key] = Entry(-1, str(image))  # not in the index, so that it is tried again
         elif isinstance(image, ValueError):
             self._new[key] = Entry(-1, str(image))
         else:
             self._write(image)
-            self.end += 1  # before the entry is made: Ctrl-C between the two costs a place, not an image
+            self.end += 1  # before the entry is made, so that Ctrl-C between the two wastes a place and no more
             self._new[key] = Entry(self.end - 1, "")
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self._commit()
 
     def _write(self, image: np.ndarray) -> None:
         left, offset = memoryview(image).cast("B"), self.end * self.store.image_bytes
-        while left:  # the system may take a part only
+        while left:  # the system may write only a part
             written = os.pwrite(self._fd, left, offset)
             left, offset = left[written:], offset + written
 
@@ -278,7 +273,7 @@ class _Filling:
         if not self._new:
             return
         os.fsync(self._fd)
-        before, self.known = self.known, self.end  # first, so that Ctrl-C leaves room unused, not images cut off
+        before, self.known = self.known, self.end  # first, so that Ctrl-C cannot cut off images that are in the index
         try:
             self.store.add(self._new)
         except (OSError, ValueError):

@@ -13,14 +13,14 @@ import torch
 
 from src.images.decode import read_image
 
-CHUNK = 32  # images that a worker sends at a time, so many that all workers take about as long for theirs
+CHUNK = 32  # images that a worker sends at a time; with many, each chunk takes about the same time
 
 
 def decoded(paths: Sequence[bytes], *, size: int, workers: int) -> Iterator[np.ndarray | ValueError]:
     """Each file's image uint8 [1, S, S], or why there is none, in order; raises ValueError where a worker is killed.
 
-    Every worker has its fixed share of the files and a pipe of its own. With nothing shared, as the queues of an
-    executor and of a DataLoader are, Ctrl-C and kills at any moment leave nothing that hangs.
+    Every worker has a fixed share of the files and a pipe of its own. An executor or a DataLoader would share queues
+    among the workers, and a worker that is killed while it holds one can make the others wait forever.
     """
     if workers == 0:
         yield from (_decode(path, size) for path in paths)
@@ -57,11 +57,11 @@ def _received(inbox: Connection, workers: int) -> list[np.ndarray | ValueError]:
 
 
 def _work(chunks: Sequence[Sequence[bytes]], size: int, outbox: Connection, inboxes: Sequence[Connection]) -> None:
-    """A worker: decode its share of the files, until the parent has ended."""
+    """Decode a worker's share of the files, until done or until the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # with more, OpenMP hangs in a forked process
-    for inbox in inboxes:  # the parent's, so that its end breaks the pipe
+    for inbox in inboxes:  # the parent's ends, so that the pipe breaks when the parent ends
         inbox.close()
     try:
         for chunk in chunks:
