@@ -71,7 +71,7 @@ def _train(config: TrainConfig, device: torch.device) -> None:
         "pos_weight": task.pos_weight.tolist(),
     }
     if is_main():  # every argument has been checked by now
-        clear(folder, *(OUTPUTS if earlier is None else ()))
+        clear(folder, *(OUTPUTS if earlier is None else ()), *(f"{name}.png" for name in plots.CURVES))
         clear_temporary(folder)
         write_json(folder / "config.json", recipe)
     with Interrupts(config.checkpoint_minutes) as interrupts:

@@ -111,6 +111,18 @@ def test_the_view_with_blank_as_negative_stands_beside_the_masked_one(run_dir):
         assert metrics["blank_as_negative"]["per_class"][name]["negatives"] == negatives + blanks
 
 
+def test_a_training_that_does_not_finish_leaves_no_pictures_of_an_earlier_one(copied, monkeypatch):
+    run, flags = copied
+    monkeypatch.setattr("src.stages.train._finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_resnet.main([*flags, *SMALL, "--epochs", "1", "--overwrite"])
+    assert (run / "resnet50" / "history.csv").exists() and not list((run / "resnet50").glob("train_*.png"))
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
 def test_label_flags_are_recorded_and_inherited(copied, capsys):
     run, flags = copied
     ensemble_alpha_search.main([*flags, "--resamples", "0", "--select", "best", "--missing", "0", "--overwrite"])
