@@ -120,9 +120,7 @@ def test_heat_leans_to_no_side_of_a_spot(detector):
     misses = []
     for place in places:
         heat = enlarged(
-            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam", cells=8)[0],
-            (64, 64),
-            side=64,
+            class_heat(detector, image_with_spot(*place), logits=[0], method="grad-cam", cells=8)[0], (64, 64), side=64
         )
         center = [(heat.sum(axis=axis) * pixels).sum() / heat.sum() for axis in (1, 0)]
         misses.append(np.subtract(center, place))

@@ -109,12 +109,7 @@ def test_long_names_are_broken_and_cut():
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_learning_curves(tmp_path, epochs):
     paths = plots.learning_curves(history(epochs), folder=tmp_path, title="resnet50")
-    assert [path.name for path in paths] == [
-        "train_loss.png",
-        "val_loss.png",
-        "val_auroc.png",
-        "val_auprc.png",
-    ]
+    assert [path.name for path in paths] == ["train_loss.png", "val_loss.png", "val_auroc.png", "val_auprc.png"]
     assert all(drawn(path) for path in paths)
 
 
@@ -142,14 +137,7 @@ def test_alpha_curve(tmp_path, standard_error, score):
 
 def curve(name, *, points, **fields):
     recall = np.linspace(0, 1, 50)
-    return {
-        "name": name,
-        "recall": recall,
-        "precision": 1 - recall / 2,
-        "prevalence": 0.5,
-        "points": points,
-        **fields,
-    }
+    return {"name": name, "recall": recall, "precision": 1 - recall / 2, "prevalence": 0.5, "points": points, **fields}
 
 
 def point(kind, recall, **fields):
@@ -206,20 +194,8 @@ def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeyp
 def test_reliability(tmp_path, count):
     predicted = np.array([0.1, 0.5, NAN])
     series = [
-        {
-            "label": "before",
-            "kind": "before",
-            "predicted": predicted,
-            "observed": predicted / 2,
-            "counts": [5, 1, 0],
-        },
-        {
-            "label": "after",
-            "kind": "after",
-            "predicted": predicted,
-            "observed": predicted,
-            "counts": [6, 0, 0],
-        },
+        {"label": "before", "kind": "before", "predicted": predicted, "observed": predicted / 2, "counts": [5, 1, 0]},
+        {"label": "after", "kind": "after", "predicted": predicted, "observed": predicted, "counts": [6, 0, 0]},
     ]
     curves = [{"name": name, "series": series} for name in names(count)]
     curves[-1] = {"name": "none", "series": [{**series[0], "counts": [0, 0, 0]}]}
