@@ -32,7 +32,7 @@ demo: env
 	@echo "pictures:"; find $(RUN) -name '*.png' | sort
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

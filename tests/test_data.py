@@ -10,16 +10,7 @@ import pytest
 from src.data import read_dataset
 from src.labels.files import patient_of, study_order
 from src.labels.public import CHEXPERT_CLASSES, NIH_CLASSES
-from tests.trees import (
-    drop_column,
-    drop_rows,
-    make_chexpert,
-    make_csv,
-    make_mimic,
-    make_nih,
-    set_cell,
-    write_csv,
-)
+from tests.trees import drop_column, drop_rows, make_chexpert, make_csv, make_mimic, make_nih, set_cell, write_csv
 
 
 def row(source, image_id):

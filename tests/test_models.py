@@ -150,8 +150,7 @@ def changed_after_a_deep_copy(model, other):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [changed_by_loading, changed_by_loading_into_the_net, changed_by_assigning, changed_after_a_deep_copy],
+    "change", [changed_by_loading, changed_by_loading_into_the_net, changed_by_assigning, changed_after_a_deep_copy]
 )
 def test_the_folded_copy_follows_the_weights(change):
     model, other = (warmed("resnet50", seed=seed, unfreeze="layer2").eval() for seed in (1, 2))

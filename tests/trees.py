@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,15 @@ def make_csv(
             others = {column: values[len(rows)] for column, values in more.items()}
             rows.append({"path": image, "patient_id": f"P{patient}", **others, **findings})
     return write_csv(root / name, rows)
+
+
+def copy_run(run: Path, target: Path) -> Path:
+    """A copy of a run folder; its checkpoints are links, to be replaced but not written into."""
+
+    def copy(source, to):
+        return (os.link if source.endswith(".pt") else shutil.copy2)(source, to)
+
+    return shutil.copytree(run, target, copy_function=copy)
 
 
 def picture(width, height, *, seed=0):

@@ -143,16 +143,9 @@ def test_the_stage_writes_what_it_says(tmp_path, capsys):
             with Image.open(tmp_path / "eda" / name) as picture:
                 picture.load()
     by_sex = pd.read_csv(tmp_path / "eda" / "by_sex.csv")
-    assert by_sex.loc[by_sex["class"] == "Edema", ["sex", "positive"]].to_numpy().tolist() == [
-        ["F", 1],
-        ["M", 2],
-    ]
+    assert by_sex.loc[by_sex["class"] == "Edema", ["sex", "positive"]].to_numpy().tolist() == [["F", 1], ["M", 2]]
     by_view = pd.read_csv(tmp_path / "eda" / "rates_by_view.csv")
-    assert dict(zip(by_view["view"], by_view["images"], strict=True)) == {
-        "frontal": 5,
-        "lateral": 1,
-        "unknown": 1,
-    }
+    assert dict(zip(by_view["view"], by_view["images"], strict=True)) == {"frontal": 5, "lateral": 1, "unknown": 1}
     changes = pd.read_csv(tmp_path / "eda" / "study_changes.csv")
     assert changes["pairs"].sum() == 2 * 3
 

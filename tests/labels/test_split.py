@@ -153,10 +153,7 @@ def test_a_patient_too_large_for_val_goes_to_train():
         ({"patients": ["a", None, "b", "c"]}, "1 of 4 rows have no patient id, the first is row 1"),
         ({"patients": ["a", "b", " ", "c"]}, "1 of 4 rows have no patient id, the first is row 2"),
         ({"patients": ["a", "a", "b", "b"]}, r"3 splits \(train, val, test\) need as many patients, got 2"),
-        (
-            {"patients": ["a"] * 4, "fractions": {"val": 0.5}},
-            r"2 splits \(train, val\) need as many patients, got 1",
-        ),
+        ({"patients": ["a"] * 4, "fractions": {"val": 0.5}}, r"2 splits \(train, val\) need as many patients, got 1"),
         ({"labels": np.ones(4)}, r"labels have shape \(4,\)"),
         ({"labels": np.ones((0, 2)), "patients": []}, r"labels have shape \(0, 2\)"),
         ({"labels": np.array([[1], [0], [0.5], [-1]])}, "labels hold 0.5 at row 2, column 0"),

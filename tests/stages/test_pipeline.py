@@ -22,9 +22,10 @@ import train_efficientnet
 import train_resnet
 import tuning_log
 from src.stats.calibration import correct_probs
+from tests.trees import copy_run, make_chexpert
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "2", "--workers", "0", "--lr", "1e-3"]
+SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
     "class,threshold,val_precision,val_recall,val_recall_lower,val_positives,test_precision,test_recall,auprc,"
@@ -33,12 +34,14 @@ COLUMNS = (
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
+def run_dir(once):
     """A run folder that has gone through stages 0 to 6."""
-    root = tmp_path_factory.mktemp("pipeline")
-    run = root / "run"
-    common = ["--run-dir", str(run)]
-    make_demo_data.main(["--out", str(root / "demo"), "--patients", "90"])
+    return once("pipeline", run_stages) / "run"
+
+
+def run_stages(root):
+    common = ["--run-dir", str(root / "run")]
+    make_demo_data.main(["--out", str(root / "demo"), "--patients", "60"])
     check_split.main(["--data", str(root / "demo"), "--val-fraction", "0.3", *common])
     eda_labels.main(common)
     train_resnet.main([*common, *SMALL, "--unfreeze-from", "layer4"])
@@ -47,14 +50,12 @@ def run_dir(tmp_path_factory):
     test_efficientnet.main([*common, *FAST])
     ensemble_alpha_search.main([*common, "--resamples", "50"])
     ensemble_threshold_search.main([*common, "--resamples", "50", "--recall", "0.85", "0.90"])
-    return run
 
 
 @pytest.fixture
 def copied(run_dir, tmp_path):
     """A copy of the run that a test may spoil, and its flags."""
-    subprocess.run(["cp", "-r", str(run_dir), str(tmp_path / "run")], check=True)
-    return tmp_path / "run", ["--run-dir", str(tmp_path / "run")]
+    return copy_run(run_dir, tmp_path / "run"), ["--run-dir", str(tmp_path / "run")]
 
 
 def labels_of(run, split):
@@ -188,8 +189,8 @@ def test_a_stage_does_not_replace_what_is_there_unasked(copied):
 
 def test_a_run_of_another_data_set_is_refused_by_every_later_stage(copied, tmp_path):
     run, flags = copied
-    make_demo_data.main(["--out", str(tmp_path / "other"), "--patients", "60", "--seed", "1"])
-    check_split.main(["--data", str(tmp_path / "other"), "--val-fraction", "0.3", *flags, "--overwrite"])
+    data = make_chexpert(tmp_path / "other", images=False)
+    check_split.main(["--data", str(data), "--images", "skip", "--val-fraction", "0.3", *flags, "--overwrite"])
     for script, message in (
         (test_resnet, "another manifest"),
         (ensemble_alpha_search, "another manifest"),
@@ -212,11 +213,11 @@ def test_resume_goes_on_and_refuses_a_changed_flag_that_matters(copied, capsys):
         train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", other])
     recorded = json.loads((run / "resnet50" / "config.json").read_text()) | {"bfloat16": not bfloat16}
     (run / "resnet50" / "config.json").write_text(json.dumps(recorded))  # as another machine's default would be
-    train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--epochs", "3"])
+    train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume", "--epochs", "2"])
     assert json.loads((run / "resnet50" / "config.json").read_text())["bfloat16"] is not bfloat16
-    assert "resuming after epoch 2" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     history = pd.read_csv(run / "resnet50" / "history.csv")
-    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["epoch"].tolist() == [1, 2]
 
 
 def test_a_mistyped_flag_does_not_cost_the_trained_model(copied):
@@ -236,6 +237,7 @@ def test_a_damaged_or_foreign_checkpoint_is_one_clear_line(copied, damage):
     run, flags = copied
     path = run / "resnet50" / "best.pt"
     data = {"empty": b"", "truncated": path.read_bytes()[:5000]}
+    path.unlink()
     path.write_bytes(data.get(damage, (run / "efficientnet_b1" / "best.pt").read_bytes()))
     with pytest.raises(ValueError, match=r"best.pt is (corrupt|a checkpoint of efficientnet_b1; expected resnet50)"):
         test_resnet.main([*flags, *FAST, "--overwrite"])

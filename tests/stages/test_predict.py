@@ -1,6 +1,7 @@
 """predict.py on a small run of random networks, its inputs hostile."""
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -20,21 +21,37 @@ from src.artifacts.probs import as_stored, read_probs, write_probs
 from src.images import files as image_files
 from src.images.files import find_images
 from src.images.heatmaps import SIDE
-from src.stages.predict import Member, heatmap_name
+from src.stages.predict import Member, _load_members, heatmap_name
 from tests.page_runs import random_run
-from tests.trees import write_image
+from tests.trees import copy_run, write_image
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
+def run_dir(once):
     """A run folder as stage 6 leaves it, of two networks with random weights."""
-    return random_run(tmp_path_factory.getbasetemp())
+    return next(once("random_run", random_run).glob("*/run"))
+
+
+@functools.cache
+def members_of(run_dir):
+    return _load_members(run_dir, read_manifest(run_dir), torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(run_dir, monkeypatch):
+    """The networks of the shared run are loaded once, which takes longer than most predictions here."""
+
+    def load(folder, manifest, device):
+        members, origin = members_of(folder) if folder == run_dir else _load_members(folder, manifest, device)
+        return members, dict(origin)
+
+    monkeypatch.setattr("src.stages.predict._load_members", load)
 
 
 @pytest.fixture
 def copied(run_dir, tmp_path):
     """A copy of the run that a test may spoil."""
-    return Path(shutil.copytree(run_dir, tmp_path / "run"))
+    return copy_run(run_dir, tmp_path / "run")
 
 
 @pytest.fixture

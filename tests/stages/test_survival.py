@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,58 +19,76 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm import tqdm
 
 import check_split
 from src.models import build_model
 from tests.trees import make_csv
 
 ROOT = Path(__file__).resolve().parents[2]
+FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 TINY = ["--weights", "none", "--image-size", "32", "--batch-size", "16", "--workers", "0", "--device", "cpu"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A CSV of 80 images of 40 patients."""
-    return make_csv(tmp_path_factory.mktemp("data"), patients=40)
+def split_run(tmp_path_factory):
+    """A run folder with the manifest of 80 images of 40 patients."""
+    root = tmp_path_factory.mktemp("survival")
+    flags = ["--run-dir", str(root / "run"), "--data", str(make_csv(root / "data", patients=40))]
+    check_split.main([*flags, "--val-fraction", "0.2", "--test-fraction", "0.2"])
+    return root / "run"
 
 
 @pytest.fixture
-def new_run(data, tmp_path):
+def new_run(split_run, tmp_path):
     """Makes run folders with the same manifest."""
-
-    def make(name):
-        flags = ["--run-dir", str(tmp_path / name), "--data", str(data)]
-        check_split.main([*flags, "--val-fraction", "0.2", "--test-fraction", "0.2"])
-        return tmp_path / name
-
-    return make
+    return lambda name: Path(shutil.copytree(split_run, tmp_path / name))
 
 
-def start(script, run_dir, *flags, launcher=(sys.executable,)):
-    command = [*launcher, str(ROOT / script), "--run-dir", str(run_dir), *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A state dict whose BatchNorms have the statistics of what passes through them, as after a training."""
+    torch.manual_seed(0)
+    model = build_model("resnet50", num_classes=2).train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.randn(32, 3, 32, 32))
+    path = tmp_path_factory.mktemp("pretrained") / "weights.pth"
+    torch.save(model.net.state_dict(), path)
+    return str(path)
 
 
-def two_nodes():
-    """What starts each of two nodes of one process, on one machine."""
+def start(script, run_dir, *flags, **environment):
+    """Run a script in a process of its own."""
+
+    def main():
+        os.environ.update(environment)
+        sys.argv = [script, "--run-dir", str(run_dir), *flags]
+        tqdm.set_lock(threading.RLock())  # a process that is killed would keep the shared one for ever
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+    process = FORK.Process(target=main)
+    process.start()
+    return process
+
+
+def start_two(script, run_dir, *flags):
+    """Run a script as torchrun starts it on two nodes of one process each."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        meeting = f"127.0.0.1:{server.getsockname()[1]}"
-    nodes = ["--nnodes=2", "--nproc_per_node=1", "--local_addr=127.0.0.1"]
-    return [*TORCHRUN[:3], *nodes, "--rdzv_backend=c10d", f"--rdzv_endpoint={meeting}"]
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    world |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    return [start(script, run_dir, *flags, **world, RANK=rank) for rank in "01"]
 
 
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
+def finish(*processes):
+    for process in processes:
+        process.join(300)
+    assert {process.exitcode for process in processes} == {0}
 
 
 def wait_for(path, process, *, newer_than=0):
     """Until the file is there and newer, or the process has ended."""
-    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > newer_than):
+    while process.is_alive() and not (path.exists() and path.stat().st_mtime_ns > newer_than):
         time.sleep(0.005)
 
 
@@ -97,18 +119,7 @@ def largest_difference(folder, other):
     return max((one[name] - two[name]).abs().max().item() for name in one)
 
 
-def pretrained(path):
-    """A state dict whose BatchNorms have the statistics of what passes through them, as after a training."""
-    torch.manual_seed(0)
-    model = build_model("resnet50", num_classes=2).train()
-    with torch.no_grad():
-        for _ in range(20):
-            model(torch.randn(32, 3, 32, 32))
-    torch.save(model.net.state_dict(), path)
-    return path
-
-
-def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_path):
+def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_path, capfd):
     flags = [*TINY, "--unfreeze-last-n-blocks", "2", "--epochs", "2", "--checkpoint-minutes", "0", "--resume"]
     whole, killed = new_run("whole"), new_run("killed")
     finish(start("train_efficientnet.py", whole, *flags))
@@ -120,10 +131,12 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
         wait_for(last, process, newer_than=before)
         time.sleep(chance.uniform(0, 0.3))
         process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     assert kills >= 2, "it was too fast to be killed"
-    assert "resuming after epoch" in finish(start("train_efficientnet.py", killed, *flags))
+    capfd.readouterr()
+    finish(start("train_efficientnet.py", killed, *flags))
+    assert "resuming after epoch" in capfd.readouterr().out
     assert_same(killed / "efficientnet_b1", whole / "efficientnet_b1")
     history = killed / "efficientnet_b1" / "history.csv"
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))  # killed right before its last row
@@ -135,64 +148,69 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
     ("script", "arch", "flags"),
     [
         ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0"]),
-        ("train_resnet.py", "resnet50", ["--unfreeze-from", "layer4", "--bfloat16"]),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16"]),
     ],
 )
-def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags):
+def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags, capfd):
     whole, stopped = new_run("whole"), new_run("stopped")
     flags = [*TINY, *flags, "--epochs", "2", "--checkpoint-minutes", "0"]
     finish(start(script, whole, *flags))
     process = start(script, stopped, *flags)
     wait_for(stopped / arch / "last.pt", process)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, err
-    command = out.splitlines()[-1].split()
-    assert command[:2] == ["python", script] and "--resume" in command
-    again = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    command = capfd.readouterr().out.splitlines()[-1].split()
+    assert command[:4] == ["python", script, "--run-dir", str(stopped)] and "--resume" in command
+    finish(start(script, stopped, *command[4:]))
     assert_same(stopped / arch, whole / arch)
 
 
 def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_run):
+    """With BatchNorms that train, whose statistics each process gathers from its share."""
     run = new_run("two")
-    flags = ["--image-size", "64", "--batch-size", "3", "--unfreeze-from", "layer4", "--epochs", "1", "--lr", "1e-2"]
-    finish(start("train_resnet.py", run, *TINY, *flags, launcher=TORCHRUN))
-    finish(start("test_resnet.py", run, "--device", "cpu", "--workers", "0", "--no-prior-correction"))
-    history = pd.read_csv(run / "resnet50" / "history.csv")
-    metrics = json.loads((run / "resnet50" / "metrics_val.json").read_text())
+    flags = ["--image-size", "64", "--batch-size", "3", "--unfreeze-last-n-blocks", "1", "--epochs", "1"]
+    finish(*start_two("train_efficientnet.py", run, *TINY, *flags, "--lr", "1e-2"))
+    flags = ["--device", "cpu", "--workers", "0", "--resamples", "0", "--no-prior-correction"]
+    finish(start("test_efficientnet.py", run, *flags))
+    history = pd.read_csv(run / "efficientnet_b1" / "history.csv")
+    metrics = json.loads((run / "efficientnet_b1" / "metrics_val.json").read_text())
     assert history["val_loss"].item() == pytest.approx(metrics["loss"], rel=1e-5)
 
 
-def test_two_processes_train_and_resume_and_test_as_one(new_run):
+def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, capfd):
     """In the same passes: AdamW would make much of how the gradients next to nothing are rounded in others."""
     one, two = new_run("one"), new_run("two")
-    weights = str(pretrained(one / "weights.pth"))
-    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", weights]
+    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", pretrained]
     finish(start("train_resnet.py", one, *flags, "--batch-size", "8", "--accumulate", "2", "--epochs", "2"))
-    out = finish(start("train_resnet.py", two, *flags, "--epochs", "1", launcher=TORCHRUN))
+    capfd.readouterr()
+    finish(*start_two("train_resnet.py", two, *flags, "--epochs", "1"))
+    out = capfd.readouterr().out
     assert out.count("epoch 1/1") == 1 and "in 2 processes" in out
-    finish(start("train_resnet.py", two, *flags, "--epochs", "2", "--resume", launcher=TORCHRUN))
-    assert_moved_together(one / "resnet50", two / "resnet50", weights, block="layer4")
-    finish(start("test_resnet.py", one, "--device", "cpu", "--workers", "0", "--batch-size", "5"))
+    finish(*start_two("train_resnet.py", two, *flags, "--epochs", "2", "--resume"))
+    assert_moved_together(one / "resnet50", two / "resnet50", pretrained, block="layer4")
+    flags = ("--device", "cpu", "--workers", "0", "--batch-size", "5", "--resamples", "0")
+    finish(start("test_resnet.py", one, *flags))
     probs = {split: pd.read_csv(one / "resnet50" / f"probs_{split}.csv") for split in ("val", "test")}
-    again = ("--device", "cpu", "--workers", "0", "--batch-size", "5", "--overwrite")
-    assert finish(start("test_resnet.py", one, *again, launcher=TORCHRUN)).count("wrote to") == 1
+    capfd.readouterr()
+    finish(*start_two("test_resnet.py", one, *flags, "--overwrite"))
+    assert capfd.readouterr().out.count("wrote to") == 1
     for split, before in probs.items():
         after = pd.read_csv(one / "resnet50" / f"probs_{split}.csv")
         assert after["image_id"].equals(before["image_id"])
         np.testing.assert_allclose(after.iloc[:, 1:], before.iloc[:, 1:], rtol=0, atol=1e-6)
 
 
-def test_two_nodes_of_two_passes_each_take_the_steps_of_one_pass(new_run):
+def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained):
     one, two = new_run("one"), new_run("two")
-    weights = str(pretrained(one / "weights.pth"))
-    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--weights", weights, "--epochs", "1"]
+    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--weights", pretrained, "--epochs", "1"]
     finish(start("train_resnet.py", one, *flags))
-    flags, launcher = [*flags, "--batch-size", "8", "--accumulate", "2"], two_nodes()
-    nodes = [start("train_resnet.py", two, *flags, launcher=launcher) for _ in range(2)]
-    assert sorted(finish(node).count("wrote") for node in nodes) == [0, 1]
-    assert_moved_together(one / "resnet50", two / "resnet50", weights, block="fc")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_resnet.py"]
+    command += ["--run-dir", two, *flags, "--batch-size", "8", "--accumulate", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrote") == 1
+    assert_moved_together(one / "resnet50", two / "resnet50", pretrained, block="fc")
 
 
 def assert_moved_together(one, two, weights, *, block):
