@@ -9,12 +9,13 @@ import dataclasses
 import math
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
 MAIN, LABELS, TRAINING, STATISTICS = "main options", "label options", "training options", "interval options"
 LAYOUT, OUTSIDE, HARDWARE = "data set options", "files from another program", "speed and hardware options"
@@ -116,7 +117,7 @@ def _device() -> Any:
 
 
 @dataclass(frozen=True)
-class TrainConfig(StageConfig):
+class TrainConfig(StageConfig, ABC):
     """What both training scripts take."""
 
     arch: str = option("", hidden=True)
@@ -170,6 +171,11 @@ class TrainConfig(StageConfig):
         False, "compile the training step first: it takes minutes, and each step is faster after it", group=HARDWARE
     )
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0, group=HARDWARE)
+
+    @property
+    @abstractmethod
+    def unfreeze(self) -> str | int:
+        """Where training begins, as `models.build_model` takes it."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +344,7 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
             if f.metadata["group"] == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name))
     given = vars(parser.parse_args(argv))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
         _check_range(f, values[f.name])
     return dataclasses.replace(defaults, **values)
