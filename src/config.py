@@ -9,12 +9,13 @@ import dataclasses
 import math
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
 # --help in groups; what is in none of them is a main option. Seeds and switches stay beside what they belong to.
 GROUPS = {
@@ -96,7 +97,7 @@ DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
 
 
 @dataclass(frozen=True)
-class TrainConfig(StageConfig):
+class TrainConfig(StageConfig, ABC):
     """What both training scripts take."""
 
     arch: str = option("", hidden=True)
@@ -128,6 +129,11 @@ class TrainConfig(StageConfig):
     )
     compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
+
+    @property
+    @abstractmethod
+    def unfreeze(self) -> str | int:
+        """Where training begins, as `models.build_model` takes it."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +286,7 @@ def parse(defaults: Config, description: str | None, argv: list[str] | None = No
             if titles.get(f.name, MAIN) == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name))
     given = vars(parser.parse_args(argv))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
         _check_range(f, values[f.name])
     return dataclasses.replace(defaults, **values)

@@ -40,11 +40,11 @@ COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 
 
 def read_dataset(
-    path,
+    path: str | Path,
     *,
     dataset: str = "auto",
     classes: Sequence[str] | None = None,
-    image_root=None,
+    image_root: str | Path | None = None,
     path_column: str | None = None,
     patient_column: str | None = None,
     study_column: str | None = None,
@@ -113,7 +113,9 @@ def _csv_file(path: Path) -> Path:
     return path / names[0]
 
 
-def _read_csv(path: Path, *, classes, image_root: Path | None, columns: dict[str, str | None]) -> LabelSource:
+def _read_csv(
+    path: Path, *, classes: Sequence[str] | None, image_root: Path | None, columns: dict[str, str | None]
+) -> LabelSource:
     """A CSV of one's own: a row per image. `columns`: the column of each role, None where its name shall tell.
 
     Without a patient column, the patient is `patientNNN` in the path, else the image itself, with a warning. Without
@@ -175,7 +177,9 @@ def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) 
     return roles, taken
 
 
-def _csv_patients(cells, image_ids: pd.Series, roles: dict[str, str], path: Path) -> tuple[pd.Series, tuple[str, ...]]:
+def _csv_patients(
+    cells: pd.DataFrame, image_ids: pd.Series, roles: dict[str, str], path: Path
+) -> tuple[pd.Series, tuple[str, ...]]:
     if "patient" in roles:
         return ids_of(cells[roles["patient"]], path=path), ()
     patients = pd.Series(patient_of(image_ids), index=image_ids.index, dtype=str)

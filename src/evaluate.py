@@ -37,7 +37,7 @@ def check_masked(
     return probs, positive, mask
 
 
-def _refuse(bad, values, classes, what, expected) -> None:
+def _refuse(bad: np.ndarray, values: np.ndarray, classes: Sequence[str], what: str, expected: str) -> None:
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ class EvalLabels:
         policy.check_hard()
         return cls(truth, *policy.apply(truth.labels))
 
-    def arrays(self) -> dict[str, object]:
+    def arrays(self) -> dict[str, Any]:
         """Targets, mask and classes, as the metrics take them."""
         return {"targets": self.targets, "mask": self.mask, "classes": self.truth.classes}
 

@@ -4,19 +4,19 @@ Lengths are in film heights: x = 0 is the spine (the patient's left is at x > 0,
 radiologists read it), y = 0 the top edge and y = 1 the bottom edge of the film before the patient moves.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-Stroke = tuple[ArrayLike, ArrayLike, float]  # points [..., P, 2], width, value; see Film.strokes
+Pair = Sequence[float] | np.ndarray  # [2]
+Stroke = tuple[np.ndarray, float | np.ndarray, float]  # points [..., P, 2], width, value; see Film.strokes
 SIDES = (-1, 1)  # the patient's right lung, the patient's left lung
 _CENTER = np.array([0.0, 0.5])  # of the film, in anatomical coordinates
 
 
-def curve(points: ArrayLike, steps: int = 6) -> np.ndarray:
+def curve(points: Sequence[Pair] | np.ndarray, steps: int = 6) -> np.ndarray:
     """Smooth curve through `points` [..., P, 2]: [..., (P - 1) * steps + 1, 2].
 
     A uniform Catmull-Rom spline (Catmull & Rom 1974) with linearly extended ends.
@@ -90,9 +90,7 @@ def random_anatomy(rng: np.random.Generator, *, female: bool, age: int) -> Anato
 class Film:
     """A pixel grid with anatomical coordinates; draws anti-aliased masks (float32 [H, W] in [0, 1])."""
 
-    def __init__(
-        self, height: int, width: int, *, shift: ArrayLike = (0.0, 0.0), angle: float = 0.0, zoom: float = 1.0
-    ):
+    def __init__(self, height: int, width: int, *, shift: Pair = (0.0, 0.0), angle: float = 0.0, zoom: float = 1.0):
         """`shift` in film heights, `angle` in radians, `zoom` a ratio: how the patient stands before the film."""
         self.height, self.width = height, width
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
@@ -116,7 +114,7 @@ class Film:
         """Filled outlines (each [P, 2]) as one mask; `blur` as in `strokes`."""
         return self._mask([(outline, 1.0) for outline in outlines], blur)
 
-    def blob(self, center: ArrayLike, sigmas: ArrayLike, *, angle: float = 0.0, power: float = 2.0) -> np.ndarray:
+    def blob(self, center: Pair, sigmas: Pair, *, angle: float = 0.0, power: float = 2.0) -> np.ndarray:
         """exp(-r**power / 2) around `center`, r in units of `sigmas` along axes turned by `angle` (radians).
 
         `power` 2 is a Gaussian; a higher one has a flatter top and a steeper rim.
@@ -160,7 +158,7 @@ class Film:
         return mask
 
 
-def _band(points: np.ndarray, width: ArrayLike) -> np.ndarray:
+def _band(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     """Outlines [..., 2 P, 2] of bands of that width (a number, or one per point) around smooth lines [..., P, 2]."""
     along = np.empty_like(points)
     along[..., 1:-1, :] = points[..., 2:, :] - points[..., :-2, :]
@@ -180,8 +178,8 @@ class Shape:
     breath: float = 0.0  # how far the diaphragm stands above its usual place
     raised: dict = field(default_factory=dict)  # side -> further elevation of that dome
     reach: float = 0.1  # how far the elbows stand off the trunk
-    heart_scale: float = 1.0
-    widening: float = 0.0  # of the upper mediastinum, on each side
+    heart_scale: float | np.floating = 1.0
+    widening: float | np.floating = 0.0  # of the upper mediastinum, on each side
 
     def _place(self, points: np.ndarray, side: int) -> np.ndarray:
         """Mirror and stretch `points` (|x|, y) of the lung template to one side of this patient."""
@@ -262,7 +260,7 @@ def bone_strokes(shape: Shape, broken: Mapping[tuple, list[np.ndarray]]) -> list
 
     `broken` maps a bone, ("rib", side, index) or ("clavicle", side), to the pieces (each [P, 2]) it is in.
     """
-    lines = []
+    lines: list[Stroke] = []
     for side in SIDES:
         scapula = curve(np.array([(0.36, 0.13), (0.35, 0.22), (0.33, 0.32), (0.31, 0.43)]) * (side, 1))
         lines.append((scapula, np.linspace(0.13, 0.015, len(scapula)), 0.28))
@@ -308,7 +306,8 @@ def vessel_strokes(shape: Shape) -> list[Stroke]:
     spread = np.tile(np.linspace(-1.25, 1.35, 7), 2) + rng.normal(0, 0.12, 14)
     start = np.stack([side * 0.085, 0.44 - 0.015 * (side > 0)], axis=1) + (shape.turn, 0)
     heading = np.pi / 2 - side * np.pi / 2 + side * spread
-    length, width, lines = 0.17 + 0.05 * np.abs(spread), 0.013, []
+    length, width = 0.17 + 0.05 * np.abs(spread), 0.013
+    lines: list[Stroke] = []
     for _ in range(3):
         headings = heading[:, None] + np.cumsum(rng.normal(0, 0.12, (len(heading), 6)), axis=1)
         steps = np.stack([np.cos(headings), np.sin(headings)], axis=-1) * length[:, None, None] / 6

@@ -237,7 +237,7 @@ def _write_files(root: Path, patients: int, seed: int, processes: int | None) ->
     valid = max(3, round(_VALID_SHARE * patients))
     jobs = [(root, "train", 1 + i, seed) for i in range(patients - valid)]
     jobs += [(root, "valid", _FIRST_VALID + i, seed) for i in range(valid)]
-    rows = {"train": [], "valid": []}
+    rows: dict[str, list[dict]] = {"train": [], "valid": []}
     with ProcessPoolExecutor(processes, initializer=_keep_freed_memory) as pool:
         drawn = pool.map(_write_patient, jobs, chunksize=8)
         progress = tqdm(drawn, total=len(jobs), desc="patients", unit="patient", mininterval=1)

@@ -156,6 +156,6 @@ def _expose(
     signal += scene.markings * (0.025 + 0.075 * scene.air)
     signal -= mottle
     center, slope = np.float32(pose.normal(0.5, 0.025)), np.float32(pose.normal(4.2, 0.25) * contrast)
-    low, high = expit(slope * (np.float32([0, 1]) - center))
+    low, high = expit(slope * (np.array([0, 1], np.float32) - center))
     picture = expit(slope * (signal - center))
     return np.clip((255 / (high - low)) * (picture - low), 0, 255).astype(np.uint8)

@@ -21,7 +21,7 @@ class Scene:
         self.shape = shape
         self.broken: dict = {}  # name of a bone -> the pieces it is in
         self.regions: dict[str, np.ndarray] = {}  # finding -> bool [H, W]
-        self.dense = np.zeros((film.height, film.width), np.float32)  # attenuation of bone callus, tubes, plaques
+        self.dense = np.zeros_like(film.x)  # attenuation of bone callus, tubes, plaques
         # Lung fields, share of the depth that is air, lung vessels, skeleton: known once the chest is drawn.
         self.lung = self.air = self.markings = self.bones = self.dense
 
@@ -38,7 +38,7 @@ class Scene:
         self.mark(name, (share > _VISIBLE) & (self.lung > 0.5))
         self.air = self.air * (1 - share)
 
-    def add(self, name: str, mask: np.ndarray, attenuation: float) -> None:
+    def add(self, name: str, mask: np.ndarray, attenuation: float | np.floating) -> None:
         """Lay something dense over the picture."""
         self.mark(name, mask > 0.15)
         self.dense = self.dense + np.float32(attenuation) * mask
@@ -86,6 +86,7 @@ def _atelectasis(scene: Scene, severity: float, site: np.random.Generator) -> No
 def _fracture(scene: Scene, severity: float, site: np.random.Generator) -> None:
     """Neighboring ribs, or a clavicle, in two displaced pieces with callus."""
     side = int(site.choice(SIDES))
+    bones: list[tuple]
     if site.random() < 0.15:
         bones, at = [("clavicle", side)], site.uniform(0.45, 0.65)
     else:
@@ -135,7 +136,7 @@ def _plates(scene: Scene, severity: float, site: np.random.Generator) -> None:
 def _edema(scene: Scene, severity: float, site: np.random.Generator) -> None:
     """Bat-wing haze around both hila, thickened vessels, and Kerley B lines at the bases."""
     film = scene.film
-    haze = 0
+    haze = np.zeros_like(film.x)
     for side in SIDES:
         haze = haze + film.blob((side * 0.14, 0.46), (0.09, 0.16), power=2.6) * scene.side(side)
     haze = haze * (1 + 0.3 * film.texture(site, 0.05))
@@ -185,7 +186,7 @@ def _pneumonia(scene: Scene, severity: float, site: np.random.Generator) -> None
 
 def _lung_opacity(scene: Scene, severity: float, site: np.random.Generator) -> None:
     """An ill-defined haze over a wide zone."""
-    haze = 0
+    haze = np.zeros_like(scene.film.x)
     for side in _sides(site, both=0.3):
         center = (side * site.uniform(0.16, 0.22), site.uniform(0.32, 0.6))
         haze = haze + scene.film.blob(center, (0.11, 0.14), angle=site.uniform(-0.4, 0.4)) * scene.side(side)

@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
@@ -45,7 +47,7 @@ class LabelSource:
     problems: tuple[str, ...] = ()
 
     @classmethod
-    def from_rows(cls, name: str, rows: pd.DataFrame, labels: pd.DataFrame, **fields) -> "LabelSource":
+    def from_rows(cls, name: str, rows: pd.DataFrame, labels: pd.DataFrame, **fields: Any) -> "LabelSource":
         """Build from `rows` (all columns of `table` and `context` but the classes) and `labels` (one column each)."""
         rows = rows.astype(dict.fromkeys(("image_id", "patient_id", "study_id", "view", "sex"), "str"))
         rows, labels = rows.reset_index(drop=True), labels.reset_index(drop=True)
@@ -67,7 +69,9 @@ def one_file(folder: Path, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
-def choose_classes(classes: Sequence[str] | None, *, default: Sequence[str], present: Iterable[str], path: Path):
+def choose_classes(
+    classes: Sequence[str] | None, *, default: Sequence[str], present: Iterable[str], path: Path
+) -> tuple[str, ...]:
     """`classes`, or `default` if that is None; raises ValueError unless each is a label column of `path`."""
     present = list(present)
     chosen = tuple(default if classes is None else classes)
@@ -160,7 +164,7 @@ def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
     if len(blank):
         expected = "expected an id or a path in every row"
         raise ValueError(f"{path}, line {blank[0]}: column {values.name!r} is blank; {expected}")
-    doubled = ids[ids.duplicated()] if unique else ()
+    doubled = ids[ids.duplicated()] if unique else ids[:0]
     if len(doubled):
         lines = " and ".join(str(line) for line in ids.index[ids == doubled.iloc[0]])
         expected = f"each must be unique (repeated: {len(doubled):,})"
@@ -184,7 +188,7 @@ def image_ids_of(values: pd.Series, *, path: Path, root: str = "") -> pd.Series:
     return ids_of(pd.Series(ids, index=values.index, name=values.name, dtype=object), path=path, unique=True)
 
 
-def study_order(patients, studies, when) -> np.ndarray:
+def study_order(patients: ArrayLike, studies: ArrayLike, when: ArrayLike) -> np.ndarray:
     """Rank in time, from 0, of each row's study among its patient's studies. All arguments [N]; returns [N] int64.
 
     A study's time is the earliest `when` of its rows. NaN comes last; ties stay in the order of the rows.
@@ -197,20 +201,20 @@ def study_order(patients, studies, when) -> np.ndarray:
     return rows.merge(once.drop(columns="when"), on=["patient", "study"], how="left")["order"].to_numpy()
 
 
-def patient_of(ids, patients=None) -> np.ndarray:
+def patient_of(ids: ArrayLike, patients: Iterable[Any] | None = None) -> np.ndarray:
     """The patient of each image or study: [N] str.
 
     ids: [N] ids or paths. patients: [N] patient ids where a table has them; otherwise the `patientNNN` in the id,
     or the id itself if it has none. Raises ValueError for a blank patient id.
     """
-    ids = pd.Series(np.asarray(ids), dtype=str)
+    names = pd.Series(np.asarray(ids), dtype=str)
     if patients is None:
-        found = ids.str.extract(r"(?<![A-Za-z])(patient\d+)", expand=False)
-        return found.fillna(ids).to_numpy(dtype=object)
-    patients = pd.Series(list(patients), dtype=object).fillna("").astype(str).str.strip()
-    if (patients == "").any():
-        raise ValueError(f"the patient of {ids[patients == ''].iloc[0]!r} is blank; expected a patient id in every row")
-    return patients.to_numpy(dtype=object)
+        found = names.str.extract(r"(?<![A-Za-z])(patient\d+)", expand=False)
+        return found.fillna(names).to_numpy(dtype=object)
+    given = pd.Series(list(patients), dtype=object).fillna("").astype(str).str.strip()
+    if (given == "").any():
+        raise ValueError(f"the patient of {names[given == ''].iloc[0]!r} is blank; expected a patient id in every row")
+    return given.to_numpy(dtype=object)
 
 
 def named(names: Iterable[str], what: str, *, first: int = 3) -> list[str]:

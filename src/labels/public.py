@@ -1,7 +1,6 @@
 """Readers of the public data sets' own label files: CheXpert, MIMIC-CXR-JPG and NIH ChestX-ray14."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,14 +59,14 @@ NIH_CLASSES = (
     "Pneumothorax",
 )
 CHEXPERT_ROOT = "CheXpert-v1.0"  # -small, or what else a release adds to it
-CHEXPERT_PATH = re.compile(r"(?:^|/)(patient\d+)/study(\d+)/")
+CHEXPERT_PATH = r"(?:^|/)(patient\d+)/study(\d+)/"
 NIH_LISTS = ("train_val_list.txt", "test_list.txt")
 
 
 def is_chexpert(path: Path) -> bool:
     """Whether a label file, or the train.csv of a folder, has CheXpert's columns."""
     if path.is_dir():
-        return any(is_chexpert(one_file(folder, "train.csv")) for folder in _chexpert_folders(path))
+        return any(is_chexpert(file) for folder in _chexpert_folders(path) if (file := one_file(folder, "train.csv")))
     header = set(read_header(path))
     return {"Path", "Frontal/Lateral"} <= header and not header.isdisjoint(CHEXPERT_CLASSES)
 
@@ -133,13 +132,13 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
     ids = image_ids_of(cells["Path"], path=path, root=CHEXPERT_ROOT)
-    parts = [CHEXPERT_PATH.search(text) for text in ids]
-    if None in parts:
-        line, expected = ids.index[parts.index(None)], "expected .../patient00001/study1/NAME"
+    parts = ids.str.extract(CHEXPERT_PATH)
+    patients, numbers = parts[0], parts[1]
+    if patients.isna().any():
+        line, expected = patients.isna().idxmax(), "expected .../patient00001/study1/NAME"
         raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
-    patients, numbers = zip(*(match.groups() for match in parts), strict=True)
     ages, warnings = ages_of(cells["Age"], path=path)
-    studies = [f"{patient}/study{number}" for patient, number in zip(patients, numbers, strict=True)]
+    studies = patients + "/study" + numbers
     rows = {
         "image_id": ids,
         "patient_id": patients,
@@ -148,7 +147,7 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
         "split": None,
         "sex": sexes_of(cells["Sex"]),
         "age": ages,
-        "study_order": study_order(patients, studies, np.array(numbers, dtype=int)),
+        "study_order": study_order(patients, studies, numbers.astype(int)),
     }
     return pd.DataFrame(rows), labels_of(cells, classes, path=path), warnings
 

@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 TRAIN = "train"  # the split that takes what the named fractions leave
 PATIENT_WEIGHT = 0.1  # of a count of patients in the cost, beside 1 for a count of images
@@ -22,7 +23,7 @@ MAX_EXCHANGES = 1000  # for each pool; CheXpert's first takes some 400
 SHORTLIST = 128  # patients on each side of a swap that are compared pair by pair
 
 
-def patient_split(labels, patients, *, fractions: Mapping[str, float], seed: int) -> np.ndarray:
+def patient_split(labels: ArrayLike, patients: ArrayLike, *, fractions: Mapping[str, float], seed: int) -> np.ndarray:
     """The split of every row; all rows of a patient get the same one.
 
     labels: [N, C] float, raw labels 1, 0, -1 or NaN; -1 and NaN count towards the images only.
@@ -50,7 +51,7 @@ def patient_split(labels, patients, *, fractions: Mapping[str, float], seed: int
     return np.array(list(shares))[home[codes]]
 
 
-def _check_rows(labels, patients):
+def _check_rows(labels: ArrayLike, patients: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """labels as [N, C] float64 and patient ids as [N] str objects, or a ValueError."""
     labels = np.asarray(labels, dtype=np.float64)
     patients = np.asarray(patients, dtype=object)
@@ -71,7 +72,7 @@ def _check_rows(labels, patients):
     return labels, text
 
 
-def _shares(fractions):
+def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
     """{split: target share}, train first, or a ValueError."""
     if not fractions or TRAIN in fractions:
         raise ValueError(f"fractions are {dict(fractions)}; name each split but {TRAIN}, which takes the rest")
@@ -84,7 +85,7 @@ def _shares(fractions):
     return {TRAIN: 1 - total, **fractions}
 
 
-def _count_per_patient(labels, codes):
+def _count_per_patient(labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """What is to be spread: [P, 2 K] float64 with K = 2 C + 1.
 
     The first K columns count images: each class's positives, each class's negatives, all. The last K hold 1
@@ -98,7 +99,7 @@ def _count_per_patient(labels, codes):
     return np.hstack([images, images > 0])
 
 
-def _stratify(counts, targets, rng):
+def _stratify(counts: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """First pass, iterative stratification: [P] int, the split of each patient."""
     n_patients, n_columns = counts.shape
     has = counts[:, : n_columns // 2] > 0  # [P, K], its last column true for everybody
@@ -126,7 +127,7 @@ def _stratify(counts, targets, rng):
     return home
 
 
-def _fill_empty(home, counts, *, n_splits):
+def _fill_empty(home: np.ndarray, counts: np.ndarray, *, n_splits: int) -> None:
     """Give each split without a patient the one with the fewest images of the fullest split, in place."""
     images = counts[:, counts.shape[1] // 2 - 1]
     for split in range(n_splits):
@@ -135,7 +136,7 @@ def _fill_empty(home, counts, *, n_splits):
             home[fullest[images[fullest].argmin()]] = split
 
 
-def _exchange(home, counts, targets, pool):
+def _exchange(home: np.ndarray, counts: np.ndarray, targets: np.ndarray, pool: np.ndarray) -> None:
     """Second pass: move a patient of the pool or swap two, in place, while that lowers the cost.
 
     The cost is sum(weight need^2), need = target - count. A patient with counts x adds to it
@@ -172,7 +173,7 @@ def _exchange(home, counts, targets, pool):
         need[there] += x[b] - x[a]
 
 
-def _shortlist(members, cost):
+def _shortlist(members: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the members that cost least, nobody's row last, and their costs."""
     rows = np.flatnonzero(members)
     rows = rows[np.argsort(cost[rows], kind="stable")[:SHORTLIST]]
@@ -180,19 +181,19 @@ def _shortlist(members, cost):
     return rows, cost[rows]
 
 
-def _dot(rows, columns):
+def _dot(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """rows @ columns.T without BLAS, whose threads cost more than they save on products this small."""
     return np.einsum("ik,jk->ij", rows, columns)
 
 
-def _weight(targets):
+def _weight(targets: np.ndarray) -> np.ndarray:
     """[S, 2 K], of a squared deviation in the cost: 1 / target, as in a chi-square; 0 for an empty target."""
     weight = np.divide(1, targets, out=np.zeros_like(targets), where=targets > 0)
     weight[:, targets.shape[1] // 2 :] *= PATIENT_WEIGHT
     return _exact(weight)
 
 
-def _exact(values):
+def _exact(values: np.ndarray) -> np.ndarray:
     """Rounded to multiples of 2^-30: sums of their products with counts then carry no rounding error.
 
     So no split depends on the order in which a processor's matrix product adds.

@@ -3,7 +3,7 @@
 import signal
 import time
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -17,7 +17,7 @@ class Interrupts:
     def __init__(self, minutes: float):
         self.seconds = 60 * minutes
         self.signal: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._asked = 0.0
         self.saved()
 

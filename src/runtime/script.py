@@ -24,8 +24,9 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.stdout = None
         sys.exit(141)
     except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename is not None
-        text = f"{error.filename} cannot be read or written ({error.strerror})" if named else error
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename} cannot be read or written ({error.strerror})"
         print(f"{script}: error: {text}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ class Members:
     names: tuple[str, ...]
     stacks: dict[str, np.ndarray]
     truths: dict[str, Truth]
-    origin: dict[str, object]
+    origin: dict[str, Any]
     raw_test: np.ndarray | None = None  # [M, N, C] without prior correction, where one was applied
 
 
@@ -204,5 +205,5 @@ def _print_differences(better: str, metrics: dict, replicates: dict, split: str)
 
 
 def _replicates(config: AlphaConfig, probs: np.ndarray, view: EvalLabels) -> dict:
-    options = {"patients": view.truth.patients, "resamples": config.resamples, "seed": config.seed}
-    return bootstrap_metrics(probs, **view.arrays(), **options)
+    patients = view.truth.patients
+    return bootstrap_metrics(probs, **view.arrays(), patients=patients, resamples=config.resamples, seed=config.seed)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from src.artifacts.io import entry, read_json
 from src.config import EvaluationConfig
@@ -21,7 +21,7 @@ def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
     not given and the earlier files disagree.
     """
     stories = {path: read_json(path) for path in earlier if path.exists()}
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for flag in FLAGS:
         given = getattr(config, flag)
         recorded = {

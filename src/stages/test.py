@@ -36,9 +36,9 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     config = inherit_label_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
     policy = LabelPolicy.parse(**label_flags(config), classes=manifest.classes)
     views = {split: EvalLabels.of(Truth.of_split(manifest, split), policy) for split in ("val", "test")}
-    model = model.to(device).folded()
+    folded = model.to(device).folded()
     logits = {
-        split: _logits(config, manifest.part(split).image_paths(), model, checkpoint, device, title=split)
+        split: _logits(config, manifest.part(split).image_paths(), folded, checkpoint, device, title=split)
         for split in views
     }
     if not is_main():

@@ -83,6 +83,7 @@ def _train(config: TrainConfig, device: torch.device) -> None:
             interrupts.saved()
             if all_reduce_sum([interrupts.stop])[0]:  # all stop where one was asked to
                 interrupts.ask()
+                assert interrupts.signal is not None
                 _stop(config, run, interrupts.signal)
     if is_main():
         _finish(folder, run, arch=config.arch)
@@ -152,7 +153,7 @@ def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task
         manifest.classes,
         seed=config.seed,
         augmented=config.augment,
-        bfloat16=config.bfloat16,
+        bfloat16=bool(config.bfloat16),
     )
 
 
@@ -162,12 +163,13 @@ def _split(config: TrainConfig, part: Manifest, policy: LabelPolicy, device: tor
     if not mask.any():
         raise ValueError(f"no label of {name} takes part in the loss: all are blank or uncertain; see --missing")
     dataset = ImageDataset.open(part.image_paths(), size=config.image_size, cache=config.cache, workers=config.workers)
-    reading = {"workers": config.workers, "pin": device.type == "cuda"}
+    size, workers, pin = config.batch_size, config.workers, device.type == "cuda"
     if name == "train":
-        order = {"batch_size": config.batch_size, "seed": config.seed, "accumulate": config.accumulate}
-        loader = train_loader(dataset, **order, **reading)
+        loader = train_loader(
+            dataset, batch_size=size, seed=config.seed, workers=workers, pin=pin, accumulate=config.accumulate
+        )
     else:
-        loader = eval_loader(dataset, batch_size=EVAL_BATCHES * config.batch_size, **reading)
+        loader = eval_loader(dataset, batch_size=EVAL_BATCHES * size, workers=workers, pin=pin)
     return Split(loader, torch.from_numpy(targets), torch.from_numpy(mask))
 
 
@@ -180,7 +182,7 @@ def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earl
         weights=config.weights if earlier is None else "none",
         freeze_batchnorm=config.freeze_batchnorm,
     )
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, lr=config.lr, weight_decay=config.weight_decay)
     scheduler = build_scheduler(optimizer, factor=config.lr_factor, patience=config.lr_patience)
     net = wrap_ddp(compile_for_training(model) if config.compile else model, device)

@@ -18,7 +18,8 @@ def tuning_log(runs: Sequence[Path]) -> str:
     Each figure is the best over the epochs. Raises ValueError where a folder holds no
     trained model.
     """
-    rows, before = [], {}
+    rows = []
+    before: dict[str, dict[str, Any]] = {}
     for run in runs:
         folders = sorted(path.parent for path in Path(run).glob("*/history.csv"))
         if not folders:
