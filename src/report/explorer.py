@@ -6,6 +6,7 @@ Every choice is made by a rule of `stats.thresholds` and every figure comes from
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     start = {"recalls": [recalls.index(float(key)) for key in search.chosen], "confidence": confidences.index(recorded)}
     curves = build_curves(val.probs, **_labels(val), patients=val.patients, grid=search.settings["grid"] or None)
     eval_curves = build_curves(eval_split.probs, **_labels(eval_split), patients=eval_split.patients)
-    levels = [_level(confidence, search) for confidence in confidences]
+    together = len(search.classes) if search.settings["family_wise"] else 1
+    levels = [confidence and bonferroni(confidence, classes=together) for confidence in confidences]
     with ThreadPoolExecutor() as pool:
         grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
     chosen = [[grid[start["confidence"]][r] for r in start["recalls"]] for grid in grids]
@@ -68,13 +70,6 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
 
 def _labels(split: EvalSplit) -> dict[str, np.ndarray]:
     return {"targets": split.view.targets, "mask": split.view.mask}
-
-
-def _level(confidence: float, search: Search) -> float:
-    """The confidence of each class behind the one that is shown, as stage 6 takes it."""
-    if search.settings["family_wise"] and confidence:
-        return bonferroni(confidence, classes=len(search.classes))
-    return confidence
 
 
 def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[float]) -> Grid:
@@ -136,17 +131,15 @@ def _add_intervals(classes: list[dict[str, Any]], split: EvalSplit, settings: Ma
 
 def _any_finding(studies: StudyScores, grids: list[Grid]) -> list[list[tuple[int, int, int] | None]]:
     """By confidence and recall target; None where a class has no choice."""
-    known: dict[tuple, tuple[int, int, int]] = {}
 
-    def of(points: Sequence[OperatingPoint | None]) -> tuple[int, int, int] | None:
-        if None in points:
-            return None
-        thresholds = tuple(point.threshold for point in points)
-        if thresholds not in known:
-            known[thresholds] = count_any(studies, thresholds=np.array(thresholds))
-        return known[thresholds]
+    @cache
+    def count(thresholds: tuple[float, ...]) -> tuple[int, int, int]:
+        return count_any(studies, thresholds=np.array(thresholds))
 
-    return [[of(points) for points in zip(*rows, strict=True)] for rows in zip(*grids, strict=True)]
+    return [
+        [None if None in points else count(tuple(p.threshold for p in points)) for points in zip(*rows, strict=True)]
+        for rows in zip(*grids, strict=True)
+    ]
 
 
 def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
     labels = {"targets": val.view.targets, "mask": val.view.mask}
     curves = build_curves(val.probs, **labels, patients=val.patients, grid=config.grid or None)
     evaluation = Evaluation.of(test or val)
-    confidence = bonferroni(config.confidence, classes=len(classes)) if config.family_wise else config.confidence
+    confidence = bonferroni(config.confidence, classes=len(classes) if config.family_wise else 1)
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png")
     chosen = {}
     for recall, path in zip(config.recall, tables, strict=True):
@@ -133,27 +133,23 @@ def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
     classes = read_probs(config.val_probs).classes
-    splits, sources = [], {}
-    for name, path, labels in (
-        ("val", config.val_probs, config.val_labels),
-        ("test", config.test_probs, config.test_labels),
-    ):
-        if path is None:
-            splits.append(None)
-            continue
-        truth, unused = read_truth(labels, classes)
-        if unused:
-            print(f"columns of {labels} that {path} does not have, ignored: {', '.join(unused)}")
-        splits.append(_split(config, name, read_probs(path).aligned(truth.ids, classes), truth))
-        sources |= {str(path): sha256(path), str(labels): sha256(labels)}
-    if splits[1] is not None:
-        shared = set(splits[0].view.truth.patients) & set(splits[1].view.truth.patients)
-        if shared:
-            raise ValueError(
-                f"{len(shared):,} patients are in both --val-labels and --test-labels, for example "
-                f"{sorted(shared)[0]}; the test patients must not be used to choose thresholds"
-            )
-    return *splits, {"sources": sources}
+    pairs = {"val": (config.val_probs, config.val_labels), "test": (config.test_probs, config.test_labels)}
+    splits, sources = {"test": None}, {}
+    for name, (path, labels) in pairs.items():
+        if path is not None:
+            truth, unused = read_truth(labels, classes)
+            if unused:
+                print(f"columns of {labels} that {path} does not have, ignored: {', '.join(unused)}")
+            splits[name] = _split(config, name, read_probs(path).aligned(truth.ids, classes), truth)
+            sources |= {str(path): sha256(path), str(labels): sha256(labels)}
+    val, test = splits["val"], splits["test"]
+    shared = set(val.view.truth.patients) & set(test.view.truth.patients) if test else ()
+    if shared:
+        raise ValueError(
+            f"{len(shared):,} patients are in both --val-labels and --test-labels, for example {sorted(shared)[0]}; "
+            "the test patients must not be used to choose thresholds"
+        )
+    return val, test, {"sources": sources}
 
 
 def _split(config: ThresholdConfig, name: str, probs: np.ndarray, truth: Truth) -> EvalSplit:

@@ -51,10 +51,10 @@ def bootstrap_metrics(
     leaves undefined is NaN. The macro averages over the classes that are defined on all patients, and is NaN where a
     resample lacks one of them, so that it always means the same classes.
     """
-    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
+    data = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
     halves = [np.array([0.5])] * len(classes)
-    ranked, count = _rank_classes(probs, positive, mask, patients, halves)
-    figures = _replicate(_figures, ranked, patients=count, resamples=resamples, seed=seed, workers=workers)
+    options = {"resamples": resamples, "seed": seed, "workers": workers}
+    ranked, figures = _replicate(_figures, probs, **data, thresholds=halves, **options)
     return _collect(np.array(figures), classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
 
 
@@ -76,9 +76,8 @@ def bootstrap_outcomes(
 
     Returns per class [T, 4] float64: precision low and high, recall low and high; NaN where no resample defines it.
     """
-    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
-    ranked, count = _rank_classes(probs, positive, mask, patients, thresholds)
-    drawn = _replicate(_counts, ranked, patients=count, resamples=resamples, seed=seed)
+    data = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
+    _, drawn = _replicate(_counts, probs, **data, thresholds=thresholds, resamples=resamples, seed=seed)
     return [_precision_and_recall(*map(np.array, zip(*one, strict=True))) for one in zip(*drawn, strict=True)]
 
 
@@ -97,14 +96,14 @@ def interval(replicates: np.ndarray, *, level: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
-def with_intervals(metrics: dict, replicates: dict, *, level: float = 0.95) -> dict:
+def with_intervals(metrics: dict, replicates: dict) -> dict:
     """`masked_metrics`' result with "auroc_ci", "auprc_ci" and "accuracy_ci" beside the values: [low, high].
 
     "undefined_resamples" counts those whose AUROC and AUPRC, for want of one of the labels, were left out.
     """
 
     def extended(values, arrays):
-        intervals = {f"{key}_ci": list(interval(arrays[key], level=level)) for key in FIGURES}
+        intervals = {f"{key}_ci": list(interval(arrays[key])) for key in FIGURES}
         return {**values, **intervals, "undefined_resamples": int(np.isnan(arrays["auroc"]).sum())}
 
     per_class = replicates["per_class"]
@@ -114,10 +113,23 @@ def with_intervals(metrics: dict, replicates: dict, *, level: float = 0.95) -> d
     }
 
 
-def _rank_classes(
-    probs: np.ndarray, positive: np.ndarray, mask: np.ndarray, patients: np.ndarray, thresholds: Sequence[np.ndarray]
-) -> tuple[list[RankedClass], int]:
-    """Every class ranked, and the number of patients."""
+def _replicate(
+    figures: Callable[[RankedClass, np.ndarray], Any],
+    probs: np.ndarray,
+    *,
+    targets: np.ndarray,
+    mask: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+    thresholds: Sequence[np.ndarray],
+    resamples: int,
+    seed: int,
+    workers: int | None = None,
+) -> tuple[list[RankedClass], list[list[Any]]]:
+    """The ranked classes, and `figures(class, weights)` per resample and class."""
+    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
     if len(patients) != len(probs):
         raise ValueError(f"{len(patients)} patients were given for {len(probs)} rows of probabilities")
     names, codes = np.unique(patients, return_inverse=True)
@@ -125,7 +137,13 @@ def _rank_classes(
         _rank_class(probs[valid, c], positive=positive[valid, c], patients=codes[valid], thresholds=cuts)
         for c, (valid, cuts) in enumerate(zip(mask.T, thresholds, strict=True))
     ]
-    return ranked, len(names)
+
+    def of_all(index: int) -> list[Any]:
+        weights = resample(len(names), seed=seed, index=index)
+        return [figures(one, weights) for one in ranked]
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return ranked, list(pool.map(of_all, range(resamples)))
 
 
 def _rank_class(
@@ -142,27 +160,6 @@ def _rank_class(
         tied=np.searchsorted(of_positives, of_positives, side="right") - 1,
         flagged=tuple(np.searchsorted(part, -thresholds, side="right") for part in (of_positives, of_negatives)),
     )
-
-
-def _replicate(
-    figures: Callable[[RankedClass, np.ndarray], Any],
-    ranked: Sequence[RankedClass],
-    *,
-    patients: int,
-    resamples: int,
-    seed: int,
-    workers: int | None = None,
-) -> list[list[Any]]:
-    """`figures(class, weights)` per resample and class."""
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1")
-
-    def of_all(index: int) -> list[Any]:
-        weights = resample(patients, seed=seed, index=index)
-        return [figures(one, weights) for one in ranked]
-
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(of_all, range(resamples)))
 
 
 def _figures(ranked: RankedClass, weights: np.ndarray) -> tuple:

@@ -7,8 +7,7 @@ certified rule asks for a lower confidence bound on the recall of new patients.
 import math
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import betaincinv, stdtrit
@@ -19,17 +18,9 @@ from src.stats.grid import unit_grid
 FLAG_ALL = 0.0  # no probability is below it
 
 
-class Ranking(NamedTuple):
-    """What flagging `score >= threshold` gives, from the highest threshold down."""
-
-    thresholds: np.ndarray  # [K]
-    tp: np.ndarray  # [K] int64 positives flagged
-    fp: np.ndarray  # [K] int64 negatives flagged
-
-
 @dataclass(frozen=True)
 class Curve:
-    """Every candidate threshold of one class, from the highest down, with its counts on validation data."""
+    """Every candidate threshold of one class, from the highest down, with its counts on the data it was built from."""
 
     thresholds: np.ndarray  # [K] float64
     tp: np.ndarray  # [K] int64 positives flagged
@@ -65,7 +56,8 @@ class Curve:
 
         Where the candidates are a grid, only its multiples are counted exactly.
         """
-        return _counts_at(self, threshold)
+        reached = np.searchsorted(-self.thresholds, -np.asarray(threshold), side="right")  # candidates at or above it
+        return np.append(0, self.tp)[reached], np.append(0, self.fp)[reached]
 
 
 @dataclass(frozen=True)
@@ -93,20 +85,17 @@ def build_curve(
     probs = np.asarray(probs, dtype=np.float64)
     order = np.argsort(probs)[::-1]
     positive = (np.asarray(targets) == 1)[order]
-    ranking = _tally(probs[order], positive=positive)
-    if grid is not None:
-        ranking = _on_grid(ranking, grid)
+    thresholds, tp, fp = _tally(probs[order], positive)
     members = order[positive]
     owners = members if patients is None else np.asarray(patients)[members]
     effective, images, people = _effective_positives(probs[members], owners)
-    return Curve(
-        *ranking,
-        effective=effective[ranking.tp],
-        positives=len(members),
-        negatives=len(probs) - len(members),
-        images=images,
-        patients=people,
-    )
+    counts = {"positives": len(members), "negatives": len(probs) - len(members), "images": images, "patients": people}
+    curve = Curve(thresholds, tp, fp, effective[tp], **counts)
+    if grid is None:
+        return curve
+    thresholds = unit_grid(grid, flag="--grid")[::-1]
+    tp, fp = curve.counts_at(thresholds)
+    return replace(curve, thresholds=thresholds, tp=tp, fp=fp, effective=effective[tp])
 
 
 def build_curves(
@@ -125,21 +114,14 @@ def build_curves(
         return list(pool.map(of_class, range(mask.shape[1])))
 
 
-def _tally(scores: np.ndarray, *, positive: np.ndarray) -> Ranking:
-    """Count at every distinct score of scores [n] that descend; scikit-learn keeps its own version of this private."""
+def _tally(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores of scores [n] that descend, and true and false positives at each: [K] each.
+
+    scikit-learn keeps its own version of this private.
+    """
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))[: len(scores)]
     tp = np.cumsum(positive, dtype=np.int64)[last]
-    return Ranking(scores[last], tp, last + 1 - tp)
-
-
-def _on_grid(ranking: Ranking, step: float) -> Ranking:
-    grid = unit_grid(step, flag="--grid")[::-1]
-    return Ranking(grid, *_counts_at(ranking, grid))
-
-
-def _counts_at(ranking: Ranking | Curve, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    reached = np.searchsorted(-ranking.thresholds, -np.asarray(threshold), side="right")  # candidates at or above it
-    return np.append(0, ranking.tp)[reached], np.append(0, ranking.fp)[reached]
+    return scores[last], tp, last + 1 - tp
 
 
 def _effective_positives(scores: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, int, int]:
