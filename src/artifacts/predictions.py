@@ -1,4 +1,4 @@
-"""The table of predictions: a row per image, rewritten as it grows, gone on with after an interrupt."""
+"""The table of predictions: one row per image, rewritten as it grows, and continued after an interrupt."""
 
 import csv
 import os
@@ -25,12 +25,12 @@ class PredictionTable:
         self.path, self.classes = path, tuple(classes)
         self.header = ["image_id", *(n for c in classes for n in (c, f"{c} flagged")), "flags", "error"]
         self.rows: dict[str, list[str]] = {}
-        self.folder = os.getcwd()  # that the ids are relative to
-        self._ids: dict[str, str] = {}  # by absolute path, whichever way it is spelled
+        self.folder = os.getcwd()  # the folder to which the ids are relative
+        self._ids: dict[str, str] = {}  # by absolute path, so that its spelling does not matter
         self._story = path.with_name(path.name + ".json")
         self._origin: dict[str, Any] = {}
-        self._owner = _left_by_a_run(self._story).get("owner")  # which run wrote it last
-        self._saved: float | None = None  # when; None before the first time
+        self._owner = _left_by_a_run(self._story).get("owner")  # the run that wrote it last
+        self._saved: float | None = None  # the time of the last save
         if len(set(self.header)) < len(self.header):
             raise ValueError("the run has a finding named as another column of the table; rename it")
 
@@ -38,10 +38,10 @@ class PredictionTable:
     def open(
         cls, path: Path, classes: Sequence[str], *, origin: Mapping[str, Any], append: bool, overwrite: bool
     ) -> "PredictionTable":
-        """A new table, or with `append` the one that is there, if the same models and thresholds made it.
+        """A new table, or with `append` the existing one, if the same models and thresholds made it.
 
-        origin: what made it, as JSON reads it back. Nothing that is there is touched before `save`. Raises ValueError
-        where the table that is there was made by something else, has other columns, or may not be replaced.
+        `origin` describes what makes the table, as JSON reads it back. No file changes before `save`. Raises ValueError
+        if the existing table was made by something else, has other columns, or may not be replaced.
         """
         table = cls(path, classes)
         story = table._story
@@ -62,22 +62,22 @@ class PredictionTable:
         return table
 
     def id_of(self, path: Path) -> str:
-        """The id of an image: its path as it was first given, from the folder where the table was begun."""
+        """The id of an image: its path as it was first given, relative to the folder where the table was started."""
         if not path.is_absolute() and self.folder != os.getcwd():
             path = Path(os.path.relpath(path, self.folder))
         return self._ids.get(self._absolute(path), image_id(path))
 
     def has(self, path: Path) -> bool:
-        """Whether there are results of an image; one that could not be read is tried again."""
+        """Whether the table has results for an image; one that could not be read counts as missing."""
         return not self.rows.get(self.id_of(path), ["", "no results"])[-1]
 
     def add(self, path: Path, probs: np.ndarray, flags: np.ndarray) -> None:
-        """The row of an image: probs [C] as `as_stored` returns them, flags [C] bool."""
+        """Add the row of an image: probs [C] as `as_stored` returns them, flags [C] bool."""
         cells = [text for p, flag in zip(probs, flags, strict=True) for text in (f"{p:.9g}", str(int(flag)))]
         self._set([self.id_of(path), *cells, str(int(flags.sum())), ""])
 
     def add_fault(self, path: Path, reason: str) -> None:
-        """The row of an image that cannot be read."""
+        """Add the row of an image that cannot be read."""
         blank = [""] * (2 * len(self.classes) + 1)
         text = reason.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         self._set([self.id_of(path), *blank, text])
@@ -98,9 +98,9 @@ class PredictionTable:
         return self.rows[image][-1]
 
     def save(self, *, every: float = 0.0) -> None:
-        """Rewrite the file, unless that happened less than `every` seconds ago.
+        """Rewrite the file, unless it was written less than `every` seconds ago.
 
-        Raises ValueError where another run writes it too.
+        Raises ValueError if another run writes it too.
         """
         if every and self._saved is not None and time.monotonic() - self._saved < every:
             return
@@ -108,7 +108,7 @@ class PredictionTable:
             raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
         if self._saved is None:
             self._owner = uuid.uuid4().hex
-            # First, lest --append takes its rows for those of other models; what a link leads to, and not the link.
+            # The old table goes first, so that --append never takes its rows for those of other models. A link stays.
             Path(os.path.realpath(self.path)).unlink(missing_ok=True)
             write_json(self._story, {**self._origin, "owner": self._owner})
         with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
@@ -116,7 +116,7 @@ class PredictionTable:
         self._saved = time.monotonic()
 
     def forget(self, path: Path) -> None:
-        """Drop the row of what could not be read."""
+        """Drop the row of an image or a folder that could not be read."""
         if self.rows.get(self.id_of(path), [""])[-1]:
             del self.rows[self.id_of(path)]
 
@@ -136,7 +136,7 @@ class PredictionTable:
 
 
 def _is_whole(row: list[str]) -> bool:
-    """Whether a row is one that this table writes: probabilities, flags and their number, or the reason of a fault."""
+    """Whether this class wrote a row: probabilities, flags and their number, or the reason of a fault."""
     probs, flags, (number, error) = row[1:-2:2], row[2:-2:2], row[-2:]
     if error:
         return not any(row[1:-1])
@@ -148,7 +148,7 @@ def _is_whole(row: list[str]) -> bool:
 
 
 def _left_by_a_run(path: Path) -> dict[str, Any]:
-    """What predict.py left beside its table; nothing where that cannot be read."""
+    """The JSON that predict.py left beside its table; empty if it cannot be read."""
     try:
         return read_json(path)
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Images in files of any kind: found among files and folders, read at the sizes that models take."""
+"""Image files of any kind: found among files and folders, and read at the sizes that models take."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from src.images.decode import ImageError, access_error, read_images, resized, st
 from src.images.dicom import is_dicom, read_dicom
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-HEATMAP_SUFFIX = ".heat.png"  # of pictures that are no radiographs
+HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 
 
 def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
     """An image of any kind as uint8 [1, S, S] for each size S. Raises ValueError saying what is wrong with it.
 
-    DICOM goes the way of 16-bit PNG once it is as the viewer shows it: stretched over its own range, then resized.
+    DICOM is treated as 16-bit PNG once it looks as in a viewer: stretched over its own range, then resized.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
@@ -34,11 +34,11 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:
-    """The images among files and in and below folders, each once, in order, with what is wrong where it is known.
+    """The images among files and folders, each once and in order, and what is known to be wrong with each, else "".
 
-    A file that was named is taken whatever its name; in folders those count that end in .jpg, .jpeg or .png or are
-    DICOM by name or content. Hidden files and folders, heat maps and the folder `skip` are left out. Links to folders
-    are followed after all else, to folders that were not searched yet and do not hold the one that was named.
+    A file that is named is always taken. In folders and below, files count that end in .jpg, .jpeg or .png or are DICOM
+    by name or content, except hidden files and folders, heat maps and the folder `skip`. Links to folders are followed
+    last, unless they lead to a folder that was searched already or that holds the named one.
     """
     found: dict[str, tuple[Path, str]] = {}
     for path in paths:
@@ -73,5 +73,5 @@ def _is_image(path: Path) -> bool:
         return not path.name.endswith(HEATMAP_SUFFIX)
     try:
         return os.path.isfile(path) and is_dicom(path)
-    except OSError:  # it may be one: its row says that it cannot be read
+    except OSError:  # it may be one, and its row then says why it cannot be read
         return True

@@ -93,8 +93,8 @@ def _fill(
     thresholds: SavedThresholds,
     device: torch.device,
 ) -> None:
-    """Add what the table lacks of the images, and save it; of an interrupted run too, where there are results."""
-    for path in config.images:  # a folder that was empty, say; it may hold images now
+    """Add the images that the table lacks and save it, also after an interrupt if there are results."""
+    for path in config.images:  # such as a folder that was empty and may hold images now
         table.forget(path)
     new = {path: fault for path, fault in found.items() if not table.has(path)}
     if len(new) < len(found):
@@ -180,7 +180,7 @@ def _draw(
     images: what each member sees, uint8 [1, 1, S, S]; single [M, C] the members' probabilities, probs [C] the blend's.
     """
     flagged = np.flatnonzero(thresholds.flags(probs))
-    for member, name in itertools.product(members, thresholds.classes):  # those of other thresholds
+    for member, name in itertools.product(members, thresholds.classes):  # heat maps drawn at other thresholds
         (folder / heatmap_name(path, finding=name, arch=member.arch)).unlink(missing_ok=True)
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
@@ -236,7 +236,7 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
 
 
 def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:
-    """The first images with what is flagged and those that could not be read, then per finding how many."""
+    """Print what is flagged in the first images, the images that could not be read, and the flags per finding."""
     flagged = {name: table.flagged(name) for name in names}
     shown = [*names[:SHOWN], *[name for name in names[SHOWN:] if table.fault(name)][:SHOWN]]
     lines = []
@@ -267,5 +267,5 @@ def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresh
 
 
 def _printable(text: str) -> str:
-    """Without what would move a terminal's cursor."""
+    """The text without characters that would move a terminal's cursor."""
     return "".join(c if c.isprintable() else "?" for c in text)

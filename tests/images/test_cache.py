@@ -146,11 +146,6 @@ def test_images_are_decoded_once_and_their_number_and_size_said_before(folder, f
     assert decoded() == [] and capsys.readouterr().err == ""
 
 
-def test_rows_come_in_the_order_asked_for(folder, files):
-    pixels, _ = fill(folder, files).read([7, 3, 7])
-    np.testing.assert_array_equal(pixels, np.stack([read_image(files[row], size=SIZE).numpy() for row in (7, 3, 7)]))
-
-
 def test_other_files_and_sizes_are_added(folder, files, decoded):
     first = fill(folder, files[:10])
     decoded()
