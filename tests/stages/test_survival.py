@@ -161,8 +161,9 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flag
     process.join(60)
     assert process.exitcode == 128 + signal.SIGTERM
     command = capfd.readouterr().out.splitlines()[-1].split()
-    assert command[:4] == ["python", script, "--run-dir", str(stopped)] and "--resume" in command
-    finish(start(script, stopped, *command[4:]))
+    assert command[:2] == ["python", script] and "--resume" in command
+    assert command[command.index("--run-dir") + 1] == str(stopped)
+    finish(start(script, stopped, *command[2:]))
     assert_same(stopped / arch, whole / arch)
 
 
