@@ -37,7 +37,8 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
     """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
 
     A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
-    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag.
+    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag, and `hint`
+    ends the message of a value out of range.
     """
     return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
@@ -209,7 +210,9 @@ class ThresholdConfig(EvaluationConfig):
         "certified",
         "certified: new patients reach the target, with --confidence; empirical: the validation data reach it",
     )
-    confidence: float = option(0.95, "confidence of the certified rule, from 0.5 to 0.9999")
+    confidence: float = option(
+        0.95, "confidence of the certified rule", low=0.5, high=0.9999, hint=", or --rule empirical"
+    )
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     prevalence: tuple[str, ...] = option(
         (), "prevalence to state precision at, or a CSV with class,prevalence (default: that of the evaluated split)"
@@ -222,12 +225,7 @@ class ThresholdConfig(EvaluationConfig):
     test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)")
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a confidence out of range, and for one that the empirical rule cannot give."""
-        if not 0.5 <= self.confidence <= 0.9999:
-            raise ValueError(
-                f"--confidence is {self.confidence}; expected a number from 0.5 to 0.9999; "
-                "pass --rule empirical for thresholds without a confidence"
-            )
+        """Raise ValueError where the empirical rule is asked for a confidence."""
         if self.rule == "empirical" and self.family_wise:
             raise ValueError("--family-wise needs a confidence, and --rule empirical has none; pass one of the two")
 
@@ -374,4 +372,4 @@ def _check_range(f: dataclasses.Field, value: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not low <= item <= high:
             allowed = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"{_flag(f)} is {item}; expected a number {allowed}")
+            raise ValueError(f"{_flag(f)} is {item}; expected a number {allowed}{f.metadata.get('hint', '')}")

@@ -93,7 +93,7 @@ function showControls(explorer, state) {
 function summaryOf(explorer, state, found) {
   const target = explorer.recalls[state.target];
   if (found.every((one) => one === null)) {
-    return `Recall ${target} can never be promised: aim below 1, or ask for no confidence.`;
+    return `Recall ${target} can never be promised: aim below 1, or choose the empirical rule.`;
   }
   const feasible = found.map((one, c) => [one, c]).filter(([one]) => one && !one.needed && !Number.isNaN(one.recall));
   const reached = feasible.filter(([one, c]) => one.recall >= Number(explorer.recalls[choiceOf(state, c).target]));
@@ -115,7 +115,7 @@ function saveThresholds(page, state) {
   const choices = page.explorer.classes.map((_, c) => choiceOf(state, c));
   const content = thresholdsFile(page, choices);
   if (content === null) {
-    note.textContent = "Nothing was saved: recall 1 can never be promised. Aim below 1, or ask for no confidence.";
+    note.textContent = "Nothing was saved: recall 1 can never be promised. Aim below 1, or choose the empirical rule.";
     return;
   }
   const url = URL.createObjectURL(new Blob([JSON.stringify(content, null, 2) + "\n"], { type: "application/json" }));

@@ -62,9 +62,11 @@ function thresholdsFile(page, choices) {
   const { assumed, ...recorded } = settings;
   for (const name of assumed) delete recorded[name];
   const lowest = recalls[Math.min(...choices.map((choice) => choice.target))];
+  const confidence = Math.min(...targets.map((target) => target.confidence)); // 0: the empirical rule
   return {
     ...recorded,
-    confidence: Math.min(...targets.map((target) => target.confidence)),
+    rule: confidence ? "certified" : "empirical",
+    confidence: confidence || null,
     ...origin,
     classes: classes.map((finding) => finding.name),
     recall: { [lowest]: byName(points) },
