@@ -42,7 +42,7 @@ def test_the_empirical_rule_alone_is_printed_and_recorded_where_it_is_asked_for(
 
 @pytest.mark.parametrize("confidence", ["0", "0.49", "-1", "0.99999", "95"])
 def test_a_confidence_out_of_range_is_refused_and_the_rule_without_one_is_named(flags, tmp_path, confidence):
-    match = rf"--confidence is {float(confidence)}; expected a number from 0\.5 to 0\.9999; pass --rule empirical"
+    match = rf"--confidence is {float(confidence)}; expected a number from 0\.5 to 0\.9999, or --rule empirical"
     with pytest.raises(ValueError, match=match):
         ensemble_threshold_search.main([*flags, "--confidence", confidence])
     assert not (tmp_path / "run").exists()
