@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory):
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Call `make(folder)` with a new folder of this name and return the folder; the workers of xdist make it once."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
-    def made(name, make):
+    def made(name: str, make: Callable[[Path], object]) -> Path:
         folder = root / f"once_{name}"
         with open(root / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         return self._replace(by_size={size: x.to(device, non_blocking=True) for size, x in self.by_size.items()})
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[Batch]):
     """Rows -> Batch, from image files or from the cache of them.
 
     Labels stay outside, in arrays indexed by row. `read(path, sizes=sizes)` returns an image uint8 [1, S, S] for each
@@ -138,6 +138,18 @@ class EpochBatches(Sampler[list[int]]):
         return self._shuffled[1]
 
 
+class Loader(DataLoader[Batch]):
+    """A loader of an ImageDataset."""
+
+    dataset: ImageDataset
+
+
+class TrainLoader(Loader):
+    """A loader whose sampler makes the batches of every optimizer step."""
+
+    sampler: EpochBatches
+
+
 def derived_seed(*keys: int) -> int:
     """A seed that depends on all the keys, such as (seed, epoch, step), and differs where one of them does."""
     return int(np.random.SeedSequence(keys[0], spawn_key=keys[1:]).generate_state(1, np.uint64)[0])
@@ -150,44 +162,42 @@ def generator(*keys: int) -> torch.Generator:
 
 def train_loader(
     dataset: ImageDataset, *, batch_size: int, seed: int, workers: int, pin: bool, accumulate: int = 1
-) -> DataLoader:
+) -> TrainLoader:
     """Batches in a new order each epoch; set `epoch` and `start` of `loader.sampler` first."""
     sampler = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, accumulate=accumulate)
-    return _loader(dataset, sampler, workers=workers, pin=pin)
+    return TrainLoader(dataset, sampler=sampler, **_options(workers, pin))
 
 
-def eval_loader(dataset: ImageDataset, *, batch_size: int, workers: int, pin: bool) -> DataLoader:
+def eval_loader(dataset: ImageDataset, *, batch_size: int, workers: int, pin: bool) -> Loader:
     """Batches in row order, of which a process gets its share whole, so that each is computed as if by one process."""
     rows = range(len(dataset))
     batches = [list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
-    return _loader(dataset, batches[rank() :: world_size()], workers=workers, pin=pin)
+    return Loader(dataset, sampler=batches[rank() :: world_size()], **_options(workers, pin))
 
 
-def on_device(loader: DataLoader, device: torch.device) -> Iterator[Batch]:
+def on_device(loader: Loader, device: torch.device) -> Iterator[Batch]:
     """The batches of a loader on a device, the next one already on its way there."""
     moved = (batch.to(device) for batch in loader)
     for batch, _ in itertools.pairwise(itertools.chain(moved, [None])):
         yield batch
 
 
-def steps(loader: DataLoader, device: torch.device) -> Iterator[list[Batch]]:
+def steps(loader: TrainLoader, device: torch.device) -> Iterator[list[Batch]]:
     """The batches of each optimizer step that a train loader has left."""
     batches = on_device(loader, device)
     while parts := list(itertools.islice(batches, loader.sampler.accumulate)):
         yield parts
 
 
-def _loader(dataset: ImageDataset, batches: Sampler | list[list[int]], *, workers: int, pin: bool) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=None,  # the sampler makes the batches
-        sampler=batches,
-        num_workers=workers,
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        generator=torch.Generator(),  # its own, else it draws on the global one, differently with 0 and more workers
-    )
+def _options(workers: int, pin: bool) -> dict[str, Any]:
+    return {
+        "batch_size": None,  # the sampler makes the batches
+        "num_workers": workers,
+        "pin_memory": pin,
+        "persistent_workers": workers > 0,
+        "worker_init_fn": _leave_signals_to_the_trainer,
+        "generator": torch.Generator(),  # not the global one, on which 0 and more workers draw differently
+    }
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

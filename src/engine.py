@@ -8,18 +8,18 @@ import contextlib
 import math
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from src.dataset import Batch, derived_seed, generator, on_device, steps
+from src.dataset import Batch, Loader, TrainLoader, derived_seed, generator, on_device, steps
 from src.early_stopping import EarlyStopping
 from src.evaluate import masked_metrics
 from src.models import ChestNet
@@ -41,15 +41,17 @@ from src.transforms import draw_augmentation, prepare
 MOST_UNREADABLE = 0.01  # share of the training images
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
 
+AnyLoader = TypeVar("AnyLoader", bound=Loader)
+
 
 @dataclass(frozen=True)
-class Split:
+class Split(Generic[AnyLoader]):
     """What the engine needs of one split: images by row, and their targets [N, C] float32 and mask [N, C] bool.
 
     Targets and mask are those of the training policy, on the CPU.
     """
 
-    loader: DataLoader
+    loader: AnyLoader
     targets: torch.Tensor
     mask: torch.Tensor
 
@@ -63,7 +65,7 @@ class Split:
 class Task:
     """What does not change while a model trains; pos_weight [C] is on the device."""
 
-    train: Split
+    train: Split[TrainLoader]
     val: Split
     pos_weight: torch.Tensor
     classes: tuple[str, ...]
@@ -101,7 +103,7 @@ class Run:
     optimizer: Optimizer
     scheduler: ReduceLROnPlateau
     stopping: EarlyStopping
-    net: Callable[[torch.Tensor], torch.Tensor]
+    net: nn.Module
     history: list[dict[str, float]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     known_faults: set[str] = field(default_factory=set)
@@ -177,10 +179,10 @@ def _agree(parts: list[Batch], split: Split, run: Run, interrupts: Interrupts) -
     faults = [fault for part in parts for fault in part.faults if fault]
     _warn_of(faults, run.known_faults)
     valid = sum(int(split.labels(part)[1].sum()) for part in parts)
-    valid, skipped, due, stop = all_reduce_sum([valid, len(faults), interrupts.due, interrupts.stop])
+    total, skipped, due, stop = all_reduce_sum([valid, len(faults), interrupts.due, interrupts.stop])
     if stop:
         interrupts.ask()
-    return int(valid), int(skipped), due > 0
+    return int(total), int(skipped), due > 0
 
 
 def _optimize(run: Run, task: Task, parts: list[Batch], *, valid: int, epoch: int) -> torch.Tensor:
@@ -263,7 +265,7 @@ def _seed_all(seed: int) -> None:
 @torch.inference_mode()
 def predict(
     model: nn.Module,
-    loader: DataLoader,
+    loader: Loader,
     *,
     num_classes: int,
     device: torch.device,
@@ -275,7 +277,8 @@ def predict(
     Such images are by row number; their logits mean nothing. Ends early where `interrupts` is asked to stop.
     """
     model.eval()
-    logits, faults = torch.zeros(len(loader.dataset), num_classes), {}
+    logits = torch.zeros(len(loader.dataset), num_classes)
+    faults: dict[int, str] = {}
     bar = tqdm(total=len(loader), desc=title, leave=False, disable=not is_main())
     with bar:
         for batch in on_device(loader, device):

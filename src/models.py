@@ -128,11 +128,11 @@ def build_model(
         net.fc = nn.Linear(net.fc.in_features, num_classes)
         stages = [[getattr(net, module) for module in modules] for modules in RESNET_STAGES.values()]
         stages += [[net.avgpool, nn.Flatten(), net.fc]]
-        frozen = [*RESNET_STAGES, "fc"].index(unfreeze)
+        frozen = [*RESNET_STAGES, "fc"].index(str(unfreeze))
     else:
         net.classifier[1] = nn.Linear(net.classifier[1].in_features, num_classes)
         stages = [[block] for block in net.features]
-        frozen = 0 if unfreeze == "all" else len(stages) - unfreeze
+        frozen = 0 if unfreeze == "all" else len(stages) - int(unfreeze)
         stages += [[net.avgpool, nn.Flatten(), net.classifier]]
     return ChestNet(net, stages, frozen, freeze_batchnorm=freeze_batchnorm)
 
@@ -167,7 +167,7 @@ class _Compiled(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, S, S] -> logits [B, C]."""
         frozen = self.model.frozen_part()
-        if frozen is not self._frozen_part[0]:
+        if frozen and frozen is not self._frozen_part[0]:
             frozen.compile_layers()
             self._frozen_part[0] = frozen
         return self._run_trained(frozen(images) if frozen else images)

@@ -66,11 +66,10 @@ def read_confidence(path: Path, content: Mapping[str, Any]) -> float | None:
     Raises ValueError where rule or confidence are not what stage 6 and the report write.
     """
     confidence = content.get("confidence")
-    number = is_number(confidence)
-    rule = content.get("rule", "empirical" if number and confidence == 0 else "certified")
+    rule = content.get("rule", "empirical" if is_number(confidence) and confidence == 0 else "certified")
     if rule not in ("certified", "empirical"):
         raise ValueError(f"{path}: its rule is {rule!r}; expected certified or empirical; {AGAIN}")
-    if rule == "certified" and not (number and 0 < confidence < 1):
+    if rule == "certified" and not (is_number(confidence) and 0 < confidence < 1):
         raise ValueError(f"{path}: its confidence is {confidence!r}; expected a number above 0 and below 1; {AGAIN}")
     return confidence if rule == "certified" else None
 

@@ -264,7 +264,7 @@ class _Filling:
             self._commit()
 
     def _write(self, image: np.ndarray) -> None:
-        left, offset = memoryview(image).cast("B"), self.end * self.store.image_bytes
+        left, offset = image.data.cast("B"), self.end * self.store.image_bytes
         while left:  # the system may write only a part
             written = os.pwrite(self._fd, left, offset)
             left, offset = left[written:], offset + written

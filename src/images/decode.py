@@ -107,21 +107,21 @@ def _decoded(data: bytes, size: int) -> torch.Tensor:
             return stretched(_deep_color(data, image.tile[0][3]) @ LUMA)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return stretched(np.asarray(image))
-        if image.mode == "P":
-            image = image.convert("RGBA")  # straight to gray, Pillow warns of a transparent palette
-        return torch.from_numpy(np.array(image if image.mode == "L" else image.convert("L")))
+        # Straight to gray, Pillow warns of a transparent palette.
+        shown = image.convert("RGBA") if image.mode == "P" else image
+        return torch.from_numpy(np.array(shown if shown.mode == "L" else shown.convert("L")))
 
 
 def _deep_color(data: bytes, packing: str) -> np.ndarray:
     """A PNG of 16 bits per color as float32 [H, W, 3]; Pillow reads one byte of the two, so this asks it twice."""
     if packing == "LA;16B":
         raise ValueError("16-bit gray with transparency; expected it without")
-    colors = 0
+    parts = []
     for byte, weight in (("B", 256), ("L", 1)):  # big-endian takes the high byte, little-endian the other
         with Image.open(io.BytesIO(data)) as image:
-            image.tile = [(*image.tile[0][:3], packing[:-1] + byte)]
-            colors = colors + np.asarray(image)[..., :3] * np.float32(weight)
-    return colors
+            image.tile = [(*image.tile[0][:3], packing[:-1] + byte)]  # type: ignore[list-item]  # a tuple in Pillow 10
+            parts.append(np.asarray(image)[..., :3] * np.float32(weight))
+    return parts[0] + parts[1]
 
 
 def _interpolated(channels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -5,13 +5,14 @@ pydicom is imported when a file is read, so that everything else runs without it
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 MARK = slice(128, 132)  # bytes of a DICOM file that read DICM (PS3.10, section 7.1)
 SUFFIXES = (".dcm", ".dicom")
 INSTALL = "pip install -r requirements-dicom.txt"
+Default = TypeVar("Default", bound=float | None)
 
 
 def is_dicom(path: Path) -> bool:
@@ -150,7 +151,7 @@ def _looked_up(values: np.ndarray, file: Any) -> np.ndarray:
     return np.asarray(data, np.float64)[index]
 
 
-def _number(file: Any, tag: str, default: float | None) -> float | None:
+def _number(file: Any, tag: str, default: Default) -> float | Default:
     """The first value of a tag; `default` where it is missing or blank."""
     value = file.get(tag)
     if value is None or value == "":

@@ -54,11 +54,11 @@ def class_heat(
         raise ValueError(f"no layer has maps of {cells} x {cells} cells at images of {image.shape[-1]} px")
     maps = features[wide[-1]].requires_grad_()
     scores = layers[wide[-1] :](maps.clone())[0]
-    heat = []
+    found = []
     for at, logit in enumerate(logits):
         (gradient,) = torch.autograd.grad(scores[logit], maps, retain_graph=at + 1 < len(logits))
-        heat.append((weigh(gradient) * maps.detach()).sum(dim=1).relu())
-    heat = torch.cat(heat) if heat else maps.new_zeros(0, *maps.shape[2:])
+        found.append((weigh(gradient) * maps.detach()).sum(dim=1).relu())
+    heat = torch.cat(found) if found else maps.new_zeros(0, *maps.shape[2:])
     hottest = heat.amax(dim=(1, 2), keepdim=True)
     return torch.where(hottest > 0, heat / hottest, 0).float().cpu()
 

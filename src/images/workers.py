@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,7 +16,7 @@ from src.images.decode import read_image
 CHUNK = 32  # images that a worker sends at a time; with many, each chunk takes about the same time
 
 
-def decoded(paths: Sequence[bytes], *, size: int, workers: int) -> Iterator[np.ndarray | ValueError]:
+def decoded(paths: Sequence[bytes], *, size: int, workers: int) -> Generator[np.ndarray | ValueError]:
     """Each file's image uint8 [1, S, S], or why there is none, in order; raises ValueError where a worker is killed.
 
     Every worker has a fixed share of the files and a pipe of its own. An executor or a DataLoader would share queues
@@ -26,7 +26,7 @@ def decoded(paths: Sequence[bytes], *, size: int, workers: int) -> Iterator[np.n
         yield from (_decode(path, size) for path in paths)
         return
     # Forked processes need not import torch again; those of macOS do not survive its system libraries.
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    context = get_context("fork") if sys.platform == "linux" else get_context("spawn")
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     processes, inboxes = [], []
     try:

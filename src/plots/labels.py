@@ -215,7 +215,7 @@ def _draw_groups(axes: Axes, rates: pd.DataFrame, name: str, classes: Sequence[s
     for group, (color, marker) in zip(dict.fromkeys(rates[column]), GROUP_LOOKS, strict=False):
         images = rates.loc[rates[column] == group, "images"].iloc[0]
         label = f"{group} ({images:,} images)"
-        dots(axes, values[group], range(len(classes)), color=color, marker=marker, markersize=5, label=label)
+        dots(axes, values[group], np.arange(len(classes)), color=color, marker=marker, markersize=5, label=label)
     axes.set_xlim(0, _upper(values))
 
 

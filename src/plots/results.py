@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -77,7 +78,7 @@ def alpha_curve(
     chosen: float,
     path: Path,
     standard_error: float | np.ndarray | None = None,
-    members: tuple[str, str] = ("first model", "second model"),
+    members: Sequence[str] = ("first model", "second model"),
 ) -> Path:
     """Validation AUPRC, AUROC and accuracy over alpha, the weight of the first of `members`; returns `path`.
 
@@ -119,8 +120,8 @@ def precision_recall_curves(
         points: mappings of label (for the legend), recall, precision and kind, a key of `RULES`;
         note: optional text under the name, such as why a class is infeasible.
     """
-    labels = {"xlabel": f"recall ({split})", "ylabel": f"precision ({split})"}
-    with _panels(path, len(curves), **labels) as (figure, panels):
+    xlabel, ylabel = f"recall ({split})", f"precision ({split})"
+    with _panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, panels):
         for axes, curve in zip(panels, curves, strict=True):
             _draw_precision_recall(axes, curve, target)
         headline(figure, f"Precision against recall, {split}: what each rule chose for recall ≥ {target:g}")
@@ -209,8 +210,8 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
     `CALIBRATION`), predicted [B] (mean probability of a bin), observed [B] (share of positives in it) and
     counts [B]; NaN where a bin is empty. Counts are drawn as bars, relative to the fullest bin of the class.
     """
-    labels = {"xlabel": f"predicted probability ({split})", "ylabel": f"observed share ({split})"}
-    with _panels(path, len(curves), **labels) as (figure, panels):
+    xlabel, ylabel = f"predicted probability ({split})", f"observed share ({split})"
+    with _panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, panels):
         for axes, curve in zip(panels, curves, strict=True):
             _draw_reliability(axes, curve)
         headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
@@ -263,8 +264,8 @@ def _kinds(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
 
 
 def _point_handles(
-    groups: Sequence[Sequence[Mapping[str, Any]]], looks: Mapping[str, dict[str, str]], *, line: bool = False
-) -> list[Line2D]:
+    groups: Sequence[Sequence[Mapping[str, Any]]], looks: Mapping[str, dict[str, Any]], *, line: bool = False
+) -> list[Artist]:
     """Legend entries: one per label among the points of all classes."""
-    style = {"ls": "-" if line else "", "markersize": 6}
+    style: dict[str, Any] = {"ls": "-" if line else "", "markersize": 6}
     return [Line2D([], [], label=label, **style, **looks[kind]) for label, kind in _kinds(groups).items()]

@@ -45,7 +45,7 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
     """A figure of `width` x `height` [in] in the style of all, written to `path` if the block ends well."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]  # the type of its keys is new in matplotlib 3.11
         figure = Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.06))
         yield figure
         _save(figure, path)

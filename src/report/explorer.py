@@ -37,14 +37,14 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     eval_split, recorded = test or val, search.confidence or 0.0
     recalls = sorted({*RECALLS, *map(float, search.chosen)})
     confidences = sorted({*CONFIDENCES, recorded})
-    start = {"recalls": [recalls.index(float(key)) for key in search.chosen], "confidence": confidences.index(recorded)}
+    asked, at = [recalls.index(float(key)) for key in search.chosen], confidences.index(recorded)
     curves = build_curves(val.probs, **_labels(val), patients=val.patients, grid=search.settings["grid"] or None)
     eval_curves = build_curves(eval_split.probs, **_labels(eval_split), patients=eval_split.patients)
     together = len(search.classes) if search.settings["family_wise"] else 1
     levels = [confidence and bonferroni(confidence, classes=together) for confidence in confidences]
     with ThreadPoolExecutor() as pool:
         grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
-    chosen = [[grid[start["confidence"]][r] for r in start["recalls"]] for grid in grids]
+    chosen = [[grid[at][r] for r in asked] for grid in grids]
     _check(search, chosen, tested=eval_curves if test else None)
     studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
     metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
@@ -59,7 +59,7 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
         "eval_split": eval_split.name,
         "recalls": [f"{recall:g}" for recall in recalls],
         "confidences": confidences,
-        "start": start,
+        "start": {"recalls": asked, "confidence": at},
         "settings": {**search.settings, "assumed": list(search.assumed)},
         "origin": search.origin,
         "classes": classes,
@@ -68,7 +68,7 @@ def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[s
     }
 
 
-def _labels(split: EvalSplit) -> dict[str, np.ndarray]:
+def _labels(split: EvalSplit) -> dict[str, Any]:
     return {"targets": split.view.targets, "mask": split.view.mask}
 
 
@@ -129,11 +129,11 @@ def _add_intervals(classes: list[dict[str, Any]], split: EvalSplit, settings: Ma
         data["eval_split"]["intervals"] = printed
 
 
-def _any_finding(studies: StudyScores, grids: list[Grid]) -> list[list[tuple[int, int, int] | None]]:
+def _any_finding(studies: StudyScores, grids: list[Grid]) -> list[list[tuple[int, ...] | None]]:
     """By confidence and recall target; None where a class has no choice."""
 
     @cache
-    def count(thresholds: tuple[float, ...]) -> tuple[int, int, int]:
+    def count(thresholds: tuple[float, ...]) -> tuple[int, ...]:
         return count_any(studies, thresholds=np.array(thresholds))
 
     return [
@@ -159,7 +159,7 @@ def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple
     return recall[places], precision[places]
 
 
-def _check(search: Search, chosen: list[list[OperatingPoint]], *, tested: list[Curve] | None) -> None:
+def _check(search: Search, chosen: Grid, *, tested: list[Curve] | None) -> None:
     """Raise ValueError where stage 6 left other figures; chosen: per class a point for each target it was given."""
     columns = ["test_precision", "test_recall"] if tested else []
     options = {"dtype": {"class": str}, "keep_default_na": False, "na_values": {name: [""] for name in columns}}
@@ -167,9 +167,10 @@ def _check(search: Search, chosen: list[list[OperatingPoint]], *, tested: list[C
         path = search.folder / f"thresholds_recall_{key}.csv"
         table = read_stage_table(path, ["class", *columns], **options)
         for c, name in enumerate(search.classes):
-            same = _alike(asdict(chosen[c][r]), named.get(name, {}))
-            if same and tested:
-                row, (tp, fp) = table[table["class"] == name], tested[c].counts_at(chosen[c][r].threshold)
+            point = chosen[c][r]
+            same = point is not None and _alike(asdict(point), named.get(name, {}))
+            if point and same and tested:
+                row, (tp, fp) = table[table["class"] == name], map(int, tested[c].counts_at(point.threshold))
                 ours = {"test_precision": ratio(tp, tp + fp), "test_recall": ratio(tp, tested[c].positives)}
                 same = len(row) == 1 and _alike(ours, row[columns].iloc[0])
             if not same:

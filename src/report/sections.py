@@ -205,7 +205,7 @@ def _blend_reliability(split: EvalSplit) -> dict[str, Any]:
     for c, name in enumerate(split.view.truth.classes):
         probs, targets = split.entries(c)
         bins = reliability(probs, targets=targets)
-        series = {"predicted": bins.prob, "observed": bins.rate, "counts": bins.count}
+        series = {"predicted": bins.prob, "observed": bins.rate, "counts": bins.counts}
         curves.append({"name": name, "series": [{"label": "ensemble", "kind": "after", **series}]})
     macro = masked_calibration(split.probs, **split.view.arrays())["macro"]
     with TemporaryDirectory() as folder:

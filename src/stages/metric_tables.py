@@ -83,7 +83,7 @@ def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels)
         for label, kind, probs in (("raw sigmoid", "before", raw), ("prior corrected", "after", corrected)):
             bins = reliability(probs[valid, c], targets=view.targets[valid, c])
             series.append(
-                {"label": label, "kind": kind, "predicted": bins.prob, "observed": bins.rate, "counts": bins.count}
+                {"label": label, "kind": kind, "predicted": bins.prob, "observed": bins.rate, "counts": bins.counts}
             )
         curves.append({"name": name, "series": series})
     return curves

@@ -148,8 +148,8 @@ def _predict(
     full = CPU_STEP if device.type == "cpu" else config.batch_size
     with tqdm(total=len(paths), desc="images", unit="image", leave=False) as bar:
         for images in on_device(loader, device):
-            single = [member.probs(images.by_size[member.image_size], full=full) for member in members]
-            single = as_stored(np.stack(single))
+            raw = [member.probs(images.by_size[member.image_size], full=full) for member in members]
+            single = as_stored(np.stack(raw))
             probs = as_stored(blend(single, [member.weight for member in members]))
             flags = thresholds.flags(probs)
             for index, row in enumerate(images.rows.tolist()):
@@ -185,8 +185,8 @@ def _draw(
     for member, image, alone in zip(members, images, single, strict=True):
         seen = prepare(image, draws=None)
         method, cells = heatmaps.best_heat(member.arch, member.image_size)
-        options = {"weigh": heatmaps.METHODS[method], "cells": cells}
-        heats = heatmaps.class_heat(member.net.layers, seen, logits=flagged.tolist(), **options)
+        layers, weigh = member.net.layers, heatmaps.METHODS[method]
+        heats = heatmaps.class_heat(layers, seen, logits=flagged.tolist(), weigh=weigh, cells=cells)
         for c, heat in zip(flagged, heats, strict=True):
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
@@ -252,16 +252,17 @@ def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresh
     target = "the recall targets below" if several else f"recall >= {thresholds.targets[0]:g}"
     print(f"\nflagged among {plural(read, 'image')}, for {target}:")
     counts = Counter(itertools.chain.from_iterable(flagged.values()))
-    columns = [thresholds.classes, thresholds.values.tolist(), [counts[c] for c in thresholds.classes]]
+    columns: list[Sequence[Any]] = [thresholds.classes, thresholds.values.tolist()]
+    columns.append([counts[c] for c in thresholds.classes])
     headers = ["Finding", "Threshold", "Flagged"]
     if several:
         columns.append([f"{target:g}" for target in thresholds.targets])
         headers.append("Recall target")
     print(format_table(headers, list(zip(*columns, strict=True))))
-    for name, target in zip(thresholds.classes, thresholds.targets, strict=True):
+    for name, recall in zip(thresholds.classes, thresholds.targets, strict=True):
         if name in thresholds.needed:
             print(
-                f"{name}: no threshold is known to reach recall {target:g} ({thresholds.needed[name]} more positive "
+                f"{name}: no threshold is known to reach recall {recall:g} ({thresholds.needed[name]} more positive "
                 "patients needed); it flags every image"
             )
 

@@ -1,6 +1,6 @@
 """The story of stage 6: a threshold per class under a recall constraint, and what it costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Evaluation:
     @classmethod
     def of(cls, split: EvalSplit) -> "Evaluation":
         """Rank the classes and group the images by study."""
-        labels = {"targets": split.view.targets, "mask": split.view.mask}
+        labels: dict[str, Any] = {"targets": split.view.targets, "mask": split.view.mask}
         curves = build_curves(split.probs, **labels, patients=split.patients)
         auprc = [v["auprc"] for v in masked_metrics(split.probs, **split.view.arrays())["per_class"].values()]
         return cls(split, curves, auprc, by_study(split.probs, **labels, studies=split.view.truth.studies))
@@ -134,15 +134,16 @@ def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict
         raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
     classes = read_probs(config.val_probs).classes
     pairs = {"val": (config.val_probs, config.val_labels), "test": (config.test_probs, config.test_labels)}
-    splits, sources = {"test": None}, {}
+    splits: dict[str, EvalSplit] = {}
+    sources: dict[str, str] = {}
     for name, (path, labels) in pairs.items():
-        if path is not None:
+        if path and labels:
             truth, unused = read_truth(labels, classes)
             if unused:
                 print(f"columns of {labels} that {path} does not have, ignored: {', '.join(unused)}")
             splits[name] = _split(config, name, read_probs(path).aligned(truth.ids, classes), truth)
             sources |= {str(path): sha256(path), str(labels): sha256(labels)}
-    val, test = splits["val"], splits["test"]
+    val, test = splits["val"], splits.get("test")
     shared = set(val.view.truth.patients) & set(test.view.truth.patients) if test else ()
     if shared:
         raise ValueError(
@@ -164,8 +165,8 @@ def _evaluate(
     thresholds = np.array([[point.threshold for point in points] for points in chosen.values()])  # [rules, C]
     metrics = [[_figures(*pair) for pair in zip(curves, of_rule, strict=True)] for of_rule in thresholds]
     if config.resamples:
-        options = {"patients": split.patients, "resamples": config.resamples, "seed": config.seed}
-        intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=thresholds.T, **options)
+        options: dict[str, Any] = {"patients": split.patients, "resamples": config.resamples, "seed": config.seed}
+        intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=list(thresholds.T), **options)
         for r, c in np.ndindex(thresholds.shape):
             bounds = intervals[c][r].tolist()
             metrics[r][c] |= {"precision_ci": bounds[:2], "recall_ci": bounds[2:]}
@@ -260,7 +261,8 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
 def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
     """Classes by how precise they are at the chosen thresholds."""
     titles = (f"AUPRC >= {HIGH_AUPRC}", "precision well above prevalence", "precision close to prevalence")
-    high, some, close, undefined = groups = {title: [] for title in (*titles, "not defined")}
+    groups: dict[str, list[str]] = {title: [] for title in (*titles, "not defined")}
+    high, some, close, undefined = groups
     names = evaluation.split.view.truth.classes
     for name, curve, auprc, values in zip(names, evaluation.curves, evaluation.auprc, rule.metrics, strict=True):
         if np.isnan(auprc):
@@ -268,8 +270,8 @@ def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
             continue
         kept = (values["precision"] - curve.prevalence) / (1 - curve.prevalence)
         groups[high if auprc >= HIGH_AUPRC else some if kept >= SOME_WAY else close].append(name)
-    for title, names in groups.items():
-        print(f"{title}: {', '.join(names) or 'none'}")
+    for title, members in groups.items():
+        print(f"{title}: {', '.join(members) or 'none'}")
 
 
 def _print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
@@ -324,7 +326,7 @@ def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[st
 
     Raises ValueError for an unknown or repeated class and a share that is not above 0 and below 1.
     """
-    pairs = [word.rpartition("=")[::2] for word in words]
+    pairs: Iterable[tuple[str, str]] = [word.rpartition("=")[::2] for word in words]
     if len(words) == 1 and words[0].lower().endswith((".csv", ".csv.gz")):
         table = read_table(Path(words[0]), dtype=str, keep_default_na=False)
         if list(table.columns[:2]) != ["class", "prevalence"]:

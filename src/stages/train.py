@@ -13,7 +13,7 @@ from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite
 from src.artifacts.manifest import Manifest, read_manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig, as_flags
-from src.dataset import ImageDataset, eval_loader, train_loader
+from src.dataset import ImageDataset, Loader, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit
 from src.labels.policy import LabelPolicy
@@ -165,7 +165,7 @@ def _split(config: TrainConfig, part: Manifest, policy: LabelPolicy, device: tor
     dataset = ImageDataset.open(part.image_paths(), size=config.image_size, cache=config.cache, workers=config.workers)
     size, workers, pin = config.batch_size, config.workers, device.type == "cuda"
     if name == "train":
-        loader = train_loader(
+        loader: Loader = train_loader(
             dataset, batch_size=size, seed=config.seed, workers=workers, pin=pin, accumulate=config.accumulate
         )
     else:

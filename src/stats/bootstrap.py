@@ -26,7 +26,7 @@ class RankedClass(NamedTuple):
     above: np.ndarray  # [P] int64 negatives that score higher than this positive
     reach: np.ndarray  # [P] int64 negatives that score as high or higher
     tied: np.ndarray  # [P] int64 index of the last positive that scores the same
-    flagged: tuple[np.ndarray, np.ndarray]  # [T] int64 each: positives and negatives at or above each threshold
+    flagged: tuple[np.ndarray, ...]  # [T] int64 each: positives and negatives at or above each threshold
 
 
 def bootstrap_metrics(
@@ -51,9 +51,9 @@ def bootstrap_metrics(
     leaves undefined is NaN. The macro averages over the classes that are defined on all patients, and is NaN where a
     resample lacks one of them, so that it always means the same classes.
     """
-    data = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
+    data: dict[str, Any] = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
     halves = [np.array([0.5])] * len(classes)
-    options = {"resamples": resamples, "seed": seed, "workers": workers}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "workers": workers}
     ranked, figures = _replicate(_figures, probs, **data, thresholds=halves, **options)
     return _collect(np.array(figures), classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
 
@@ -76,7 +76,7 @@ def bootstrap_outcomes(
 
     Returns per class [T, 4] float64: precision low and high, recall low and high; NaN where no resample defines it.
     """
-    data = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
+    data: dict[str, Any] = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
     _, drawn = _replicate(_counts, probs, **data, thresholds=thresholds, resamples=resamples, seed=seed)
     return [_precision_and_recall(*map(np.array, zip(*one, strict=True))) for one in zip(*drawn, strict=True)]
 
@@ -102,7 +102,7 @@ def with_intervals(metrics: dict, replicates: dict) -> dict:
     "undefined_resamples" counts those whose AUROC and AUPRC, for want of one of the labels, were left out.
     """
 
-    def extended(values, arrays):
+    def extended(values: dict, arrays: dict) -> dict:
         intervals = {f"{key}_ci": list(interval(arrays[key])) for key in FIGURES}
         return {**values, **intervals, "undefined_resamples": int(np.isnan(arrays["auroc"]).sum())}
 

@@ -14,10 +14,10 @@ class Reliability(NamedTuple):
 
     prob: np.ndarray  # [B] mean probability
     rate: np.ndarray  # [B] share of positives
-    count: np.ndarray  # [B] int64 entries
+    counts: np.ndarray  # [B] int64 entries
 
 
-def correct_probs(probs, *, pos_weight):
+def correct_probs(probs: np.ndarray, *, pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarray:
     """What the model would say had positives not counted `pos_weight` times: sigmoid(logit - log(pos_weight)).
 
     probs: [..., C] float in [0, 1]; pos_weight: a number or [C], above 0. Returns p / (p + w (1 - p)), float64, which
@@ -29,7 +29,7 @@ def correct_probs(probs, *, pos_weight):
     return probs / (probs + _check_weight(pos_weight) * (1 - probs))
 
 
-def _check_weight(pos_weight: float | np.ndarray) -> np.ndarray:
+def _check_weight(pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarray:
     weight = np.asarray(pos_weight, dtype=np.float64)
     if not (np.isfinite(weight) & (weight > 0)).all():
         raise ValueError(f"pos_weight is {pos_weight}, expected finite numbers above 0")
@@ -66,7 +66,7 @@ def calibration_error(groups: Reliability) -> float:
     al. 2019), since findings are rare and most probabilities small. NaN without entries. Chance alone
     keeps it above 0: compare values on the same data only.
     """
-    return ratio(np.sum(groups.count * np.abs(groups.rate - groups.prob)), groups.count.sum())
+    return ratio(np.sum(groups.counts * np.abs(groups.rate - groups.prob)), groups.counts.sum())
 
 
 def masked_calibration(

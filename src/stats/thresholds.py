@@ -236,7 +236,7 @@ def certified_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> 
     if missing > 0:
         bound = float(_lower_bound(curve, last, confidence)) if curve.positives else np.nan
         return _flag_all(curve, recall_lower=bound, needed=missing)
-    first = bisect_left(range(last), True, key=lambda at: _lower_bound(curve, at, confidence) >= recall)
+    first = bisect_left(range(last), True, key=lambda at: bool(_lower_bound(curve, at, confidence) >= recall))
     return _most_precise(curve, first, confidence=confidence)
 
 

@@ -1,7 +1,7 @@
 """What an operating point means in a clinic: work per 1,000 studies, and precision at another prevalence."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,26 +47,24 @@ def count_studies(studies: StudyScores, c: int, *, thresholds: np.ndarray) -> np
     return np.stack([flagged, present.sum() - hits, flagged - hits])
 
 
-def count_any(studies: StudyScores, *, thresholds: np.ndarray) -> tuple[int, int, int]:
+def count_any(studies: StudyScores, *, thresholds: np.ndarray) -> tuple[int, ...]:
     """Studies with at least one flag, one finding missed and one false flag, at a threshold [C] in [0, 1] per class."""
     flags = studies.scores >= thresholds[:, None]
     events = (flags, studies.present & ~flags, flags & ~studies.present)
     return tuple(int(event.any(axis=0).sum()) for event in events)
 
 
-def per_thousand(
-    studies: StudyScores, *, thresholds: np.ndarray, classes: Sequence[str]
-) -> list[tuple[str, int, float, float, float]]:
+def per_thousand(studies: StudyScores, *, thresholds: np.ndarray, classes: Sequence[str]) -> list[tuple[Any, ...]]:
     """A row per class and one for any finding: its name, the labeled studies, and per 1,000 of these the events.
 
     These are `count_studies`' and, for any finding, `count_any`'s, at a threshold [C] in [0, 1] per class. The studies
     of any finding are those with a valid label of any class. NaN without a labeled study.
     """
-    rows = []
+    rows: list[tuple[str, int, Iterable[float]]] = []
     for c, name in enumerate(classes):
-        rows.append((name, studies.valid[c], count_studies(studies, c, thresholds=thresholds[[c]])[:, 0]))
-    rows.append((ANY, studies.valid.any(axis=0), count_any(studies, thresholds=thresholds)))
-    return [(name, int(valid.sum()), *(ratio(1000 * n, valid.sum()) for n in events)) for name, valid, events in rows]
+        rows.append((name, int(studies.valid[c].sum()), count_studies(studies, c, thresholds=thresholds[[c]])[:, 0]))
+    rows.append((ANY, int(studies.valid.any(axis=0).sum()), count_any(studies, thresholds=thresholds)))
+    return [(name, valid, *(ratio(1000 * n, valid) for n in events)) for name, valid, events in rows]
 
 
 def precision_at(recall: float, specificity: float, *, prevalence: float) -> float:

@@ -59,7 +59,7 @@ def test_reliability_by_hand():
     groups = reliability(probs, targets=y, bins=3)
     np.testing.assert_allclose(groups.prob, [0.15, 0.35, 0.85])
     np.testing.assert_allclose(groups.rate, [0, 0.5, 1])
-    assert groups.count.tolist() == [2, 2, 2]
+    assert groups.counts.tolist() == [2, 2, 2]
     assert calibration_error(groups) == pytest.approx((0.15 + 0.15 + 0.15) / 3)
     assert np.isnan(calibration_error(reliability([], targets=[])))
 
@@ -70,16 +70,16 @@ def test_equal_probabilities_share_a_group_whatever_the_order():
     groups, order = reliability(probs, targets=y, bins=4), rng.permutation(500)
     for one, other in zip(groups, reliability(probs[order], targets=y[order], bins=4), strict=True):
         np.testing.assert_allclose(one, other)
-    assert groups.count.sum() == 500
+    assert groups.counts.sum() == 500
     tied = reliability([0.1, 0.2, 0.2, 0.2, 0.2, 0.9], targets=np.zeros(6), bins=3)
-    assert tied.count.tolist() == [1, 4, 1]
+    assert tied.counts.tolist() == [1, 4, 1]
     constant = reliability(np.full(10, 0.3), targets=np.arange(10) < 3, bins=4)
-    assert constant.count.tolist() == [10] and calibration_error(constant) == pytest.approx(0)
+    assert constant.counts.tolist() == [10] and calibration_error(constant) == pytest.approx(0)
 
 
 def test_groups_are_of_equal_size():
     probs = np.random.default_rng(3).random(1003) ** 4
-    count = reliability(probs, targets=probs > 0.5, bins=10).count
+    count = reliability(probs, targets=probs > 0.5, bins=10).counts
     assert len(count) == 10 and count.max() - count.min() <= 1
 
 
