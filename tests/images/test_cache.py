@@ -265,6 +265,17 @@ def test_killed_again_and_again_it_goes_on_where_it_stopped(folder, files, slow,
     assert (folder / "16.u8").stat().st_size == 40 * SIZE**2
 
 
+def test_workers_that_wait_to_be_read_end_with_their_reader(folder, files, decoded, monkeypatch):
+    monkeypatch.setattr(cache._Filling, "put", lambda *_: time.sleep(60))
+    monkeypatch.setattr(decoding, "CHUNK", 5)
+    builder = start(lambda: fill(folder, files, size=256, workers=2))  # five images are more than a pipe holds
+    wait_until(lambda: len(decoded.log.read_text().splitlines()) == 15)  # one chunk is read, two are being sent
+    builder.kill()
+    builder.join()
+    workers = {int(line.split()[1]) for line in decoded.log.read_text().splitlines()}
+    wait_until(lambda: not any(map(running, workers)))
+
+
 def test_bytes_that_the_index_does_not_know_are_never_served(folder, files):
     fill(folder, files[:10])
     with open(folder / "16.u8", "ab") as stream:
