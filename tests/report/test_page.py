@@ -381,6 +381,10 @@ def test_tables_of_stage_6_changed_by_hand_are_refused(copied):
     json_path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match="give for 'Common' at recall 0.85; run ensemble_threshold_search.py"):
         report.main(["--run-dir", str(copied)])
+    json_path.write_text(json.dumps(found | {"recall": {"1": found["recall"]["0.9"]}}))
+    csv_path.rename(csv_path.with_name("thresholds_recall_1.csv"))
+    with pytest.raises(ValueError, match="give for 'Edema' at recall 1; run ensemble_threshold_search.py"):
+        report.main(["--run-dir", str(copied)])
 
 
 def test_recorded_resamples_and_seed_are_used_and_said(copied):
