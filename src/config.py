@@ -92,7 +92,7 @@ class EdaConfig(StageConfig):
 
 
 SOFT_POLICY = "mask or a number in [0, 1], for all classes or as CLASS=value (default: mask)"
-HARD_POLICY = "mask, 0 or 1, for all classes or as CLASS=value (default: as in the stage before, else mask)"
+HARD_POLICY = "mask, 0 or 1, for all classes or as CLASS=value (default: as recorded in the run, else mask)"
 CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
 
@@ -211,7 +211,11 @@ class ThresholdConfig(EvaluationConfig):
         "certified: new patients reach the target, with --confidence; empirical: the validation data reach it",
     )
     confidence: float = option(
-        0.95, "confidence of the certified rule", low=0.5, high=0.9999, hint=", or --rule empirical"
+        0.95,
+        "confidence of the certified rule; the empirical rule has none",
+        low=0.5,
+        high=0.9999,
+        hint=", or --rule empirical",
     )
     family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
     prevalence: tuple[str, ...] = option(
@@ -221,8 +225,10 @@ class ThresholdConfig(EvaluationConfig):
     pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
     val_probs: Path | None = option(None, "probabilities to choose thresholds on (default: the run's blend)")
     val_labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
-    test_probs: Path | None = option(None, "probabilities to evaluate thresholds on (default: the run's blend)")
-    test_labels: Path | None = option(None, "their labels, likewise (default: the manifest)")
+    test_probs: Path | None = option(
+        None, "probabilities to evaluate thresholds on (default: the run's blend, none with --val-probs)"
+    )
+    test_labels: Path | None = option(None, "their labels (default: the manifest, none with --val-probs)")
 
     def __post_init__(self) -> None:
         """Raise ValueError where the empirical rule is asked for a confidence."""

@@ -15,7 +15,7 @@ def check_masked(
     """Check what every metric takes and return it as arrays.
 
     probs: [N, C] float, in [0, 1] wherever `mask` is true; targets: [N, C], 0 or 1 wherever `mask` is true;
-    mask: [N, C] bool; classes: C names. What stands outside the mask is never looked at, NaN included.
+    mask: [N, C] bool; classes: C names. Values outside the mask are ignored, NaN included.
     Returns (probs [N, C] float, positive [N, C] bool, mask [N, C] bool).
     Raises ValueError for shapes that differ, soft targets, and probabilities that are NaN or outside [0, 1].
     """

@@ -64,7 +64,7 @@ def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def clear(folder: Path, *patterns: str) -> None:
-    """Remove what an earlier run of the stage left, so that nothing of it stands among the new files."""
+    """Remove what an earlier run of the stage left, so that none of it remains."""
     for pattern in patterns:
         for path in Path(folder).glob(pattern):
             path.unlink()

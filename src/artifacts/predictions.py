@@ -130,7 +130,7 @@ class PredictionTable:
             raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
         for row in rows:
             if row[0] in self.rows or not _is_whole(row):
-                what = "is there twice" if row[0] in self.rows else "is damaged"
+                what = "appears more than once" if row[0] in self.rows else "is corrupt"
                 raise ValueError(f"{self.path}: the row of {row[0]!r} {what}; pass --overwrite or another --out")
             self._set(row)
 

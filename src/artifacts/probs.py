@@ -122,7 +122,7 @@ def read_probs(path: Path) -> Probs:
         row, column = bad[0]
         value = cells.iloc[row, column + 1]
         raise ValueError(
-            f"{path}: {classes[column]} of {ids[row]} is {'blank' if value == '' else value}; expected a probability "
+            f"{path}: {classes[column]} of {ids[row]} is {value.strip() or 'blank'}; expected a probability "
             f"from 0 to 1 (values like this in the file: {len(bad)})"
         )
     if np.isin(values, (0, 1)).all():

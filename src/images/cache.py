@@ -87,7 +87,7 @@ def open_cache(folder: Path, paths: Sequence[Path], *, size: int, workers: int) 
     `workers` processes decode; with 0, this process does. The number of files to decode is printed on stderr first. A
     file that is missing or cannot be opened is tried again the next time; a file that is not an image, once it has
     changed. If another process is filling the cache, this one waits. Raises ValueError if the disk has no room (the
-    cache is then unchanged) or if the folder holds other files.
+    cache then keeps what it had) or if the folder holds other files.
     """
     store = _Store(Path(folder), size)
     keys = _keys(paths)

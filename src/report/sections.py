@@ -178,25 +178,31 @@ def alpha_part(folder: Path) -> dict[str, Any]:
     return part | {"picture": shown}
 
 
-def reliability_part(run_dir: Path, eval_split: EvalSplit, manifest: Manifest | None) -> list[dict[str, Any]]:
+def reliability_part(
+    run_dir: Path, eval_split: EvalSplit, manifest: Manifest | None, *, flags: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Reliability diagrams: of the blend, drawn here because no stage draws it, then of each model on test."""
-    models = [_model_reliability(Path(run_dir) / model, manifest) for model in MODELS]
+    models = [_model_reliability(Path(run_dir) / model, manifest, flags) for model in MODELS]
     return [_blend_reliability(eval_split), *models]
 
 
-def _model_reliability(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
+def _model_reliability(folder: Path, manifest: Manifest | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's diagrams; the caption says so where its labels were not taken as `flags`, those of stage 6, say."""
     model, script = folder.name, f"test_{MODELS[folder.name]}.py"
     metrics = metrics_part(folder, "test", script=script)
     if manifest is None or not (folder / "probs.json").exists() or "calibration" not in metrics:
         return absent(f"{model} has no reliability diagrams on test; {script} draws them.")
     read_stage_probs(folder, "test", manifest)  # raises where they are of another manifest
+    story = read_json(folder / "probs.json")
+    changed = [key for key in ("uncertain", "missing") if tuple(story.get(key, flags[key])) != tuple(flags[key])]
+    other = "".join(f"; here --{key} was {' '.join(story[key])}" for key in changed)
     raw, corrected = (with_interval(metrics["calibration"], kind) for kind in CALIBRATION)
     return picture(
         folder / "reliability_test.png",
         script=script,
         alt=f"Reliability of {model} on test, a diagram per finding. Mean calibration error: {raw} of the raw sigmoid, "
         f"{corrected} with the prior correction.",
-        caption=f"{model} on test, before and after the prior correction",
+        caption=f"{model} on test, before and after the prior correction{other}",
     )
 
 

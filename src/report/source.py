@@ -75,7 +75,7 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
     return Search(
         folder=folder,
         confidence=read_confidence(path, found),
-        settings=settings | {key: tuple(settings[key]) for key in ("uncertain", "missing")},
+        settings=settings | {key: tuple(settings[key]) or ("mask",) for key in ("uncertain", "missing")},
         assumed=tuple(key for key in RECORDED if key not in found),
         origin={key: found[key] for key in ("manifest_sha256", "probs_val_sha256", "sources") if key in found},
         classes=tuple(found["classes"]),

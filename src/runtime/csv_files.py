@@ -24,12 +24,13 @@ def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
 def read_cells(path: Path) -> pd.DataFrame:
     """Every cell of a CSV file (gzipped where it ends in .gz) as `str` objects, indexed by line number.
 
-    Blank lines and columns without a name are left out. Raises ValueError where the file is unreadable or without
-    rows, where a column name is doubled, or where a row has more or fewer cells than the header.
+    Left out are blank lines, empty columns without a name, and a first column without a name, which numbers the rows.
+    Raises ValueError where the file is unreadable or without rows, where a column name is doubled or missing, or
+    where a row has more or fewer cells than the header.
     """
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
-        header = [name.strip() for name in next(reader, [])]
+        header = _header(reader)
         for row in reader:
             if len(row) != len(header):
                 row = _fit_row(row, header, path, reader.line_num)
@@ -44,6 +45,9 @@ def read_cells(path: Path) -> pd.DataFrame:
     doubled = [name for name in named if named.count(name) > 1]
     if doubled:
         raise ValueError(f"{path} has two columns {doubled[0]!r}; rename one of them")
+    nameless = [i for i, name in enumerate(header) if i and not name and any(row[i] for row in rows)]
+    if nameless:
+        raise ValueError(f"{path}: column {nameless[0] + 1} has values and no name; name it in the header")
     return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
 
 
@@ -59,7 +63,7 @@ def read_cells_by_id(path: Path) -> pd.DataFrame:
 def read_header(path: Path) -> list[str]:
     """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
     with _explained(path), _reader(path) as reader:
-        return [name.strip() for name in next(reader, [])]
+        return _header(reader)
 
 
 def require_columns(table: pd.DataFrame, names: Iterable[str], *, path: Path, remedy: str = "") -> None:
@@ -87,6 +91,11 @@ def _explained(path: Path) -> Iterator[None]:
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
         raise ValueError(f"{path} cannot be read as a CSV file: {error}; is it whole, and UTF-8?") from error
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """The first row that is not blank, without the white space around its names."""
+    return next(([name.strip() for name in row] for row in reader if any(row)), [])
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """The label flags of the metrics: recorded by the stage that sets them, inherited by those after it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.artifacts.io import entry, read_json
+from src.artifacts.io import entry, read_json, writer_of
 from src.config import EvaluationConfig
 
 Config = TypeVar("Config", bound=EvaluationConfig)
@@ -24,9 +24,7 @@ def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
     chosen: dict[str, Any] = {}
     for flag in FLAGS:
         given = getattr(config, flag)
-        recorded = {
-            path: tuple(entry(story, flag, list, path=path)) for path, story in stories.items() if flag in story
-        }
+        recorded = {path: _recorded(story, flag, path) for path, story in stories.items() if flag in story}
         if not given and len(set(recorded.values())) > 1:
             found = " and ".join(f"{' '.join(words)} in {path}" for path, words in recorded.items())
             raise ValueError(f"--{flag} is {found}; pass the --{flag} to use here")
@@ -37,6 +35,15 @@ def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
         if not given and chosen[flag] != MASKED:
             print(f"--{flag} {' '.join(chosen[flag])}, as recorded in {next(iter(recorded))}")
     return dataclasses.replace(config, **chosen)
+
+
+def _recorded(story: Mapping[str, Any], flag: str, path: Path) -> tuple[str, ...]:
+    words = entry(story, flag, list, path=path)
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError(
+            f"{path}: its {flag} is {words}; expected a list such as ['mask']; run {writer_of(path)} again"
+        )
+    return tuple(words)
 
 
 def label_flags(config: EvaluationConfig) -> dict[str, tuple[str, ...]]:

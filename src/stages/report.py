@@ -35,7 +35,7 @@ def write_report(config: ReportConfig) -> None:
         "histories": {model: history_part(config.run_dir, model, manifest) for model in MODELS},
         "metrics": _metrics(config.run_dir),
         "alpha": alpha_part(config.run_dir / "ensemble"),
-        "reliability": reliability_part(config.run_dir, eval_split, manifest),
+        "reliability": reliability_part(config.run_dir, eval_split, manifest, flags=search.settings),
     }
     text = render(page, title=f"{name}: thresholds under a recall target")
     with atomic_path(path) as temporary:

@@ -54,7 +54,7 @@ def check_split(config: SplitConfig) -> int:
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    write_manifest(config.run_dir, table, meta, context)  # before it prints, lest `| head` ends it
+    write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
     _describe(source, table, origin)
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
     lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]

@@ -58,7 +58,7 @@ class RuleResult:
 
     kind: str  # "certified" or "empirical", a key of plots.RULES
     points: list[OperatingPoint]
-    metrics: list[dict[str, Any]]  # per class what `_figures` returns, and intervals where resampled
+    metrics: list[dict[str, Any]]  # per class what `_at_threshold` returns, and intervals where resampled
     accuracy: float
 
     def reached(self, recall: float) -> str:
@@ -78,7 +78,8 @@ def search_thresholds(config: ThresholdConfig) -> None:
     for recall in config.recall if config.rule == "certified" else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
-    config = inherit_label_flags(config, earlier=[] if outside else [folder / "probs.json"])
+    blended = config.val_probs or folder / "probs_val.csv"
+    config = inherit_label_flags(config, earlier=[blended.with_name("probs.json")])
     val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
@@ -163,7 +164,7 @@ def _evaluate(
     """What the points that each rule chose do on the split."""
     split, curves = evaluation.split, evaluation.curves
     thresholds = np.array([[point.threshold for point in points] for points in chosen.values()])  # [rules, C]
-    metrics = [[_figures(*pair) for pair in zip(curves, of_rule, strict=True)] for of_rule in thresholds]
+    metrics = [[_at_threshold(*pair) for pair in zip(curves, of_rule, strict=True)] for of_rule in thresholds]
     if config.resamples:
         options: dict[str, Any] = {"patients": split.patients, "resamples": config.resamples, "seed": config.seed}
         intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=list(thresholds.T), **options)
@@ -177,7 +178,7 @@ def _evaluate(
     ]
 
 
-def _figures(curve: Curve, threshold: float) -> dict[str, Any]:
+def _at_threshold(curve: Curve, threshold: float) -> dict[str, Any]:
     tp, fp = map(int, curve.counts_at(threshold))
     return {
         "precision": ratio(tp, tp + fp),

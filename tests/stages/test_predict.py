@@ -33,8 +33,8 @@ def run_dir(once):
 
 
 @functools.cache
-def members_of(run_dir):
-    return _load_members(run_dir, read_manifest(run_dir), torch.device("cpu"))
+def members_of(run_dir, device):
+    return _load_members(run_dir, read_manifest(run_dir), device)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def loaded_once(run_dir, monkeypatch):
     """The networks of the shared run are loaded once, which takes longer than most predictions here."""
 
     def load(folder, manifest, device):
-        members, origin = members_of(folder) if folder == run_dir else _load_members(folder, manifest, device)
+        members, origin = members_of(folder, device) if folder == run_dir else _load_members(folder, manifest, device)
         return members, dict(origin)
 
     monkeypatch.setattr("src.stages.predict._load_members", load)

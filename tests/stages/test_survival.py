@@ -67,7 +67,7 @@ def start(script, run_dir, *flags, **environment):
         tqdm.set_lock(threading.RLock())  # a process that is killed would keep the shared one for ever
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
-    process = FORK.Process(target=main)
+    process = FORK.Process(target=main, daemon=True)  # so that one that hangs does not outlive the tests
     process.start()
     return process
 

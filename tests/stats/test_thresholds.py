@@ -32,7 +32,7 @@ def precision_and_recall(probs, targets, threshold):
 
 @pytest.mark.parametrize("decimals", [None, 2])
 @pytest.mark.parametrize("recall", [0.5, 0.85, 1.0])
-def test_plain_rule_is_the_exhaustive_search(decimals, recall):
+def test_empirical_rule_is_the_exhaustive_search(decimals, recall):
     probs, targets = scored(3, decimals=decimals)
     outcomes = [(*precision_and_recall(probs, targets, t), t) for t in np.unique(probs)]
     best = max((precision, threshold) for precision, found, threshold in outcomes if found >= recall)

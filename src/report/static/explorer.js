@@ -273,7 +273,7 @@ function buildLegends(explorer) {
     ["point hollow", "infeasible: flags all", "circle"],
     ["curve", `precision over recall, ${explorer.eval_split}`, "line"],
     ["target", "recall target", "line"],
-    ["coin", "chance (prevalence)", "line"],
+    ["chance", "chance (prevalence)", "line"],
   ]);
 }
 
@@ -281,8 +281,8 @@ function buildPanel(finding, evalSplit) {
   const { recall, precision } = finding.curve;
   const yLabel = `precision over recall on ${evalSplit}`;
   const axes = plot({ title: finding.name, xLabel: `recall (${evalSplit})`, yLabel });
-  const coin = axes.y(prevalenceOf(finding));
-  if (Number.isFinite(coin)) axes.add(line(axes.x(0), coin, axes.x(1), coin, "coin"));
+  const chance = axes.y(prevalenceOf(finding));
+  if (Number.isFinite(chance)) axes.add(line(axes.x(0), chance, axes.x(1), chance, "chance"));
   const steps = recall.flatMap((x, i) => [
     [axes.x(i ? recall[i - 1] : 0), axes.y(precision[i])],
     [axes.x(x), axes.y(precision[i])],
