@@ -25,7 +25,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             stream.write(content.getbuffer())
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}); mend that, then go on with --resume") from None
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror}); fix that, then run again with --resume"
+        ) from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
     except PermissionError:
-        raise ValueError(f"{path} may not be read by this user; give them leave to") from None
+        raise ValueError(f"{path} cannot be read: permission denied; change its permissions") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise ValueError(
             f"{path} is corrupt, or was not written by this program ({type(error).__name__}); train again"

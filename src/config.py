@@ -116,7 +116,9 @@ class TrainConfig(StageConfig, ABC):
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
     accumulate: int = option(1, "number of passes per optimizer step; with smaller batches it saves memory", low=1)
     weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
-    lr_patience: int = option(2, "epochs without a better val AUPRC before the learning rate is lowered", low=0)
+    lr_patience: int = option(
+        2, "epochs without a better val AUPRC that are tolerated before the learning rate is lowered", low=0
+    )
     lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99)
     patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1)
     augment: bool = option(True, "train without random flips, rotations, scales, shifts, brightness and contrast")

@@ -59,7 +59,7 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> Adam
 
 
 def build_scheduler(optimizer: AdamW, *, factor: float, patience: int) -> ReduceLROnPlateau:
-    """Lower the learning rate by `factor` after `patience` epochs without a better (higher) score."""
+    """Lower the learning rate by `factor` once more than `patience` epochs bring no better (higher) score."""
     return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
 
 

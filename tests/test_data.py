@@ -568,5 +568,5 @@ def test_study_order():
 def test_semicolons_are_named_as_such(tmp_path):
     file = make_csv(tmp_path)
     file.write_text(file.read_text().replace(",", ";"))
-    with pytest.raises(ValueError, match="separated by semicolons or tabs; expected commas"):
+    with pytest.raises(ValueError, match="separated by semicolons or tabs; save it with commas"):
         read_dataset(file)

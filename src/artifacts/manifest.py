@@ -75,7 +75,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     if digest != meta.get("manifest_sha256"):
         raise ValueError(
             f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
-            f"check_split.py --run-dir {run_dir} --overwrite with the --data of before"
+            f"check_split.py --run-dir {run_dir} --overwrite with the same --data as before"
         )
     for key, kind in MANIFEST_ENTRIES.items():
         entry(meta, key, kind, path=path.with_suffix(".json"))

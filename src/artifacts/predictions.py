@@ -106,11 +106,12 @@ class PredictionTable:
             return
         if _left_by_a_run(self._story).get("owner") != self._owner:
             raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
-        if self._saved is None:
-            self._owner = uuid.uuid4().hex
+        if self._owner is None:
+            owner = uuid.uuid4().hex
             # The old table goes first, so that --append never takes its rows for those of other models. A link stays.
             Path(os.path.realpath(self.path)).unlink(missing_ok=True)
-            write_json(self._story, {**self._origin, "owner": self._owner})
+            write_json(self._story, {**self._origin, "owner": owner})
+            self._owner = owner
         with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows.values()])
         self._saved = time.monotonic()

@@ -1,6 +1,6 @@
 """Probabilities and the truth they are held against, from the stages or from elsewhere, joined by id and class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,13 +179,20 @@ def read_blend(run_dir: Path, manifest: Manifest) -> list[tuple[Truth, np.ndarra
                 f"{model} was trained again since it was blended; run {writer_of(story)} --overwrite, then "
                 f"{writer_of(folder / 'probs.json')} --overwrite"
             )
-        if read_json(story).get("probs_sha256") != digests:
+        found = read_json(story)
+        labels = blended.get("members_labels", {}).get(model, recorded_flags(found))  # earlier versions have none
+        if found.get("probs_sha256") != digests or recorded_flags(found) != labels:
             raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     pairs = []
     for name in ("val", "test"):
         truth = Truth.of_split(manifest, name)
         pairs.append((truth, read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes)))
     return pairs
+
+
+def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
+    """The label flags in a probs.json, which say under which policy its metrics are."""
+    return [story.get("uncertain"), story.get("missing")]
 
 
 def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:

@@ -51,7 +51,7 @@ def _received(inbox: Connection, workers: int) -> list[np.ndarray | ValueError]:
         return inbox.recv()
     except (EOFError, OSError):  # the end of the pipe, between two messages or within one
         raise ValueError(
-            "a process that decodes images was killed (out of memory?); what is decoded is kept, run again with fewer "
+            "a process that decodes images was killed (out of memory?); what is decoded is kept; run again with fewer "
             f"than {workers} --workers"
         ) from None
 

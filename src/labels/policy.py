@@ -35,7 +35,7 @@ class LabelPolicy:
         for flag, targets in (("--uncertain", self.uncertain), ("--missing", self.missing)):
             soft = targets[~np.isin(targets, (0, 1)) & ~np.isnan(targets)]
             if len(soft):
-                raise ValueError(f"{flag}: the target {soft[0]:g} is soft; a metric needs mask, 0 or 1")
+                raise ValueError(f"{flag} {soft[0]:g}: metrics need mask, 0 or 1; numbers in between are for training")
 
     def apply(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Targets [N, C] float32 and mask [N, C] bool (True: takes part) of raw labels [N, C].

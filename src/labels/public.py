@@ -98,7 +98,7 @@ def read_chexpert(path: Path, *, classes: Sequence[str] | None, image_root: Path
         rows["split"] = np.repeat(["train", "test"], [len(labels) for _, labels, _ in parts])
     doubled = named(rows["image_id"][rows["image_id"].duplicated()], "images in both train.csv and valid.csv")
     if doubled:
-        raise ValueError(f"{files[0].parent}: {doubled[0]}; each image may have one row")
+        raise ValueError(f"{files[0].parent}: {doubled[0]}; each image must have exactly one row")
     return LabelSource.from_rows(
         "chexpert",
         rows,

@@ -31,6 +31,10 @@ def read_cells(path: Path) -> pd.DataFrame:
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
         header = _header(reader)
+        if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+            raise ValueError(
+                f"{path} is separated by semicolons or tabs; save it with commas between columns and points in numbers"
+            )
         for row in reader:
             if len(row) != len(header):
                 row = _fit_row(row, header, path, reader.line_num)
@@ -39,8 +43,6 @@ def read_cells(path: Path) -> pd.DataFrame:
                 lines.append(reader.line_num)
     if not rows:
         raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise ValueError(f"{path} is separated by semicolons or tabs; expected commas: save it as such")
     named = [name for name in header if name]
     doubled = [name for name in named if named.count(name) > 1]
     if doubled:
@@ -85,7 +87,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; expected a CSV table, of your own or of the stage before") from None
+        raise ValueError(f"{path} does not exist; check the path, or run the stage that writes it") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,

@@ -9,7 +9,16 @@ import pandas as pd
 
 from src.artifacts.io import MODELS, clear, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import EvalLabels, Truth, as_stored, read_probs, read_stage_probs, read_truth, write_probs
+from src.artifacts.probs import (
+    EvalLabels,
+    Truth,
+    as_stored,
+    read_probs,
+    read_stage_probs,
+    read_truth,
+    recorded_flags,
+    write_probs,
+)
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.labels.policy import LabelPolicy
@@ -42,10 +51,10 @@ def search_alpha(config: AlphaConfig) -> None:
     outside = bool(config.members or config.labels)
     members = _outside(config) if outside else _of_run(config.run_dir)
     earlier = [] if outside else [config.run_dir / model / "probs.json" for model in MODELS]
-    config = inherit_label_flags(config, earlier=earlier)
+    config, inherited = inherit_label_flags(config, earlier=earlier)
     policy = LabelPolicy.parse(**label_flags(config), classes=members.truths["val"].classes)
     views = {split: EvalLabels.of(truth, policy) for split, truth in members.truths.items()}
-    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
+    print(*inherited, sep="\n", end="\n" if inherited else "")
     choose = _choose_alpha if len(members.names) == 2 else _choose_weights
     weights = choose(config, members.names, members.stacks["val"], views["val"])
     choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
@@ -87,6 +96,7 @@ def _of_run(run_dir: Path) -> Members:
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": [story["checkpoint_sha256"] for story in stories],
         "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
+        "members_labels": {model: recorded_flags(story) for model, story in zip(MODELS, stories, strict=True)},
         "prior_correction": corrected[0],
     }
     return Members(tuple(MODELS), stacks, truths, origin, raw)
@@ -127,7 +137,7 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
         errors = _standard_errors(config, view, blends, best)
         chosen = choose_alpha(alphas, table["auprc"].to_numpy(), errors)
         table["standard_error"] = errors
-    folder = config.run_dir / "ensemble"
+    folder = _cleared(config)
     write_table(folder / "alpha_search.csv", table)
     path = folder / "alpha_search.png"
     plots.alpha_curve(table, chosen=alphas[chosen], path=path, standard_error=errors, members=names)
@@ -137,6 +147,13 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
     rule = "best validation AUPRC" if errors is None else "nearest 0.5 within one standard error of the best"
     print(f"chosen: alpha {alphas[chosen]:g} ({rule}; best: {alphas[best]:g})\n")
     return [float(alphas[chosen]), float(1 - alphas[chosen])]
+
+
+def _cleared(config: AlphaConfig) -> Path:
+    """The folder of the blend, without what an earlier run left; called when nothing can be refused any more."""
+    folder = config.run_dir / "ensemble"
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
+    return folder
 
 
 def _standard_errors(config: AlphaConfig, view: EvalLabels, blends: list[np.ndarray], best: int) -> np.ndarray:
@@ -161,6 +178,7 @@ def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarr
         return masked_metrics(probs, **view.arrays())["macro"]
 
     weights = greedy_weights(stack, score=lambda probs: macro(probs)["auprc"]).tolist()
+    _cleared(config)
     keys = ("accuracy", "auroc", "auprc")
     rows = [(name, w, *(macro(p)[key] for key in keys)) for name, w, p in zip(names, weights, stack, strict=True)]
     headers = ("Member", "Weight", "Val Accuracy", "Val Macro AUROC", "Val Macro AUPRC")

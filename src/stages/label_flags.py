@@ -14,14 +14,15 @@ FLAGS = ("uncertain", "missing")
 MASKED = ("mask",)
 
 
-def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
+def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, list[str]]:
     """The config with the label flags that were not given taken from the `earlier` probs.json files that exist.
 
-    Prints what was inherited, and which given flag differs from an earlier stage. Raises ValueError where a flag was
-    not given and the earlier files disagree.
+    Returns the config and a line to print for each flag that was inherited or differs from an earlier stage. Raises
+    ValueError where a flag was not given and the earlier files disagree.
     """
     stories = {path: read_json(path) for path in earlier if path.exists()}
     chosen: dict[str, Any] = {}
+    lines = []
     for flag in FLAGS:
         given = getattr(config, flag)
         recorded = {path: _recorded(story, flag, path) for path, story in stories.items() if flag in story}
@@ -31,10 +32,10 @@ def inherit_label_flags(config: Config, *, earlier: Sequence[Path]) -> Config:
         chosen[flag] = given or next(iter(recorded.values()), MASKED)
         for path, words in recorded.items():
             if words != chosen[flag]:
-                print(f"note: --{flag} is {' '.join(chosen[flag])} here and was {' '.join(words)} in {path}")
+                lines.append(f"note: --{flag} is {' '.join(chosen[flag])} here and was {' '.join(words)} in {path}")
         if not given and chosen[flag] != MASKED:
-            print(f"--{flag} {' '.join(chosen[flag])}, as recorded in {next(iter(recorded))}")
-    return dataclasses.replace(config, **chosen)
+            lines.append(f"--{flag} {' '.join(chosen[flag])}, as recorded in {next(iter(recorded))}")
+    return dataclasses.replace(config, **chosen), lines
 
 
 def _recorded(story: Mapping[str, Any], flag: str, path: Path) -> tuple[str, ...]:

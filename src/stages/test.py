@@ -33,9 +33,10 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     folder = config.run_dir / config.arch
     refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
-    config = inherit_label_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
+    config, inherited = inherit_label_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
     policy = LabelPolicy.parse(**label_flags(config), classes=manifest.classes)
     views = {split: EvalLabels.of(Truth.of_split(manifest, split), policy) for split in ("val", "test")}
+    print(*inherited, sep="\n", end="\n" if inherited else "")
     folded = model.to(device).folded()
     logits = {
         split: _logits(config, manifest.part(split).image_paths(), folded, checkpoint, device, title=split)

@@ -78,11 +78,12 @@ def search_thresholds(config: ThresholdConfig) -> None:
     for recall in config.recall if config.rule == "certified" else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
-    blended = config.val_probs or folder / "probs_val.csv"
-    config = inherit_label_flags(config, earlier=[blended.with_name("probs.json")])
+    blended = not config.val_probs or config.val_probs.resolve() == (folder / "probs_val.csv").resolve()
+    config, inherited = inherit_label_flags(config, earlier=[folder / "probs.json"] if blended else [])
     val, test, origin = _outside(config) if outside else _of_run(config)
     classes = val.view.truth.classes
     stated = parse_prevalence(config.prevalence, classes=classes)
+    print(*inherited, sep="\n", end="\n" if inherited else "")
     for split in filter(None, (val, test)):
         _print_split(split)
     labels = {"targets": val.view.targets, "mask": val.view.mask}
@@ -132,7 +133,9 @@ def _of_run(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[
 def _outside(config: ThresholdConfig) -> tuple[EvalSplit, EvalSplit | None, dict[str, Any]]:
     """Probabilities from another program, for validation and perhaps for test, beside their truth."""
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
-        raise ValueError("--val-probs goes with --val-labels, and --test-probs with --test-labels")
+        raise ValueError(
+            "files from another program need --val-probs and --val-labels, and may add --test-probs and --test-labels"
+        )
     classes = read_probs(config.val_probs).classes
     pairs = {"val": (config.val_probs, config.val_labels), "test": (config.test_probs, config.test_labels)}
     splits: dict[str, EvalSplit] = {}

@@ -199,7 +199,7 @@ def patients_needed(recall: float, *, confidence: float) -> int:
     _check_recall(recall)
     _check_confidence(confidence)
     if recall == 1:
-        raise ValueError("recall target 1 cannot be promised; aim below 1, or pass --rule empirical")
+        raise ValueError("--recall 1 cannot be promised; pass a lower --recall, or --rule empirical")
     return max(1, math.ceil(math.log1p(-confidence) / math.log(recall)))
 
 

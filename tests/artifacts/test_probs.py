@@ -41,6 +41,9 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id\na\n", r"has one column"),
         ("", r"no rows"),
         ("id;X\na;0.5\n", r"separated by semicolons"),
+        ("id;X\na;0,5\n", r"separated by semicolons"),
+        ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values and no name"),
+        ("id,X\na,  \n", r"X of a is blank"),
         (",id,X\n0,a,0.5\n", r"first column has no name"),
         ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
     ],
@@ -77,7 +80,7 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
 
 
 def test_a_truth_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="t.csv does not exist; expected a CSV table"):
+    with pytest.raises(ValueError, match="t.csv does not exist; check the path"):
         read_truth(tmp_path / "t.csv", ["X"])
     with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
         read_truth(tmp_path, ["X"])
@@ -88,6 +91,11 @@ def test_spaces_around_names_do_not_matter(tmp_path):
     assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
     truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), probs.classes)
     assert truth.labels.tolist() == [[1, 0]]
+
+
+def test_blank_lines_and_a_trailing_comma_do_not_matter(tmp_path):
+    probs = read_probs(write(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
+    assert probs.classes == ("X",) and probs.values.tolist() == [[0.5]]
 
 
 def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):

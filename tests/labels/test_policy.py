@@ -49,6 +49,6 @@ def test_targets_and_mask_for_every_policy(uncertain, missing):
 
 
 def test_a_metric_refuses_a_soft_target_and_takes_a_hard_one():
-    with pytest.raises(ValueError, match="--missing: the target 0.3 is soft; a metric needs mask, 0 or 1"):
+    with pytest.raises(ValueError, match="--missing 0.3: metrics need mask, 0 or 1"):
         LabelPolicy.parse(missing=["0", "Edema=0.3"], classes=CLASSES).check_hard()
     LabelPolicy.parse(uncertain=["1"], missing=["0", "Edema=mask"], classes=CLASSES).check_hard()

@@ -142,7 +142,7 @@ def test_outside_probabilities_that_do_not_match_are_refused(tmp_path, probs, tr
     "flags", [["--val-labels", "t.csv"], ["--test-probs", "p.csv"], ["--val-probs", "p.csv", "--test-probs", "p.csv"]]
 )
 def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
-    with pytest.raises(ValueError, match="--val-probs goes with --val-labels"):
+    with pytest.raises(ValueError, match="need --val-probs and --val-labels"):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path)])
     with pytest.raises(ValueError, match="--members takes at least two files"):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])

@@ -112,6 +112,22 @@ def test_the_view_with_blank_as_negative_stands_beside_the_masked_one(run_dir):
         assert metrics["blank_as_negative"]["per_class"][name]["negatives"] == negatives + blanks
 
 
+def test_a_blend_that_is_refused_leaves_the_earlier_one(copied):
+    run, flags = copied
+    before = {path.name: path.read_bytes() for path in (run / "ensemble").iterdir()}
+    with pytest.raises(ValueError, match="--select one-se needs resamples"):
+        ensemble_alpha_search.main([*flags, "--resamples", "0", "--overwrite"])
+    assert {path.name: path.read_bytes() for path in (run / "ensemble").iterdir()} == before
+
+
+def test_a_blend_of_models_tested_under_other_label_flags_is_refused(copied):
+    run, flags = copied
+    story = json.loads((run / "resnet50" / "probs.json").read_text())
+    (run / "resnet50" / "probs.json").write_text(json.dumps(story | {"missing": ["0"]}))  # as test_resnet.py does
+    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+        ensemble_threshold_search.main([*flags, "--overwrite"])
+
+
 def test_a_training_that_does_not_finish_leaves_no_pictures_of_an_earlier_one(copied, monkeypatch):
     run, flags = copied
     monkeypatch.setattr("src.stages.train._finish", interrupted)
@@ -265,7 +281,7 @@ def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
 
 def test_another_choice_leaves_nothing_of_the_one_before(copied):
     run, flags = copied
-    with pytest.raises(ValueError, match="recall target 1 cannot be promised"):
+    with pytest.raises(ValueError, match="--recall 1 cannot be promised"):
         ensemble_threshold_search.main([*flags, "--recall", "0.85", "1", "--overwrite"])
     assert (run / "ensemble" / "thresholds_recall_0.9.csv").exists()
     ensemble_threshold_search.main([*flags, "--recall", "0.8", "--resamples", "0", "--no-pictures", "--overwrite"])

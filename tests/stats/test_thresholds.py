@@ -274,5 +274,5 @@ def test_bad_confidence_is_refused(confidence):
 
 
 def test_recall_1_cannot_be_promised():
-    with pytest.raises(ValueError, match="recall target 1 cannot be promised"):
+    with pytest.raises(ValueError, match="--recall 1 cannot be promised"):
         certified_rule(build_curve([0.5], targets=[1]), recall=1.0)
