@@ -2,8 +2,8 @@
 
 Reads manifest.csv and both models' probs_val.csv and probs_test.csv, or files from another program
 (--members, --labels).
-Writes ensemble/ in the run folder: alpha_search.csv, alpha_search.png, alpha.json, probs_val.csv, probs_test.csv and
-metrics_test.json.
+Writes ensemble/ in the run folder: alpha_search.csv, alpha_search.png, alpha.json, probs_val.csv, probs_test.csv,
+probs.json and metrics_test.json.
 
 Example: python ensemble_alpha_search.py --run-dir runs/default --step 0.1
 """

@@ -1,7 +1,7 @@
 """Stage 4: the probabilities and metrics of the best EfficientNet-B1 on val and test.
 
 Reads manifest.csv, the images it names, and efficientnet_b1/best.pt.
-Writes efficientnet_b1/probs_val.csv, probs_test.csv, metrics_val.json and metrics_test.json in the run folder.
+Writes efficientnet_b1/ in the run folder: probs_val.csv, probs_test.csv, probs.json, metrics and reliability diagrams.
 
 Example: python test_efficientnet.py --run-dir runs/default
 """

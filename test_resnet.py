@@ -1,7 +1,7 @@
 """Stage 4: the probabilities and metrics of the best ResNet50 on val and test.
 
 Reads manifest.csv, the images it names, and resnet50/best.pt.
-Writes resnet50/probs_val.csv, probs_test.csv, metrics_val.json and metrics_test.json in the run folder.
+Writes resnet50/ in the run folder: probs_val.csv, probs_test.csv, probs.json, metrics and reliability diagrams.
 
 Example: python test_resnet.py --run-dir runs/default
 """

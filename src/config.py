@@ -55,7 +55,7 @@ class StageConfig:
 class DemoConfig:
     """make_demo_data.py"""
 
-    out: Path = option(Path("data/demo"), "folder to write")
+    out: Path = option(Path("data/demo"), "folder to write", metavar="DIR")
     patients: int = option(1500, "number of patients in train.csv and valid.csv together", low=10)
     seed: int = option(0, "seed of everything that is drawn", low=0)
     overwrite: bool = option(False, "replace an earlier demo data set")
@@ -355,7 +355,7 @@ def _metavar(f: dataclasses.Field, hint: Any) -> str | None:
     if typing.get_origin(hint) is Literal:
         return None
     usual = "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
-    return METAVARS.get(f.name, usual)
+    return f.metadata.get("metavar", METAVARS.get(f.name, usual))
 
 
 def _item_type(hint: Any) -> Callable[[str], Any]:

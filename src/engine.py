@@ -251,7 +251,7 @@ def _check_skipped(skipped: int, images: int, known: set[str], *, what: str) -> 
         example = f" ({next(iter(known))})" if known else ""  # another process may know them
         raise ValueError(
             f"{skipped} of {images} {what} images could not be read so far{example}, more than "
-            f"{MOST_UNREADABLE:.0%}; find them with check_split.py --images open, then go on with --resume"
+            f"{MOST_UNREADABLE:.0%}; list them with check_split.py --images open, fix them, and run again with --resume"
         )
 
 

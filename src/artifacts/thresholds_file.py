@@ -114,7 +114,9 @@ def _choose(path: Path, targets: Sequence[float], recall: float | None) -> float
     for target in targets:
         if recall is None or math.isclose(target, recall, abs_tol=1e-9):
             return target
-    raise ValueError(f"{path} has no thresholds for recall {recall:g}; it has {there}")
+    raise ValueError(
+        f"{path} has no thresholds for recall {recall:g}; pass one of {there}, or search for it in stage 6"
+    )
 
 
 def _check_point(path: Path, name: str, point: Any) -> None:

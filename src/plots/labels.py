@@ -197,7 +197,7 @@ def _draw_views(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequen
     for axes, name in ((first, "uncertain_rate"), (second, "blank_rate")):
         _draw_groups(axes, rates, name, classes)
     legend(figure, first)
-    headline(figure, "How often a finding is uncertain, and not mentioned, by view")
+    headline(figure, "How often a finding is uncertain or not mentioned, by view")
 
 
 def _draw_sex(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequence[str]) -> None:

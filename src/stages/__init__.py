@@ -1,1 +1,1 @@
-"""One story per script."""
+"""What each script does."""

@@ -1,4 +1,4 @@
-"""The story of stage 5: blend the models, with weights chosen on validation alone."""
+"""Stage 5: blend the models, with weights chosen on validation alone."""
 
 from dataclasses import dataclass
 from pathlib import Path

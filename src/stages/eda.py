@@ -1,4 +1,4 @@
-"""The story of stage 2: what the labels of a manifest say, as tables and pictures."""
+"""Stage 2: what the labels of a manifest say, as tables and pictures."""
 
 from pathlib import Path
 

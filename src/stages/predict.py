@@ -1,4 +1,4 @@
-"""The story of prediction: new radiographs in, a table of probabilities and flags out."""
+"""Prediction: new radiographs in, a table of probabilities and flags out."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""The story of the report: a run as one page, with the thresholds to explore."""
+"""The report: a run as one page, with the thresholds to explore."""
 
 from dataclasses import asdict
 from pathlib import Path

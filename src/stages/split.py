@@ -1,4 +1,4 @@
-"""The story of stage 1: a data set's label files become a manifest, and the split is checked."""
+"""Stage 1: a data set's label files become a manifest, and the split is checked."""
 
 import numpy as np
 import pandas as pd

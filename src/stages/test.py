@@ -1,4 +1,4 @@
-"""The story of stage 4: the best checkpoint's probabilities and metrics, told once for both architectures."""
+"""Stage 4: the best checkpoint's probabilities and metrics, for both architectures."""
 
 from pathlib import Path
 from typing import Any

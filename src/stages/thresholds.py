@@ -1,4 +1,4 @@
-"""The story of stage 6: a threshold per class under a recall constraint, and what it costs."""
+"""Stage 6: a threshold per class under a recall constraint, and what it costs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace

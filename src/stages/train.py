@@ -1,4 +1,4 @@
-"""The story of stage 3: fine-tune one model, told once for both architectures."""
+"""Stage 3: fine-tune one model, for both architectures."""
 
 import dataclasses
 import shlex

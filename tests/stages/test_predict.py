@@ -340,7 +340,7 @@ def test_append_from_another_folder_takes_no_image_for_one_of_the_same_name(run_
 
 
 def test_a_recall_that_the_file_lacks_is_refused_naming_those_it_has(run_dir, images, tmp_path):
-    with pytest.raises(ValueError, match=r"no thresholds for recall 0\.8; it has 0\.85, 0\.9"):
+    with pytest.raises(ValueError, match=r"no thresholds for recall 0\.8; pass one of 0\.85, 0\.9"):
         run(run_dir, images, out=tmp_path / "p.csv", recall="0.8")
     with pytest.raises(ValueError, match=r"recall 0\.85, 0\.9; pass --recall"):
         predict.main([str(images), "--run-dir", str(run_dir), "--out", str(tmp_path / "p.csv")])

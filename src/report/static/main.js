@@ -5,7 +5,7 @@ function readingNotes({ explorer }) {
   const { eval_split: evalSplit, settings } = explorer;
   const chosen = "Thresholds are chosen on validation alone, by the rule of ensemble_threshold_search.py: of all " +
     "thresholds whose recall on new patients is at least the target with the confidence asked for, the most precise. " +
-    "Without a confidence, recall on validation itself must reach the target, which new patients keep about half the time.";
+    "Without a confidence, recall on validation itself must reach the target, which holds on new patients in half of the cases or fewer.";
   const evaluatedOn = evalSplit === "test"
     ? "Recall, precision and workload are those of the test split; the small line gives validation, and the lower " +
       "bound on recall that the rule asks for."
