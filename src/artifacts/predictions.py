@@ -106,7 +106,7 @@ class PredictionTable:
             return
         if _left_by_a_run(self._story).get("owner") != self._owner:
             raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
-        if self._owner is None:
+        if self._saved is None:
             owner = uuid.uuid4().hex
             # The old table goes first, so that --append never takes its rows for those of other models. A link stays.
             Path(os.path.realpath(self.path)).unlink(missing_ok=True)

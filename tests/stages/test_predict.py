@@ -294,13 +294,13 @@ def test_append_refuses_rows_of_another_recall_or_model(run_dir, images, tmp_pat
 @pytest.mark.parametrize(
     ("column", "text", "match"),
     [
-        (1, "abc", "damaged"),
-        (1, "1.5", "damaged"),
-        (1, "nan", "damaged"),
-        (2, "maybe", "damaged"),
-        (-2, "99", "damaged"),
-        (-1, "unreadable", "damaged"),
-        (0, None, "twice"),
+        (1, "abc", "corrupt"),
+        (1, "1.5", "corrupt"),
+        (1, "nan", "corrupt"),
+        (2, "maybe", "corrupt"),
+        (-2, "99", "corrupt"),
+        (-1, "unreadable", "corrupt"),
+        (0, None, "more than once"),
     ],
 )
 def test_append_refuses_rows_that_it_did_not_write(run_dir, images, tmp_path, column, text, match):

@@ -67,7 +67,7 @@ def start(script, run_dir, *flags, **environment):
         tqdm.set_lock(threading.RLock())  # a process that is killed would keep the shared one for ever
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
-    process = FORK.Process(target=main, daemon=True)  # so that one that hangs does not outlive the tests
+    process = FORK.Process(target=main)
     process.start()
     return process
 
@@ -83,6 +83,7 @@ def start_two(script, run_dir, *flags):
 def finish(*processes):
     for process in processes:
         process.join(300)
+        process.kill()  # one that hangs would outlive the tests; nothing happens to one that has ended
     assert {process.exitcode for process in processes} == {0}
 
 
