@@ -261,9 +261,9 @@ def test_a_kept_finding_is_saved_as_it_stands(page, run):
     assert table(page)[0]["Threshold"] != f"{theirs['recall']['0.85']['Edema']['threshold']:.3f}"
 
 
-def test_predict_takes_the_saved_file_and_flags_by_it(browser, tmp_path_factory, tmp_path):
+def test_predict_takes_the_saved_file_and_flags_by_it(browser, once, tmp_path):
     """On the images of val: the probabilities are the rows that the page's thresholds were chosen from."""
-    run = random_run(tmp_path_factory.getbasetemp())
+    run = next(once("random_run", random_run).glob("*/run"))
     report.main(["--run-dir", str(run), "--out", str(tmp_path / "report.html")])
     resize(browser, 1360, 900)
     page = opened(browser, tmp_path / "report.html")

@@ -1,8 +1,9 @@
 """Stages 1 to 3 on small trees of the other data sets, and what a tired user would type."""
 
 import json
-import subprocess
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,18 +77,17 @@ def test_a_class_whose_labels_are_all_positive_trains_and_is_undefined(tmp_path,
     assert "n/a" in capsys.readouterr().out
 
 
-def run_script(*argv):
-    return subprocess.run([sys.executable, *map(str, argv)], cwd=ROOT, capture_output=True, text=True)
-
-
-def test_mistakes_are_one_line_exit_2_and_leave_nothing(tmp_path):
+def test_mistakes_are_one_line_exit_2_and_leave_nothing(tmp_path, monkeypatch, capsys):
     data, run = make_csv(tmp_path / "data", patients=30), tmp_path / "run"
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back what a script replaces
 
     def refused(*argv, says):
-        done = run_script(*argv)
-        assert done.returncode == 2, (argv, done.stdout, done.stderr)
-        assert done.stderr.startswith(f"{argv[0]}: error: ") and done.stderr.count("\n") == 1, done.stderr
-        assert says in done.stderr
+        monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
+        err = capsys.readouterr().err
+        assert stop.value.code == 2, (argv, err)
+        assert err.startswith(f"{argv[0]}: error: ") and err.count("\n") == 1 and says in err, err
         assert not list(tmp_path.rglob("*.tmp*"))
 
     refused("check_split.py", "--data", tmp_path / "gone", "--run-dir", run, says="gone does not exist")
