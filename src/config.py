@@ -19,18 +19,19 @@ Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
 # --help in groups; what is in none of them is a main option. Seeds and switches stay beside what they belong to.
 GROUPS = {
-    "label options": ("uncertain", "missing", "pos_weight_max"),
+    "label and unit options": ("uncertain", "missing", "pos_weight_max", "unit", "aggregate"),
     "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
                          "view_column", "split_column"),
     "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
                          "freeze_batchnorm"),
-    "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels"),
+    "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels",
+                                   "readers"),
     "speed and hardware options": ("workers", "cache", "device", "bfloat16", "compile", "checkpoint_minutes"),
 }  # fmt: skip
 MAIN = "main options"
 METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
 METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
-METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE"}
+METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
 
 
 def option(default: Any, text: str = "", *, low: float = -math.inf, high: float = math.inf, **metadata: Any) -> Any:
@@ -83,6 +84,12 @@ class SplitConfig(StageConfig):
     study_column: str | None = option(None, "CSV: column of the study id (default: by its name)")
     view_column: str | None = option(None, "CSV: column of the view (default: by its name)")
     split_column: str | None = option(None, "CSV: column of the published split (default: by its name)")
+    calibration: float = option(
+        0.0,
+        "share of images in an extra split calib, on which thresholds are then certified instead of val; 0 makes none",
+        low=0,
+        high=0.9,
+    )
     workers: int = option(2, "number of processes that open images", low=1)
 
 
@@ -171,10 +178,19 @@ class EfficientNetConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class EvaluationConfig(StageConfig):
-    """What every stage takes that computes metrics. Without a label flag, the one that the stage before recorded."""
+    """What every stage takes that computes metrics.
+
+    A flag for labels or units that is not given is the one that the stage before recorded.
+    """
 
     uncertain: tuple[str, ...] = option((), f"what -1 counts as in the metrics: {HARD_POLICY}")
     missing: tuple[str, ...] = option((), f"what a blank counts as in the metrics: {HARD_POLICY}")
+    unit: Literal["study", "image"] | None = option(
+        None, "what metrics, thresholds, and workload count (default: as recorded in the run, else study)"
+    )
+    aggregate: Literal["max", "mean"] | None = option(
+        None, "how a study gets its probability from its images (default: as recorded in the run, else max)"
+    )
     resamples: int = option(1000, "number of patient-bootstrap resamples for the intervals; 0 leaves them out", low=0)
     seed: int = option(0, "seed of the resamples", low=0)
 
@@ -219,10 +235,22 @@ class ThresholdConfig(EvaluationConfig):
         high=0.9999,
         hint=", or --rule empirical",
     )
-    family_wise: bool = option(False, "let the confidence hold for all classes together (Bonferroni)")
+    weights: Literal["study", "image", "patient"] | None = option(
+        None,
+        "whose recall is certified: that of the next study or image, or of a random one of a random patient "
+        "(default: as --unit)",
+    )
+    family_wise: bool = option(
+        False, "let the confidence hold for all findings together that can be certified (Bonferroni)"
+    )
     prevalence: tuple[str, ...] = option(
         (), "prevalence to state precision at, or a CSV with class,prevalence (default: that of the evaluated split)"
     )
+    subgroups: tuple[Literal["sex", "age", "view"], ...] = option(
+        (), "audit recall within sex, age bands, and views (default: no audit)"
+    )
+    age_bands: tuple[int, ...] = option((40, 60, 80), "ages at which a new band of --subgroups age begins", low=1)
+    plan: bool = option(False, "print what certifying costs for 19 to 1,000 positives, and stop; needs no run")
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
     pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
     val_probs: Path | None = option(None, "probabilities to choose thresholds on (default: the run's blend)")
@@ -231,6 +259,9 @@ class ThresholdConfig(EvaluationConfig):
         None, "probabilities to evaluate thresholds on (default: the run's blend, none with --val-probs)"
     )
     test_labels: Path | None = option(None, "their labels (default: the manifest, none with --val-probs)")
+    readers: tuple[Path, ...] = option(
+        (), "CSVs of readers' calls, 1 or 0 per id and finding, to compare the model with (default: none)"
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError where the empirical rule is asked for a confidence."""
@@ -342,7 +373,7 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
             flag,
             nargs="+" if several else None,
             type=_item_type(hint),
-            choices=typing.get_args(hint) if typing.get_origin(hint) is Literal else None,
+            choices=_choices(hint),
             default=default,
             required=required,
             help=text,
@@ -352,17 +383,23 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
 
 def _metavar(f: dataclasses.Field, hint: Any) -> str | None:
     """What stands for the value in --help; None lists the choices."""
-    if typing.get_origin(hint) is Literal:
+    if _choices(hint):
         return None
     usual = "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
     return f.metadata.get("metavar", METAVARS.get(f.name, usual))
 
 
+def _choices(hint: Any) -> tuple[str, ...] | None:
+    """The choices of a Literal, also of one within `tuple[..., ...]` or beside None."""
+    literals = [part for part in (hint, *typing.get_args(hint)) if typing.get_origin(part) is Literal]
+    return typing.get_args(literals[0]) if literals else None
+
+
 def _item_type(hint: Any) -> Callable[[str], Any]:
     """`int` of `int`, `tuple[int, ...]` and `int | None`."""
-    inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
-    if typing.get_origin(hint) is Literal:
+    if _choices(hint):
         return str
+    inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
     item = inner[0] if container else hint
     return _path if item is Path else item

@@ -10,12 +10,14 @@ from src.labels.files import (
     LabelSource,
     ages_of,
     choose_classes,
+    columns_by_role,
     ids_of,
     image_ids_of,
     labels_of,
     patient_of,
     sexes_of,
     splits_of,
+    studies_of,
     study_order,
     views_of,
 )
@@ -24,19 +26,6 @@ from src.runtime.csv_files import read_cells, require_columns
 
 DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")
 PUBLIC = {"chexpert": (is_chexpert, read_chexpert), "mimic": (is_mimic, read_mimic), "nih": (is_nih, read_nih)}
-
-# Names of a column in a CSV of one's own, the more telling first; case, blanks, - and _ do not count.
-COLUMN_NAMES = {
-    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
-    "patient": ("patientid", "patient", "subjectid", "subject"),
-    "study": ("studyid", "study"),
-    "view": ("view", "viewposition", "frontal/lateral"),
-    "split": ("split",),
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage"),
-}
-# Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
-COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 
 
 def read_dataset(
@@ -133,9 +122,7 @@ def _read_csv(
     patients, warnings = _csv_patients(cells, image_ids, roles, file)
     studies = image_ids
     if "study" in roles:
-        studies = ids_of(cells[roles["study"]], path=file)
-        counts = studies.str.lower().str.fullmatch(COUNTING_STUDY)
-        studies = studies.where(~counts, patients + "/" + studies)
+        studies = studies_of(cells[roles["study"]], patients, path=file)
     ages = np.full(len(cells), np.nan)
     if "age" in roles:
         ages, doubtful = ages_of(cells[roles["age"]], path=file)
@@ -164,10 +151,8 @@ def _read_csv(
 def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) -> tuple[dict[str, str], set[str]]:
     """The column of each role that has one, and all columns whose name says that they are no class."""
     require_columns(cells, [column for column in columns.values() if column is not None], path=path)
-    plain = {name: "".join(letter for letter in name.lower() if letter not in " _-") for name in cells}
     roles, taken = {}, set()
-    for role, usual in COLUMN_NAMES.items():
-        fitting = sorted((name for name in cells if plain[name] in usual), key=lambda name: usual.index(plain[name]))
+    for role, fitting in columns_by_role(cells).items():
         chosen = columns.get(role) or next(iter(fitting), None)
         if chosen is not None:
             roles[role] = chosen

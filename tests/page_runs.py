@@ -14,7 +14,8 @@ import ensemble_alpha_search
 import ensemble_threshold_search
 from src.artifacts.io import sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest, write_manifest
-from src.artifacts.probs import EvalLabels, Truth, write_probs
+from src.artifacts.probs import write_probs
+from src.artifacts.truth import EvalLabels, Truth, Units
 from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.stages.metric_tables import calibration_before_and_after, reliability_curves, two_views
@@ -62,15 +63,15 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
     for split in ("val", "test"):
         rows = table[table["split"] == split]
         labels = rows[list(classes)].to_numpy(np.float64)
-        truth = Truth(
-            tuple(rows["image_id"]), classes, labels, *(rows[k].to_numpy() for k in ("patient_id", "study_id"))
-        )
+        owners = (rows[key].to_numpy() for key in ("patient_id", "study_id"))
+        truth = Truth(tuple(rows["image_id"]), classes, labels, *owners, rows[["view"]].reset_index(drop=True))
+        units = Units.of(truth, unit="study", aggregate="max")
         probs = 1 / (1 + np.exp(1 - rng.normal(size=labels.shape) - 1.5 * (labels == 1)))
         probs = probs.round(3)  # with ties
-        view = EvalLabels.of(truth, LabelPolicy.parse(classes=truth.classes))
-        metrics = two_views(probs, view, resamples=RESAMPLES, seed=0)
-        metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)
+        probs, view = units.probs(probs), EvalLabels.of(units.truth, LabelPolicy.parse(classes=classes))
+        metrics = {"unit": "study"} | two_views(probs, view, resamples=RESAMPLES, seed=0)
+        metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_json(folder / f"metrics_{split}.json", metrics)
     plots.reliability(reliability_curves(probs, probs, view), path=folder / "reliability_test.png")
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in ("val", "test")}

@@ -142,6 +142,15 @@ def write_table(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None
         table.to_csv(temporary, index=False, float_format=None if exact else "%.9g")
 
 
+def as_stored(probs: np.ndarray) -> np.ndarray:
+    """Probabilities as they come back from a probability file: rounded to nine significant digits, float64.
+
+    Thresholds are chosen on such numbers and metrics computed from them, so that a probability equal to its
+    threshold is flagged wherever it is computed. A float32 would round every logit above 17 to exactly 1.
+    """
+    return np.char.mod("%.9g", np.asarray(probs, np.float64)).astype(np.float64)
+
+
 def read_stage_table(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
     """`read_table` of a table that a stage left; raises ValueError where it lacks one of `columns`."""
     table = read_table(path, **kwargs)

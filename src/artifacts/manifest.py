@@ -14,7 +14,7 @@ from src.runtime.csv_files import read_table
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "calib", "test")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,17 @@ class Manifest:
     def labels(self) -> np.ndarray:
         """Raw labels [N, C] float64: 1, 0, -1 or NaN."""
         return self.table[list(self.classes)].to_numpy(np.float64)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits in order, without `calib` where stage 1 was not asked for one."""
+        there = set(self.table["split"])
+        return tuple(split for split in SPLITS if split != "calib" or split in there)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The splits for which stages 4 and 5 compute probabilities."""
+        return self.splits[1:]
 
     def part(self, split: str) -> "Manifest":
         """The rows of one split; raises ValueError where there are none."""

@@ -14,13 +14,23 @@ from src.runtime.tables import plural
 FEW_NEGATIVES = 50
 
 
+def _evaluated(table: pd.DataFrame) -> tuple[str, ...]:
+    """The splits in which something is measured: val and test, and calib where there is one."""
+    return ("val", "calib", "test") if (table["split"] == "calib").any() else ("val", "test")
+
+
+def _certifying(table: pd.DataFrame) -> str:
+    """The split on which thresholds are certified."""
+    return "calib" if (table["split"] == "calib").any() else "val"
+
+
 def leaks(table: pd.DataFrame) -> list[str]:
-    """Patients and studies that are in more than one split, counted in val and in test."""
+    """Patients and studies that are in more than one split, counted in the splits that are evaluated."""
     failed = []
     for key, name in (("patient_id", "patient"), ("study_id", "study")):
         splits_of = table.groupby(key)["split"].nunique()
         shared = table[table[key].isin(splits_of.index[splits_of > 1])]
-        for split in ("val", "test"):
+        for split in _evaluated(table):
             here = shared[shared["split"] == split]
             if len(here):
                 total = int((table["split"] == split).sum())
@@ -32,9 +42,9 @@ def leaks(table: pd.DataFrame) -> list[str]:
 
 
 def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    """Classes without a positive or without a negative label in val or in test."""
+    """Classes without a positive or without a negative label in a split that is evaluated."""
     failed = []
-    for split in ("val", "test"):
+    for split in _evaluated(table):
         labels = table.loc[table["split"] == split, list(classes)]
         for value, name in ((1, "positive"), (0, "negative")):
             none = [c for c in classes if not (labels[c] == value).any()]
@@ -46,21 +56,22 @@ def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
 def too_few(
     table: pd.DataFrame, classes: Sequence[str], *, needed: Mapping[float, int], confidence: float
 ) -> list[str]:
-    """Classes with too few val positives (patients) to certify a recall, or too few val or test negatives.
+    """Classes with too few positives (patients) to certify a recall, or too few negatives in an evaluated split.
 
     needed: for each recall target, how many positive patients can certify it at `confidence`.
     """
     warned = []
-    val = table[table["split"] == "val"]
-    patients = {c: val.loc[val[c] == 1, "patient_id"].nunique() for c in classes}
+    name = _certifying(table)
+    rows = table[table["split"] == name]
+    patients = {c: rows.loc[rows[c] == 1, "patient_id"].nunique() for c in classes}
     for recall, need in needed.items():
         short = [f"{c} ({n})" for c, n in patients.items() if n < need]
         if short:
             warned.append(
                 f"recall {recall:g} cannot be certified at {100 * confidence:g}% confidence with fewer than {need} "
-                f"positive patients in val: {', '.join(short)}"
+                f"positive patients in {name}: {', '.join(short)}"
             )
-    for split in ("val", "test"):
+    for split in _evaluated(table):
         labels = table.loc[table["split"] == split, list(classes)]
         few = [f"{c} ({n})" for c in classes if (n := int((labels[c] == 0).sum())) < FEW_NEGATIVES]
         if few:

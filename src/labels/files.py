@@ -13,6 +13,18 @@ from numpy.typing import ArrayLike
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
 
+# Names of a column in a CSV of one's own, the more telling first; case, blanks, - and _ do not count.
+COLUMN_NAMES = {
+    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
+    "patient": ("patientid", "patient", "subjectid", "subject"),
+    "study": ("studyid", "study"),
+    "view": ("view", "viewposition", "frontal/lateral"),
+    "split": ("split",),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+}
+# Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
+COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal"}
@@ -67,6 +79,22 @@ def one_file(folder: Path, pattern: str) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
     return found[0] if found else None
+
+
+def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
+    """The columns whose name tells their role, such as {"patient": ["Patient ID"]}, the most telling first."""
+    plain = {name: "".join(letter for letter in name.lower() if letter not in " _-") for name in names}
+    return {
+        role: sorted((name for name in plain if plain[name] in usual), key=lambda name: usual.index(plain[name]))
+        for role, usual in COLUMN_NAMES.items()
+    }
+
+
+def studies_of(values: pd.Series, patients: Iterable[str], *, path: Path) -> pd.Series:
+    """Study ids; those that only count the studies of a patient get the patient's id before them."""
+    studies = ids_of(values, path=path)
+    counts = studies.str.lower().str.fullmatch(COUNTING_STUDY)
+    return studies.where(~counts, pd.Series(patients, index=studies.index) + "/" + studies)
 
 
 def choose_classes(

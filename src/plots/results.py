@@ -17,12 +17,31 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, legend, offsets, short
+from src.plots.style import (
+    BLUE,
+    GRAY,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    PINK,
+    RED,
+    SKY,
+    canvas,
+    dots,
+    headline,
+    legend,
+    offsets,
+    short,
+)
+from src.stats.intervals import VERDICTS
 
 # Looks of operating points by the rule that chose them, and of probabilities before and after correction.
 HOLLOW, FILLED = {"color": RED, "marker": "o", "markerfacecolor": "white"}, {"color": BLUE, "marker": "D"}
 RULES = {"empirical": HOLLOW, "certified": FILLED}
 CALIBRATION = {"before": HOLLOW, "after": FILLED}
+UNSTATED = "too few patients for a verdict"
+GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY}
 CURVES = {
     "train_loss": ("training loss", "loss per valid label (class-weighted BCE)"),
     "val_loss": ("validation loss", "loss per valid label (class-weighted BCE)"),
@@ -159,8 +178,8 @@ def recall_intervals(
     """Recall of each class at its operating points, with intervals, against the target; returns `path`.
 
     rows: per class a mapping of name, positives (their number), note (optional text beside the name), and
-    points: mappings of label (for the legend), recall, lower, upper (NaN where not known) and kind, a key of
-    `RULES`.
+    points: mappings of label (for the legend), recall, lower, upper (NaN where not known), verdict ("" where none can
+    be given) and kind, a key of `RULES`. The title counts the verdicts of the first point of each class.
     """
     with canvas(path, width=7.2, height=1.9 + 0.42 * len(rows)) as figure:
         axes = figure.add_subplot(xlabel=f"{split} recall, {interval}")
@@ -175,7 +194,7 @@ def recall_intervals(
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(_lowest(rows, target), 1.005)
         axes.grid(axis="y", visible=False)
-        headline(figure, f"{split.capitalize()} recall; the target {target:g} is reached {_kept(rows, target)}")
+        headline(figure, f"{split.capitalize()} recall against the target {target:g}: {_verdicts(rows)}")
         handles = _point_handles([row["points"] for row in rows], RULES)
         handles.append(Patch(color=PALE, alpha=0.6, lw=0, label=f"below the target {target:g}"))
         legend(figure, handles)
@@ -193,14 +212,90 @@ def _row_label(row: Mapping[str, Any]) -> str:
     return f"{short(row['name'], width=34, lines=1)}\n{row['positives']:,} positives{note}"
 
 
-def _kept(rows: Sequence[Mapping[str, Any]], target: float) -> str:
-    """In how many classes each rule's recall reached the target."""
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many classes of each rule's are contradicted, confirmed and consistent."""
     texts = []
     for label in _kinds([row["points"] for row in rows]):
-        recalls = [point["recall"] for row in rows for point in row["points"] if point["label"] == label]
-        defined = [recall for recall in recalls if np.isfinite(recall)]
-        texts.append(f"in {sum(r >= target for r in defined)} of {len(defined)} classes by the {label}")
-    return ", ".join(texts) or "in no class, as none has positives"
+        said = [point["verdict"] for row in rows for point in row["points"] if point["label"] == label]
+        counts = ", ".join(f"{said.count(name)} {name}" for name in VERDICTS)
+        texts.append(f"{label}: {counts}")
+    return "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else "no verdicts"
+
+
+def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split: str = "test") -> Path:
+    """Recall of each class within groups, with intervals, a panel per class; returns `path`.
+
+    table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict.
+    """
+    classes = list(dict.fromkeys(table["class"]))
+    groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
+    columns = min(4, len(classes))
+    rows = -(-len(classes) // columns)
+    with canvas(path, width=2.4 * columns + 1.4, height=rows * (0.5 + 0.2 * len(groups)) + 1.1) as figure:
+        for i, name in enumerate(classes):
+            axes = figure.add_subplot(rows, columns, i + 1, title=short(name, width=26), xlim=(0, 1.02))
+            part = table[table["class"] == name].set_index(["by", "group"])
+            axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
+            axes.axvline(target, color=INK, lw=1, ls="--")
+            for y, key in enumerate(groups):
+                if key in part.index:
+                    _draw_group(axes, y, part.loc[key])
+            labels = [f"{by} {group}" for by, group in groups] if i % columns == 0 else []
+            axes.set_yticks(range(len(groups)), labels or [""] * len(groups))
+            axes.set_ylim(len(groups) - 0.5, -0.5)
+            axes.grid(axis="y", visible=False)
+            axes.tick_params(labelbottom=i + columns >= len(classes))
+        headline(figure, f"{split.capitalize()} recall within groups, against {target:g}")
+        handles = [
+            Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()
+        ]
+        legend(figure, handles)
+    return path
+
+
+def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
+    color = GROUP_COLORS[row["verdict"] or UNSTATED]
+    axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
+    dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
+
+
+def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: str = "test") -> list[Path]:
+    """readers_precision_recall.png and readers_roc.png in `folder`, a panel per class; returns their paths.
+
+    curves: per class a mapping of name, "precision_recall" and "roc" (the model's curve, "x" and "y" [K]), and readers:
+    mappings of reader, recall, precision and specificity, each with a 95% interval as `<name>_ci`.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    for i, reader in enumerate(dict.fromkeys(row["reader"] for curve in curves for row in curve["readers"])):
+        looks[reader] = {"color": (BLUE, RED, GREEN, ORANGE, PINK, SKY)[i % 6], "marker": "oDs^v"[i % 5]}
+    paths = []
+    for kind, xlabel, ylabel in (("precision_recall", "recall", "precision"), ("roc", "1 - specificity", "recall")):
+        path = folder / f"readers_{kind}.png"
+        with _panels(path, len(curves), xlabel=f"{xlabel} ({split})", ylabel=ylabel) as (figure, panels):
+            for axes, curve in zip(panels, curves, strict=True):
+                axes.set_title(short(curve["name"], width=28))
+                axes.plot(curve[kind]["x"], curve[kind]["y"], color=GRAY, lw=1.5)
+                for row in curve["readers"]:
+                    _draw_reader(axes, row, roc=kind == "roc", look=looks[row["reader"]])
+            headline(figure, f"Readers beside the model's curve, {split}, with 95% intervals")
+            handles: list[Artist] = [Line2D([], [], label=name, ls="", **look) for name, look in looks.items()]
+            handles.append(Line2D([], [], color=GRAY, lw=1.5, label="model"))
+            legend(figure, handles, ncols=min(len(handles), max(2, 2 * min(len(curves), 4))))
+        paths.append(path)
+    return paths
+
+
+def _draw_reader(axes: Axes, row: Mapping[str, Any], *, roc: bool, look: dict[str, Any]) -> None:
+    """A reader's point and the intervals of both its coordinates."""
+    if roc:
+        x, across = 1 - row["specificity"], [1 - end for end in row["specificity_ci"]]
+    else:
+        x, across = row["recall"], row["recall_ci"]
+    name = "recall" if roc else "precision"
+    y, upright = row[name], row[f"{name}_ci"]
+    axes.hlines(y, *across, color=look["color"], lw=0.9, alpha=0.7)
+    axes.vlines(x, *upright, color=look["color"], lw=0.9, alpha=0.7)
+    dots(axes, x, y, **look)
 
 
 def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str = "test") -> Path:

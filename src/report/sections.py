@@ -15,7 +15,8 @@ from PIL import Image
 
 from src.artifacts.io import MODELS, read_json, read_stage_table, read_table, writer_of
 from src.artifacts.manifest import SPLITS, Manifest
-from src.artifacts.probs import EvalSplit, read_stage_probs
+from src.artifacts.probs import read_stage_probs
+from src.artifacts.truth import EvalSplit
 from src.labels.eda import ALL, STATES, count_states, with_rates
 from src.plots.results import CURVES
 from src.plots.results import reliability as draw_reliability

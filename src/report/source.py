@@ -9,8 +9,9 @@ import numpy as np
 
 from src.artifacts.io import entry, is_number, read_json, sha256
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import EvalSplit, Truth, read_blend, read_probs, read_truth
+from src.artifacts.probs import read_blend, read_probs
 from src.artifacts.thresholds_file import check_targets, read_confidence
+from src.artifacts.truth import AGGREGATES, UNITS, EvalSplit, Truth, Units, read_truth
 from src.labels.policy import LabelPolicy
 
 SCRIPT = "ensemble_threshold_search.py"
@@ -26,6 +27,9 @@ def _is_policy(value: Any) -> bool:
 
 # The flags that thresholds.json records beside the rule: what each may be, in code and in words.
 RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "unit": (lambda value: value in UNITS, "study or image"),
+    "aggregate": (lambda value: value in AGGREGATES, "max or mean"),
+    "weights": (lambda value: value in (*UNITS, "patient"), "study, image or patient"),
     "family_wise": (lambda value: isinstance(value, bool), "true or false"),
     "grid": (lambda value: is_number(value) and (value == 0 or 1e-5 <= value <= 0.5), "0, or a step from 1e-5 to 0.5"),
     "uncertain": (_is_policy, "a list of policies"),
@@ -33,6 +37,9 @@ RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "resamples": (_is_whole, "a whole number from 0"),
     "seed": (_is_whole, "a whole number from 0"),
 }
+
+
+BEFORE_UNITS = {"unit": "image", "aggregate": "max", "weights": "image"}  # what earlier versions counted
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Search:
     assumed: tuple[str, ...]  # those of them that thresholds.json does not hold
     origin: dict[str, Any]  # the entries of thresholds.json that say what the thresholds were chosen on
     classes: tuple[str, ...]
+    chosen_on: str  # the split in which thresholds were chosen, val or calib
     chosen: dict[str, dict[str, dict[str, Any]]]  # per recall target (a text such as "0.85") and class
 
     @property
@@ -67,7 +75,7 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
         isinstance(value, str) for pair in entry(found, "sources", dict, path=path).items() for value in pair
     ):
         raise ValueError(f"{path}: its sources are no paths with their digests; run {SCRIPT} --overwrite")
-    settings = {key: found.get(key, defaults[key]) for key in RECORDED}
+    settings = {key: found.get(key, (defaults | BEFORE_UNITS)[key]) for key in RECORDED}
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(settings[key]):
             raise ValueError(f"{path}: its {key} is {settings[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
@@ -79,23 +87,33 @@ def read_search(run_dir: Path, *, defaults: Mapping[str, Any]) -> Search:
         assumed=tuple(key for key in RECORDED if key not in found),
         origin={key: found[key] for key in ("manifest_sha256", "probs_val_sha256", "sources") if key in found},
         classes=tuple(found["classes"]),
+        chosen_on=found.get("chosen_on", "val"),
         chosen=found["recall"],
     )
 
 
 def read_splits(run_dir: Path, search: Search) -> tuple[EvalSplit, EvalSplit | None]:
-    """Validation, and test where there is one; raises ValueError where a file is not the one stage 6 read."""
+    """The split in which thresholds were chosen, and test where there is one.
+
+    Raises ValueError where a file is not the one that stage 6 read.
+    """
     pairs = _outside(search) if search.outside else _of_run(Path(run_dir), search)
     flags = {key: search.settings[key] for key in ("uncertain", "missing")}
     policy = LabelPolicy.parse(**flags, classes=search.classes)
-    val, *test = (
-        EvalSplit.of(name, probs, truth, policy) for name, (truth, probs) in zip(("val", "test"), pairs, strict=False)
-    )
-    return val, test[0] if test else None
+    counted = {key: search.settings[key] for key in ("unit", "aggregate")}
+    splits = {
+        name: EvalSplit.of(name, probs, Units.of(truth, **counted), policy) for name, (truth, probs) in pairs.items()
+    }
+    if search.chosen_on not in splits:
+        path = search.folder / "thresholds.json"
+        raise ValueError(
+            f"{path}: its chosen_on is {search.chosen_on!r}; expected val or calib; run {SCRIPT} --overwrite"
+        )
+    return splits[search.chosen_on], splits.get("test")
 
 
-def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
-    """The blend of val and test that stage 5 left, if it is still the one stage 6 searched."""
+def _of_run(run_dir: Path, search: Search) -> dict[str, tuple[Truth, np.ndarray]]:
+    """The blend of each split that stage 5 left, if it is still the one stage 6 searched."""
     manifest = read_manifest(run_dir)
     path = search.folder / "thresholds.json"
     if search.origin["manifest_sha256"] != manifest.sha256:
@@ -106,7 +124,7 @@ def _of_run(run_dir: Path, search: Search) -> list[tuple[Truth, np.ndarray]]:
     return pairs
 
 
-def _outside(search: Search) -> list[tuple[Truth, np.ndarray]]:
+def _outside(search: Search) -> dict[str, tuple[Truth, np.ndarray]]:
     """Probabilities from another program and their truth: stage 6 names val's two files, then test's."""
     paths = [Path(path) for path in search.origin["sources"]]
     for path, digest in zip(paths, search.origin["sources"].values(), strict=True):
@@ -114,8 +132,8 @@ def _outside(search: Search) -> list[tuple[Truth, np.ndarray]]:
             raise ValueError(f"{path} does not exist, and {SCRIPT} read it; run report.py from where that was run")
         if sha256(path) != digest:
             raise ValueError(f"{path} has changed since {SCRIPT} read it; run {SCRIPT} --overwrite")
-    pairs = []
-    for probs, labels in zip(paths[::2], paths[1::2], strict=True):
+    pairs = {}
+    for name, probs, labels in zip(("val", "test"), paths[::2], paths[1::2], strict=False):
         truth, _ = read_truth(labels, search.classes)
-        pairs.append((truth, read_probs(probs).aligned(truth.ids, search.classes)))
+        pairs[name] = truth, read_probs(probs).aligned(truth.ids, search.classes)
     return pairs

@@ -7,24 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import MODELS, clear, read_json, refuse_overwrite, sha256, write_json, write_table
+from src.artifacts.io import MODELS, as_stored, clear, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import (
-    EvalLabels,
-    Truth,
-    as_stored,
-    read_probs,
-    read_stage_probs,
-    read_truth,
-    recorded_flags,
-    write_probs,
-)
+from src.artifacts.probs import read_probs, read_stage_probs, recorded_flags, write_probs
+from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
-from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.runtime.tables import format_table, undefined_note, with_interval
-from src.stages.label_flags import inherit_label_flags, label_flags
+from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import two_views
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.stats.calibration import correct_probs
@@ -44,6 +35,18 @@ class Members:
     raw_test: np.ndarray | None = None  # [M, N, C] without prior correction, where one was applied
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The units of a split and their labels: what the metrics count."""
+
+    units: Units
+    view: EvalLabels
+
+    def score(self, probs: np.ndarray) -> dict[str, Any]:
+        """`masked_metrics` of the units, from probabilities of the images [N, C]."""
+        return masked_metrics(self.units.probs(probs), **self.view.arrays())
+
+
 def search_alpha(config: AlphaConfig) -> None:
     """Choose the weights on validation, write the blend, and print how it does on test."""
     folder = config.run_dir / "ensemble"
@@ -51,12 +54,13 @@ def search_alpha(config: AlphaConfig) -> None:
     outside = bool(config.members or config.labels)
     members = _outside(config) if outside else _of_run(config.run_dir)
     earlier = [] if outside else [config.run_dir / model / "probs.json" for model in MODELS]
-    config, inherited = inherit_label_flags(config, earlier=earlier)
-    policy = LabelPolicy.parse(**label_flags(config), classes=members.truths["val"].classes)
-    views = {split: EvalLabels.of(truth, policy) for split, truth in members.truths.items()}
+    config, inherited = inherit_flags(config, earlier=earlier)
+    policy = policy_of(config, members.truths["val"].classes)
+    units = {split: units_of(config, truth) for split, truth in members.truths.items()}
+    counted = {split: Counted(one, EvalLabels.of(one.truth, policy)) for split, one in units.items()}
     print(*inherited, sep="\n", end="\n" if inherited else "")
     choose = _choose_alpha if len(members.names) == 2 else _choose_weights
-    weights = choose(config, members.names, members.stacks["val"], views["val"])
+    weights = choose(config, members.names, members.stacks["val"], counted["val"])
     choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
     choice["alpha"] = weights[0] if len(weights) == 2 else None
     blended = {split: as_stored(blend(stack, weights)) for split, stack in members.stacks.items()}
@@ -64,20 +68,21 @@ def search_alpha(config: AlphaConfig) -> None:
         truth = members.truths[split]
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=truth.classes, values=probs)
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in members.stacks}
-    story = members.origin | label_flags(config) | {"probs_sha256": digests, "weights": weights}
+    story = members.origin | flags_of(config) | {"probs_sha256": digests, "weights": weights}
     write_json(folder / "probs.json", story)
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
-    _compare(config, members, weights, views, split)
-    metrics = two_views(blended[split], views[split], resamples=config.resamples, seed=config.seed)
-    write_json(folder / f"metrics_{split}.json", metrics)
+    _compare(config, members, weights, counted, split)
+    probs, view = units[split].probs(blended[split]), counted[split].view
+    metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
+    write_json(folder / f"metrics_{split}.json", {"unit": config.unit} | metrics)
     print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
 
 
 def _of_run(run_dir: Path) -> Members:
-    """Both models' probabilities of val and test, as the test scripts left them."""
+    """Both models' probabilities of every split, as the test scripts left them."""
     manifest = read_manifest(run_dir)
-    truths = {split: Truth.of_split(manifest, split) for split in ("val", "test")}
+    truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
     stacks = {
         split: np.stack(
             [read_stage_probs(run_dir / m, split, manifest).aligned(truth.ids, truth.classes) for m in MODELS]
@@ -96,7 +101,7 @@ def _of_run(run_dir: Path) -> Members:
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": [story["checkpoint_sha256"] for story in stories],
         "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
-        "members_labels": {model: recorded_flags(story) for model, story in zip(MODELS, stories, strict=True)},
+        "members_flags": {model: recorded_flags(story) for model, story in zip(MODELS, stories, strict=True)},
         "prior_correction": corrected[0],
     }
     return Members(tuple(MODELS), stacks, truths, origin, raw)
@@ -109,9 +114,8 @@ def _outside(config: AlphaConfig) -> Members:
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     files = [read_probs(path) for path in config.members]
-    truth, unused = read_truth(config.labels, files[0].classes)
-    if unused:
-        print(f"columns of {config.labels} that no member has, ignored: {', '.join(unused)}")
+    truth, understood = read_truth(config.labels, files[0].classes)
+    print(*understood, sep="\n")
     stack = np.stack([probs.aligned(truth.ids, truth.classes) for probs in files])
     names = [path.stem for path in config.members]
     if len({*names, *BLENDS}) < len(names) + len(BLENDS):
@@ -120,11 +124,11 @@ def _outside(config: AlphaConfig) -> Members:
     return Members(tuple(names), {"val": stack}, {"val": truth}, origin)
 
 
-def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: EvalLabels) -> list[float]:
+def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, val: Counted) -> list[float]:
     """Search the grid, write, draw and print it; returns the weights of both members."""
     alphas = alpha_grid(config.step)
     blends = [blend(stack, (alpha, 1 - alpha)) for alpha in alphas]
-    macros = [masked_metrics(probs, **view.arrays())["macro"] for probs in blends]
+    macros = [val.score(probs)["macro"] for probs in blends]
     keys = ("accuracy", "auroc", "auprc")
     table = pd.DataFrame({"alpha": alphas, **{key: [macro[key] for macro in macros] for key in keys}})
     if not np.isfinite(table["auprc"]).any():
@@ -134,7 +138,7 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
     if config.select == "one-se":
         if not config.resamples:
             raise ValueError("--select one-se needs resamples; raise --resamples or pass --select best")
-        errors = _standard_errors(config, view, blends, best)
+        errors = _standard_errors(config, val, blends, best)
         chosen = choose_alpha(alphas, table["auprc"].to_numpy(), errors)
         table["standard_error"] = errors
     folder = _cleared(config)
@@ -156,12 +160,12 @@ def _cleared(config: AlphaConfig) -> Path:
     return folder
 
 
-def _standard_errors(config: AlphaConfig, view: EvalLabels, blends: list[np.ndarray], best: int) -> np.ndarray:
+def _standard_errors(config: AlphaConfig, val: Counted, blends: list[np.ndarray], best: int) -> np.ndarray:
     """Standard error of (best AUPRC - AUPRC) per alpha, by paired patient bootstrap: [A] float64.
 
     A resample that lacks one label of a class still tells of the other classes: it averages over those.
     """
-    per_class = [_replicates(config, probs, view)["per_class"] for probs in blends]
+    per_class = [_replicates(config, probs, val)["per_class"] for probs in blends]
     auprc = np.array([[values["auprc"] for values in one.values()] for one in per_class])  # [A, C, R]
     defined = ~np.isnan(auprc[best])  # [C, R], the same for every alpha
     usable = defined.any(axis=0)
@@ -171,11 +175,11 @@ def _standard_errors(config: AlphaConfig, view: EvalLabels, blends: list[np.ndar
     return gaps.std(axis=1, ddof=1)
 
 
-def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, view: EvalLabels) -> list[float]:
+def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, val: Counted) -> list[float]:
     """Greedy forward selection by validation macro AUPRC; prints and returns the weights."""
 
     def macro(probs: np.ndarray) -> dict[str, float]:
-        return masked_metrics(probs, **view.arrays())["macro"]
+        return val.score(probs)["macro"]
 
     weights = greedy_weights(stack, score=lambda probs: macro(probs)["auprc"]).tolist()
     _cleared(config)
@@ -187,18 +191,18 @@ def _choose_weights(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarr
 
 
 def _compare(
-    config: AlphaConfig, members: Members, weights: list[float], views: dict[str, EvalLabels], split: str
+    config: AlphaConfig, members: Members, weights: list[float], counted: dict[str, Counted], split: str
 ) -> None:
     """Print members and ensemble side by side, and paired differences."""
-    stack, view = members.stacks[split], views[split]
+    stack, here = members.stacks[split], counted[split]
     candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: as_stored(blend(stack, weights))}
     if members.raw_test is not None and split == "test":
         candidates[RAW] = blend(members.raw_test, weights)
     candidates[MEAN] = stack.mean(axis=0)
-    metrics = {name: masked_metrics(probs, **view.arrays()) for name, probs in candidates.items()}
+    metrics = {name: here.score(probs) for name, probs in candidates.items()}
     replicates = {}
     if config.resamples:
-        replicates = {name: _replicates(config, probs, view) for name, probs in candidates.items()}
+        replicates = {name: _replicates(config, probs, here) for name, probs in candidates.items()}
         metrics = {name: with_intervals(metrics[name], replicates[name]) for name in candidates}
     headers = [f"{split.capitalize()} {what}" for what in ("Accuracy", "Macro AUROC", "Macro AUPRC")]
     rows = [(name, *(with_interval(m["macro"], key) for key in ("accuracy", "auroc", "auprc")))
@@ -206,7 +210,7 @@ def _compare(
     print(format_table(("Model", *headers), rows))
     if replicates:
         print(undefined_note(metrics[ENSEMBLE]["macro"], config.resamples), end="")
-        single = [masked_metrics(p, **views["val"].arrays())["macro"]["auprc"] for p in members.stacks["val"]]
+        single = [counted["val"].score(p)["macro"]["auprc"] for p in members.stacks["val"]]
         better = members.names[int(np.argmax(single))]
         _print_differences(better, metrics, replicates, split)
 
@@ -222,6 +226,7 @@ def _print_differences(better: str, metrics: dict, replicates: dict, split: str)
         print(f"{text}: {split} macro AUPRC {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
-def _replicates(config: AlphaConfig, probs: np.ndarray, view: EvalLabels) -> dict:
-    patients = view.truth.patients
-    return bootstrap_metrics(probs, **view.arrays(), patients=patients, resamples=config.resamples, seed=config.seed)
+def _replicates(config: AlphaConfig, probs: np.ndarray, counted: Counted) -> dict:
+    options: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
+    patients = counted.view.truth.patients
+    return bootstrap_metrics(counted.units.probs(probs), **counted.view.arrays(), patients=patients, **options)

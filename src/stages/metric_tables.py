@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts.probs import EvalLabels
+from src.artifacts.truth import EvalLabels
 from src.evaluate import masked_metrics
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stats.bootstrap import bootstrap_metrics, with_intervals
@@ -13,7 +13,7 @@ from src.stats.calibration import masked_calibration, reliability
 
 
 def metrics_with_intervals(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
-    """`evaluate.masked_metrics`, with 95% patient-bootstrap intervals where `resamples` is above 0."""
+    """`evaluate.masked_metrics`, with 95% intervals from patient resamples where `resamples` is above 0."""
     metrics = masked_metrics(probs, **view.arrays())
     if not resamples:
         return metrics
@@ -24,15 +24,12 @@ def metrics_with_intervals(probs: np.ndarray, view: EvalLabels, *, resamples: in
 
 
 def two_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics under the view, and under `blank_as_negative` those with every blank counted as a negative.
-
-    Blanks are mostly findings that are not there: left out, a rare finding looks common, and AUPRC, whose floor is the
-    prevalence, looks high.
-    """
-    metrics = metrics_with_intervals(probs, view, resamples=resamples, seed=seed)
-    blank = np.isnan(view.truth.labels)
-    negative = EvalLabels(view.truth, np.where(blank, np.float32(0), view.targets), view.mask | blank)
-    return {**metrics, "blank_as_negative": metrics_with_intervals(probs, negative, resamples=resamples, seed=seed)}
+    """Metrics under the view, and under `blank_as_negative` those with every blank counted as a negative."""
+    negative = view.blank_as_negative
+    return {
+        **metrics_with_intervals(probs, view, resamples=resamples, seed=seed),
+        "blank_as_negative": metrics_with_intervals(probs, negative, resamples=resamples, seed=seed),
+    }
 
 
 def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.artifacts.io import entry, read_json, sha256
+from src.artifacts.io import as_stored, entry, read_json, sha256
 from src.artifacts.manifest import Manifest, read_manifest
 from src.artifacts.predictions import PredictionTable, image_id
-from src.artifacts.probs import as_stored, read_stage_probs
+from src.artifacts.probs import read_stage_probs
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
 from src.checkpoint import load_best
 from src.config import PredictConfig

@@ -72,24 +72,32 @@ def _use_published(config: SplitConfig, source: LabelSource) -> bool:
 
 def _split_anew(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
     """A new split by patient, and where it comes from."""
-    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    fractions = {"val": config.val_fraction, **_calibration(config), "test": config.test_fraction}
     split = patient_split(_labels(source, table), table["patient_id"], fractions=fractions, seed=config.seed)
-    return split, f"by patient, val {config.val_fraction:g}, test {config.test_fraction:g}, seed {config.seed}"
+    shares = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
+    return split, f"by patient, {shares}, seed {config.seed}"
+
+
+def _calibration(config: SplitConfig) -> dict[str, float]:
+    """The fraction of the split calib, where one is asked for."""
+    return {"calib": config.calibration} if config.calibration else {}
 
 
 def _take_published(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
-    """The published split, with val carved from train where it has none, and where it comes from."""
+    """The published split, with val (where it has none) and calib carved from train, and where it comes from."""
     split = table["split"].to_numpy(object, copy=True)
     for name in ("train", "test"):
         if not (split == name).any():
             raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
-    if (split == "val").any():
+    fractions = {} if (split == "val").any() else {"val": config.val_fraction}
+    fractions |= _calibration(config)
+    if not fractions:
         return split, f"published: {source.split_note}"
     train = split == "train"
     labels, patients = _labels(source, table)[train], table["patient_id"][train]
-    split[train] = patient_split(labels, patients, fractions={"val": config.val_fraction}, seed=config.seed)
-    carved = f"val carved from train by patient, {config.val_fraction:g}, seed {config.seed}"
-    return split, f"published: {source.split_note}; {carved}"
+    split[train] = patient_split(labels, patients, fractions=fractions, seed=config.seed)
+    shares = " and ".join(f"{name} ({fraction:g})" for name, fraction in fractions.items())
+    return split, f"published: {source.split_note}; {shares} carved from train by patient, seed {config.seed}"
 
 
 def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
@@ -99,15 +107,16 @@ def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
 def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
     """Print sizes, patients, and per class and split the counts of each label."""
     print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
+    splits = tuple(split for split in SPLITS if split != "calib" or (table["split"] == split).any())
     sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
-                                       patients=("patient_id", "nunique")).reindex(SPLITS)  # fmt: skip
+                                       patients=("patient_id", "nunique")).reindex(splits)  # fmt: skip
     print(format_table(("Split", "Images", "Studies", "Patients"), [tuple(row) for row in sizes.itertuples()]))
     print()
-    headers = ["Class", *(f"{split} {state}" for split in SPLITS for state in ("1", "0", "-1", "blank"))]
+    headers = ["Class", *(f"{split} {state}" for split in splits for state in ("1", "0", "-1", "blank"))]
     states = count_states(
-        _labels(source, table), groups=table["split"].to_numpy(), order=SPLITS, classes=source.classes, name="split"
+        _labels(source, table), groups=table["split"].to_numpy(), order=splits, classes=source.classes, name="split"
     )
-    print(format_table(headers, side_by_side(states, order=SPLITS).itertuples(name=None)))
+    print(format_table(headers, side_by_side(states, order=splits).itertuples(name=None)))
     print()
 
 

@@ -5,24 +5,24 @@ from typing import Any
 
 import torch
 
-from src.artifacts.io import MODELS, clear, refuse_overwrite, sha256, write_json
+from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import EvalLabels, Truth, as_stored, write_probs
+from src.artifacts.probs import write_probs
+from src.artifacts.truth import EvalLabels, Truth
 from src.checkpoint import load_best
 from src.config import ScoreConfig
 from src.dataset import ImageDataset, eval_loader
 from src.engine import predict
-from src.labels.policy import LabelPolicy
 from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
-from src.stages.label_flags import inherit_label_flags, label_flags
+from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import calibration_before_and_after, print_scores, reliability_curves, two_views
 from src.stats.calibration import correct_probs
 from src.train_utils import masked_bce, pick_device
 
 
 def score(config: ScoreConfig) -> None:
-    """Write the best checkpoint's probabilities and metrics of val and test, and print them."""
+    """Write the best checkpoint's probabilities and metrics of every split but train, and print them."""
     device = pick_device(config.device)
     with process_group(device):
         _score(config, device)
@@ -33,26 +33,27 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     folder = config.run_dir / config.arch
     refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
-    config, inherited = inherit_label_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
-    policy = LabelPolicy.parse(**label_flags(config), classes=manifest.classes)
-    views = {split: EvalLabels.of(Truth.of_split(manifest, split), policy) for split in ("val", "test")}
+    config, inherited = inherit_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
+    policy = policy_of(config, manifest.classes)
+    policy.check_hard()
+    truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
     print(*inherited, sep="\n", end="\n" if inherited else "")
     folded = model.to(device).folded()
     logits = {
         split: _logits(config, manifest.part(split).image_paths(), folded, checkpoint, device, title=split)
-        for split in views
+        for split in truths
     }
     if not is_main():
         return
     clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
     results = {
-        split: _evaluate(config, logits[split], view, checkpoint["pos_weight"], folder, split)
-        for split, view in views.items()
+        split: _evaluate(config, logits[split], EvalLabels.of(truth, policy), checkpoint["pos_weight"], folder, split)
+        for split, truth in truths.items()
     }
     story = {
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": sha256(folder / "best.pt"),
-        **label_flags(config),
+        **flags_of(config),
         "prior_correction": config.prior_correction,
         "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
         "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},
@@ -84,18 +85,23 @@ def _logits(
 
 
 def _evaluate(
-    config: ScoreConfig, logits: torch.Tensor, view: EvalLabels, pos_weight: list[float], folder: Path, split: str
+    config: ScoreConfig, logits: torch.Tensor, images: EvalLabels, pos_weight: list[float], folder: Path, split: str
 ) -> dict[str, Any]:
-    """Write one split's probabilities, metrics and reliability diagram; returns the metrics, the loss among them."""
-    targets, mask = torch.from_numpy(view.targets), torch.from_numpy(view.mask)
+    """Write one split's probabilities, and the metrics and reliability diagram of its units; returns the metrics.
+
+    The loss among them is that of the images, as in training.
+    """
+    targets, mask = torch.from_numpy(images.targets), torch.from_numpy(images.mask)
     loss = masked_bce(logits, targets=targets, mask=mask, pos_weight=torch.tensor(pos_weight)).item()
     raw = logits.double().sigmoid().numpy()
     corrected = correct_probs(raw, pos_weight=pos_weight)
     probs = as_stored(corrected if config.prior_correction else raw)
-    metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
-    calibration = calibration_before_and_after(raw, corrected, view)
-    metrics |= {"loss": loss, "calibration": calibration}
+    write_probs(folder / f"probs_{split}.csv", ids=images.truth.ids, classes=images.truth.classes, values=probs)
+    units = units_of(config, images.truth)
+    view = EvalLabels.of(units.truth, policy_of(config, images.truth.classes))
+    probs, raw, corrected = units.probs(probs), units.probs(raw), units.probs(corrected)
+    metrics = {"unit": config.unit} | two_views(probs, view, resamples=config.resamples, seed=config.seed)
+    metrics |= {"loss": loss, "calibration": calibration_before_and_after(raw, corrected, view)}
     plots.reliability(reliability_curves(raw, corrected, view), path=folder / f"reliability_{split}.png", split=split)
-    write_probs(folder / f"probs_{split}.csv", ids=view.truth.ids, classes=view.truth.classes, values=probs)
     write_json(folder / f"metrics_{split}.json", metrics)
     return metrics

@@ -1,19 +1,20 @@
-"""Confidence intervals by resampling patients, vectorized.
+"""Replicates of the metrics by resampling patients, vectorized.
 
 A resample of the patients with replacement is a whole-number weight per patient: every class is sorted once,
 and each resample then costs a few gathers and running sums. The weights depend on the seed and the set of
-patients only, so replicates of two models on the same images are paired: their difference is a replicate of
+patients only, so replicates of two models on the same rows are paired: their difference is a replicate of
 the difference.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from src.evaluate import check_masked
+from src.stats.intervals import area_interval
 
 FIGURES = ("auroc", "auprc", "accuracy")
 
@@ -26,7 +27,7 @@ class RankedClass(NamedTuple):
     above: np.ndarray  # [P] int64 negatives that score higher than this positive
     reach: np.ndarray  # [P] int64 negatives that score as high or higher
     tied: np.ndarray  # [P] int64 index of the last positive that scores the same
-    flagged: tuple[np.ndarray, ...]  # [T] int64 each: positives and negatives at or above each threshold
+    flagged: tuple[int, int]  # positives and negatives at or above 0.5
 
 
 def bootstrap_metrics(
@@ -47,38 +48,28 @@ def bootstrap_metrics(
     are drawn does not depend on the order of the rows.
 
     Returns the structure of `evaluate.masked_metrics` with an array [resamples] of float64 for each value:
-    {"macro": {"auroc", "auprc", "accuracy"}, "per_class": {name: {"auroc", "auprc", "accuracy"}}}. What a resample
-    leaves undefined is NaN. The macro averages over the classes that are defined on all patients, and is NaN where a
-    resample lacks one of them, so that it always means the same classes.
+    {"macro": {"auroc", "auprc", "accuracy"}, "per_class": {name: {"auroc", "auprc", "accuracy"}}}, and in each mapping
+    "patients": on how many patients each figure rests, as `area_interval` takes it. What a resample leaves undefined is
+    NaN. The macro averages over the classes that are defined on all patients, and is NaN where a resample lacks one of
+    them, so that it always means the same classes.
     """
-    data: dict[str, Any] = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
-    halves = [np.array([0.5])] * len(classes)
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "workers": workers}
-    ranked, figures = _replicate(_figures, probs, **data, thresholds=halves, **options)
-    return _collect(np.array(figures), classes, defined=[len(one.positives) and len(one.negatives) for one in ranked])
+    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+    if len(patients) != len(probs):
+        raise ValueError(f"{len(patients)} patients were given for {len(probs)} rows of probabilities")
+    names, codes = np.unique(patients, return_inverse=True)
+    ranked = [
+        _rank_class(probs[valid, c], positive=positive[valid, c], patients=codes[valid])
+        for c, valid in enumerate(mask.T)
+    ]
 
+    def of_all(index: int) -> list[Any]:
+        weights = resample(len(names), seed=seed, index=index)
+        return [_figures(one, weights) for one in ranked]
 
-def bootstrap_outcomes(
-    probs: np.ndarray,
-    *,
-    targets: np.ndarray,
-    mask: np.ndarray,
-    classes: Sequence[str],
-    patients: np.ndarray,
-    thresholds: Sequence[np.ndarray],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> list[np.ndarray]:
-    """95% intervals of precision and recall at any number of thresholds, over the resamples of `bootstrap_metrics`.
-
-    thresholds: per class [T] float, flagged is `prob >= threshold`; the rest as in `bootstrap_metrics`. Sorting and
-    resampling are shared by all thresholds.
-
-    Returns per class [T, 4] float64: precision low and high, recall low and high; NaN where no resample defines it.
-    """
-    data: dict[str, Any] = {"targets": targets, "mask": mask, "classes": classes, "patients": patients}
-    _, drawn = _replicate(_counts, probs, **data, thresholds=thresholds, resamples=resamples, seed=seed)
-    return [_precision_and_recall(*map(np.array, zip(*one, strict=True))) for one in zip(*drawn, strict=True)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return _collect(np.array(list(pool.map(of_all, range(resamples)))), classes, ranked)
 
 
 def resample(patients: int, *, seed: int, index: int) -> np.ndarray:
@@ -103,8 +94,11 @@ def with_intervals(metrics: dict, replicates: dict) -> dict:
     """
 
     def extended(values: dict, arrays: dict) -> dict:
-        intervals = {f"{key}_ci": list(interval(arrays[key])) for key in FIGURES}
-        return {**values, **intervals, "undefined_resamples": int(np.isnan(arrays["auroc"]).sum())}
+        found = {
+            f"{key}_ci": list(area_interval(values[key], arrays[key], patients=arrays["patients"][key]))
+            for key in FIGURES
+        }
+        return {**values, **found, "undefined_resamples": int(np.isnan(arrays["auroc"]).sum())}
 
     per_class = replicates["per_class"]
     return {
@@ -113,42 +107,7 @@ def with_intervals(metrics: dict, replicates: dict) -> dict:
     }
 
 
-def _replicate(
-    figures: Callable[[RankedClass, np.ndarray], Any],
-    probs: np.ndarray,
-    *,
-    targets: np.ndarray,
-    mask: np.ndarray,
-    classes: Sequence[str],
-    patients: np.ndarray,
-    thresholds: Sequence[np.ndarray],
-    resamples: int,
-    seed: int,
-    workers: int | None = None,
-) -> tuple[list[RankedClass], list[list[Any]]]:
-    """The ranked classes, and `figures(class, weights)` per resample and class."""
-    probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1")
-    if len(patients) != len(probs):
-        raise ValueError(f"{len(patients)} patients were given for {len(probs)} rows of probabilities")
-    names, codes = np.unique(patients, return_inverse=True)
-    ranked = [
-        _rank_class(probs[valid, c], positive=positive[valid, c], patients=codes[valid], thresholds=cuts)
-        for c, (valid, cuts) in enumerate(zip(mask.T, thresholds, strict=True))
-    ]
-
-    def of_all(index: int) -> list[Any]:
-        weights = resample(len(names), seed=seed, index=index)
-        return [figures(one, weights) for one in ranked]
-
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return ranked, list(pool.map(of_all, range(resamples)))
-
-
-def _rank_class(
-    scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, thresholds: np.ndarray
-) -> RankedClass:
+def _rank_class(scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray) -> RankedClass:
     order = np.argsort(-scores)
     scores, positive, patients = scores[order], positive[order], patients[order]
     of_positives, of_negatives = -scores[positive], -scores[~positive]  # ascending, as searchsorted wants
@@ -158,7 +117,7 @@ def _rank_class(
         above=np.searchsorted(of_negatives, of_positives, side="left"),
         reach=np.searchsorted(of_negatives, of_positives, side="right"),
         tied=np.searchsorted(of_positives, of_positives, side="right") - 1,
-        flagged=tuple(np.searchsorted(part, -thresholds, side="right") for part in (of_positives, of_negatives)),
+        flagged=(int(np.sum(of_positives <= -0.5)), int(np.sum(of_negatives <= -0.5))),
     )
 
 
@@ -171,7 +130,7 @@ def _figures(ranked: RankedClass, weights: np.ndarray) -> tuple:
     hits = weights[ranked.positives]
     tp, fp = _running_sum(hits), _running_sum(weights[ranked.negatives])
     positives, negatives = tp[-1], fp[-1]
-    right = tp[ranked.flagged[0][0]] + negatives - fp[ranked.flagged[1][0]]
+    right = tp[ranked.flagged[0]] + negatives - fp[ranked.flagged[1]]
     if not positives or not negatives:
         return np.nan, np.nan, right, positives + negatives
     reach = fp[ranked.reach]
@@ -182,38 +141,48 @@ def _figures(ranked: RankedClass, weights: np.ndarray) -> tuple:
     return auroc, np.sum(hits * precision) / positives, right, positives + negatives
 
 
-def _counts(ranked: RankedClass, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.int64]:
-    """True and false positives at each threshold, and the positives."""
-    tp, fp = (_running_sum(weights[part]) for part in (ranked.positives, ranked.negatives))
-    return tp[ranked.flagged[0]], fp[ranked.flagged[1]], tp[-1]
-
-
-def _precision_and_recall(tp: np.ndarray, fp: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """[T, 4] intervals of the counts tp, fp [R, T] and positives [R] of the resamples."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = tp / (tp + fp), tp / positives[:, None]
-    rows = [interval(p) + interval(r) for p, r in zip(precision.T, recall.T, strict=True)]
-    return np.array(rows).reshape(-1, 4)
-
-
 def _running_sum(weights: np.ndarray) -> np.ndarray:
     total = np.zeros(len(weights) + 1, dtype=np.int64)
     np.cumsum(weights, out=total[1:])
     return total
 
 
-def _collect(figures: np.ndarray, classes: Sequence[str], *, defined: Sequence[int]) -> dict:
+def _collect(figures: np.ndarray, classes: Sequence[str], ranked: Sequence[RankedClass]) -> dict:
     auroc, auprc, right, valid = np.moveaxis(figures, 2, 0)  # [R, C] each
-    kept = np.flatnonzero(defined)
+    people = [_patients(one) for one in ranked]
+    kept = [c for c, one in enumerate(people) if one["auroc"]]
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = (auroc, auprc, right / valid)
-        macro = {
+        macro: dict[str, Any] = {
             "auroc": auroc[:, kept].sum(axis=1) / len(kept),
             "auprc": auprc[:, kept].sum(axis=1) / len(kept),
             "accuracy": right.sum(axis=1) / valid.sum(axis=1),
         }
+    macro["patients"] = {key: _joint([people[c][key] for c in kept], macro_of[:, kept]) for key, macro_of in
+                         (("auroc", auroc), ("auprc", auprc))}  # fmt: skip
+    macro["patients"]["accuracy"] = max((one["accuracy"] for one in people), default=0)
     per_class = {
-        name: {key: column[:, c] for key, column in zip(FIGURES, columns, strict=True)}
+        name: {**{key: column[:, c] for key, column in zip(FIGURES, columns, strict=True)}, "patients": people[c]}
         for c, name in enumerate(classes)
     }
     return {"macro": macro, "per_class": per_class}
+
+
+def _patients(one: RankedClass) -> dict[str, float]:
+    """On how many patients the figures of a class rest: for the areas, those of the rarer label."""
+    rarer = min(len(np.unique(one.positives)), len(np.unique(one.negatives)))
+    everybody = len(np.unique(np.append(one.positives, one.negatives)))
+    return {"auroc": rarer, "auprc": rarer, "accuracy": everybody}
+
+
+def _joint(patients: Sequence[float], figures: np.ndarray) -> float:
+    """On how many patients the mean over the classes rests, by the degrees of freedom of Satterthwaite (1946).
+
+    figures: replicates [R, C] of the classes, which rest on so many `patients` [C].
+    """
+    defined = figures[~np.isnan(figures).any(axis=1)]
+    if not len(defined) or not len(patients):
+        return 0.0
+    variances = defined.var(axis=0)
+    parts = np.sum(variances**2 / np.maximum(np.array(patients) - 1, 1))
+    return float(1 + variances.sum() ** 2 / parts) if parts else float(min(patients))

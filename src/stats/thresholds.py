@@ -1,13 +1,15 @@
 """Operating points: the threshold of a class under a recall constraint. Chosen on validation data only.
 
 A finding is flagged where `prob >= threshold`. The empirical rule asks for the recall on the validation data; the
-certified rule asks for a lower confidence bound on the recall of new patients.
+certified rule asks for a lower confidence bound on the recall of new patients. A row is a unit, which is a study or an
+image. Recall is that of the next unit, or with `by_patient` that of a random unit of a random patient.
 """
 
 import math
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv, stdtrit
@@ -25,16 +27,12 @@ class Curve:
     thresholds: np.ndarray  # [K] float64
     tp: np.ndarray  # [K] int64 positives flagged
     fp: np.ndarray  # [K] int64 negatives flagged
+    recall: np.ndarray  # [K] float64, NaN without positives
     effective: np.ndarray  # [K] float64 independent positives that carry as much information on recall
     positives: int
     negatives: int
-    images: int  # distinct images among the positives
+    distinct: int  # positives without copies: a patient's positives with the same score are one
     patients: int  # patients among the positives
-
-    @property
-    def recall(self) -> np.ndarray:
-        """[K] float64, NaN without positives."""
-        return self.tp / self.positives if self.positives else np.full(len(self.tp), np.nan)
 
     @property
     def precision(self) -> np.ndarray:
@@ -56,8 +54,17 @@ class Curve:
 
         Where the candidates are a grid, only its multiples are counted exactly.
         """
-        reached = np.searchsorted(-self.thresholds, -np.asarray(threshold), side="right")  # candidates at or above it
+        reached = self._reached(threshold)
         return np.append(0, self.tp)[reached], np.append(0, self.fp)[reached]
+
+    def recall_at(self, threshold: float | np.ndarray) -> np.ndarray:
+        """Recall of flagging `prob >= threshold`: float64 in the shape of `threshold`, NaN without positives."""
+        nothing = 0.0 if self.positives else np.nan
+        return np.append(nothing, self.recall)[self._reached(threshold)]
+
+    def _reached(self, threshold: float | np.ndarray) -> np.ndarray:
+        """How many candidates are at or above a threshold."""
+        return np.searchsorted(-self.thresholds, -np.asarray(threshold), side="right")
 
 
 @dataclass(frozen=True)
@@ -74,32 +81,49 @@ class OperatingPoint:
 
 
 def build_curve(
-    probs: np.ndarray, *, targets: np.ndarray, patients: np.ndarray | None = None, grid: float | None = None
+    probs: np.ndarray,
+    *,
+    targets: np.ndarray,
+    patients: np.ndarray | None = None,
+    by_patient: bool = False,
+    grid: float | None = None,
 ) -> Curve:
     """All candidate thresholds of one class, from one sort; both rules and every recall target can share it.
 
     probs: [n] float in [0, 1], the valid entries only; targets: [n] 0 or 1; patients: [n] labels of any kind
-    (integers sort fastest), None where every entry is its own patient. Candidates are the distinct observed
-    probabilities, or with `grid` (a step such as 0.01) the multiples of it from 0 to 1.
+    (integers sort fastest), None where every entry is its own patient. `by_patient` weights each positive by one over
+    the positives of its patient, so that recall is that of a random positive of a random patient. Candidates are the
+    distinct observed probabilities, or with `grid` (a step such as 0.01) the multiples of it from 0 to 1.
+    Raises ValueError for a probability that is NaN, whose place among the others is not defined.
     """
     probs = np.asarray(probs, dtype=np.float64)
+    if np.isnan(probs).any():
+        raise ValueError(f"{np.isnan(probs).sum()} of {len(probs)} probabilities are NaN; expected numbers in [0, 1]")
     order = np.argsort(probs)[::-1]
     positive = (np.asarray(targets) == 1)[order]
     thresholds, tp, fp = _tally(probs[order], positive)
     members = order[positive]
     owners = members if patients is None else np.asarray(patients)[members]
-    effective, images, people = _effective_positives(probs[members], owners)
-    counts = {"positives": len(members), "negatives": len(probs) - len(members), "images": images, "patients": people}
-    curve = Curve(thresholds, tp, fp, effective[tp], **counts)
+    ranked = _rank_positives(probs[members], owners, by_patient=by_patient)
+    counts = {"positives": len(members), "negatives": len(probs) - len(members)}
+    counts |= {"distinct": ranked.distinct, "patients": ranked.patients}
+    curve = Curve(thresholds, tp, fp, ranked.recall[tp], ranked.effective[tp], **counts)
     if grid is None:
         return curve
     thresholds = unit_grid(grid, flag="--grid")[::-1]
     tp, fp = curve.counts_at(thresholds)
-    return replace(curve, thresholds=thresholds, tp=tp, fp=fp, effective=effective[tp])
+    fields = {"recall": ranked.recall[tp], "effective": ranked.effective[tp]}
+    return replace(curve, thresholds=thresholds, tp=tp, fp=fp, **fields)
 
 
 def build_curves(
-    probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, patients: np.ndarray, grid: float | None = None
+    probs: np.ndarray,
+    *,
+    targets: np.ndarray,
+    mask: np.ndarray,
+    patients: np.ndarray,
+    by_patient: bool = False,
+    grid: float | None = None,
 ) -> list[Curve]:
     """`build_curve` of every class: probs, targets, mask [N, C], patients [N] integers; C curves.
 
@@ -108,7 +132,8 @@ def build_curves(
 
     def of_class(c: int) -> Curve:
         rows = np.flatnonzero(mask[:, c])
-        return build_curve(probs[rows, c], targets=targets[rows, c], patients=patients[rows], grid=grid)
+        data = {"targets": targets[rows, c], "patients": patients[rows]}
+        return build_curve(probs[rows, c], **data, by_patient=by_patient, grid=grid)
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(of_class, range(mask.shape[1])))
@@ -124,45 +149,61 @@ def _tally(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nda
     return scores[last], tp, last + 1 - tp
 
 
-def _effective_positives(scores: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """How many independent positives tell as much about recall as these, for each number of hits.
+class _Positives(NamedTuple):
+    """The positives of a class from the highest score down; entry k of the arrays is for the cut that flags k."""
 
-    scores, patients: [P], of the positives, from the highest score down. Returns ([P + 1] float64, distinct
-    images, patients); entry k is for the cut that flags k positives. The method: `recall_lower_bound`.
+    recall: np.ndarray  # [P + 1] float64
+    effective: np.ndarray  # [P + 1] float64 independent positives that tell as much about recall as these
+    distinct: int
+    patients: int
+
+
+def _rank_positives(scores: np.ndarray, patients: np.ndarray, *, by_patient: bool) -> _Positives:
+    """Recall and effective number at every cut; scores, patients [P] from the highest score down.
+
+    The method: `recall_lower_bound`.
     """
     total = len(scores)
     codes = np.unique(patients, return_inverse=True)[1]
     patients, place = np.divmod(np.sort(codes * total + np.arange(total)), max(total, 1))
     same = np.diff(patients) == 0  # by patient from here on, each from the highest score down
-    images, people = total - int(np.sum(same & (np.diff(scores[place]) == 0))), total - int(same.sum())
-    cuts = np.flatnonzero(np.diff(scores))  # the last of each group of equal scores, recall 1 left out
-    if people < 2 or not len(cuts):
-        return np.full(total + 1, float(people)), images, people
-
+    distinct = total - int(np.sum(same & (np.diff(scores[place]) == 0)))
+    people = total - int(same.sum())
+    if not total:
+        return _Positives(np.full(1, np.nan), np.zeros(1), 0, 0)
     first = np.append(0, np.flatnonzero(~same) + 1)
     sizes = np.diff(first, append=total)
-    hits_before, size = np.empty((2, total), dtype=np.int64)  # of the same patient
-    hits_before[place] = np.arange(total) - np.repeat(first, sizes)
-    size[place] = np.repeat(sizes, sizes)
-    recall = np.arange(1, total + 1) / total
-    squares = np.cumsum(2 * hits_before + 1) - 2 * recall * np.cumsum(size)
-    squares += recall**2 * np.sum(sizes**2)  # sum over patients of (hits - recall * size) ** 2
-    variance = squares[cuts] / total**2 * people / (people - 1)
-    binomial = recall[cuts] * (1 - recall[cuts]) / (images - 1)
+    weights = np.empty(total)
+    weights[place] = np.repeat(1 / sizes if by_patient else np.ones(people), sizes)
+    whole = people if by_patient else total  # the sum of the weights
+    recall = np.append(0, np.cumsum(weights) / whole)
+    recall[-1] = 1
+    cuts = np.flatnonzero(np.diff(scores))  # the last of each group of equal scores, recall 1 left out
+    if people < 2 or not len(cuts):
+        return _Positives(recall, np.full(total + 1, float(people)), distinct, people)
+
+    hits_before, size = np.empty((2, total))  # of the same patient, each weighted
+    hits_before[place] = (np.arange(total) - np.repeat(first, sizes)) * weights[place]
+    size[place] = np.repeat(np.ones(people) if by_patient else sizes, sizes)
+    found = recall[1:]
+    squares = np.cumsum((2 * hits_before + weights) * weights) - 2 * found * np.cumsum(weights * size)
+    squares += found**2 * np.sum(weights * size)  # sum over patients of (hits - recall * size) ** 2
+    variance = squares[cuts] / whole**2 * people / (people - 1)
+    binomial = found[cuts] * (1 - found[cuts]) / (distinct - 1)
     effect = np.maximum.accumulate((variance / binomial)[::-1])[::-1]
     floor = max(1.0, variance.sum() / binomial.sum())
-    effective = np.full(total + 1, images / floor)
-    effective[cuts + 1] = images / np.maximum(effect, floor)
-    return effective, images, people
+    effective = np.full(total + 1, distinct / floor)
+    effective[cuts + 1] = distinct / np.maximum(effect, floor)
+    return _Positives(recall, effective, distinct, people)
 
 
 def recall_lower_bound(curve: Curve, *, confidence: float) -> np.ndarray:
     """One-sided lower confidence bound on the recall at every candidate: [K] float64, NaN without positives.
 
     Clopper & Pearson (1934) on an effective number of positives (Korn & Graubard 1998, Survey Methodology
-    24): n = images / effect * (t_images-1 / t_patients-1) ** 2, hits = recall * n. The design effect is the
+    24): n = positives / effect * (t_positives-1 / t_patients-1) ** 2, hits = recall * n. The design effect is the
     linearized variance of the ratio "hits / positives", clustered by patient, over the binomial variance.
-    With one image per patient this is the plain Clopper-Pearson bound.
+    With one positive per patient this is the plain Clopper-Pearson bound.
 
     The textbook effect, estimated at the candidate itself, falls short where few positives are missed: a
     single miss always looks independent, and at recall 1 the effect is 0/0. Hence
@@ -171,10 +212,14 @@ def recall_lower_bound(curve: Curve, *, confidence: float) -> np.ndarray:
     - it is at least its value at every lower threshold. The bound then only falls as the threshold rises, so
       that choosing among certified thresholds costs no confidence: the choice can only fail if the one
       threshold at which true recall equals the target was certified;
-    - copies (same patient, same score) are one image, so that doubling them does not pass for information;
+    - copies (same patient, same score) are one positive, so that doubling them does not pass for information;
     - at recall 1, n is at least the number of patients G: where none of them has a miss, recall is at least
-      (1 - confidence) ** (1 / G) whatever the correlation within patients (how many images a patient has
-      saying nothing of their scores).
+      (1 - confidence) ** (1 / G) whatever the correlation within patients (how many positives a patient
+      has saying nothing of their scores).
+
+    The recall of a random positive of a random patient (`by_patient`) is the survey estimate with the weight one over
+    the positives of the patient. Its linearized variance is that of the patients' own recalls, divided by G, and the
+    rest is the same: weights enter Korn & Graubard's n through the design effect alone.
     """
     _check_confidence(confidence)
     return _lower_bound(curve, np.arange(len(curve.tp)), confidence)
@@ -184,10 +229,10 @@ def _lower_bound(curve: Curve, at: int | np.ndarray, confidence: float) -> np.nd
     if not curve.positives:
         return np.full(np.shape(at), np.nan)
     level = max(confidence, 0.75)  # at 0.5 both quantiles are 0
-    spread = [stdtrit(max(count - 1, 1), level) for count in (curve.images, curve.patients)]
+    spread = [stdtrit(max(count - 1, 1), level) for count in (curve.distinct, curve.patients)]
     size = curve.effective[at] * (spread[0] / spread[1]) ** 2
     size = np.where(curve.tp[at] == curve.positives, np.maximum(size, curve.patients), size)
-    hits = curve.tp[at] / curve.positives * size
+    hits = curve.recall[at] * size
     return np.where(hits > 0, betaincinv(hits, size - hits + 1, 1 - confidence), 0.0)
 
 
@@ -216,7 +261,7 @@ def empirical_rule(curve: Curve, *, recall: float) -> OperatingPoint:
     _check_recall(recall)
     if not curve.positives:
         return _flag_all(curve, recall_lower=np.nan, needed=1)
-    first = bisect_left(range(len(curve.tp) - 1), True, key=lambda at: curve.tp[at] / curve.positives >= recall)
+    first = bisect_left(range(len(curve.tp) - 1), True, key=lambda at: bool(curve.recall[at] >= recall))
     return _most_precise(curve, first)
 
 
@@ -269,7 +314,7 @@ def _most_precise(curve: Curve, first: int, *, confidence: float | None = None) 
     return OperatingPoint(
         threshold=float(curve.thresholds[best]),
         precision=float(precision[best - first]),
-        recall=float(curve.tp[best] / curve.positives),
+        recall=float(curve.recall[best]),
         recall_lower=np.nan if confidence is None else float(_lower_bound(curve, best, confidence)),
         positives=curve.positives,
         status="ok",

@@ -1,6 +1,6 @@
 """What an operating point means in a clinic: work per 1,000 studies, and precision at another prevalence."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,61 +10,40 @@ from src.evaluate import ratio
 ANY = "at least one finding"
 
 
-class StudyScores(NamedTuple):
-    """What the images of each study say together, classes first."""
+class Answers(NamedTuple):
+    """What is known of each unit and finding: bool [U, C] each."""
 
-    scores: np.ndarray  # [C, S] float64 highest labeled probability, -1 where none is labeled
-    present: np.ndarray  # [C, S] bool a positive label
-    valid: np.ndarray  # [C, S] bool any label
+    counted: np.ndarray  # takes part in the counts
+    present: np.ndarray  # has the finding
+    absent: np.ndarray  # does not have it, so that a flag is a false one
 
 
-def by_study(probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, studies: np.ndarray) -> StudyScores:
-    """Group images by study: probs [N, C] in [0, 1], targets [N, C] 0 or 1, mask [N, C] bool, studies [N] ids.
+def answers(targets: np.ndarray, *, mask: np.ndarray, blank: np.ndarray) -> tuple[Answers, Answers]:
+    """Two views of the same labels: the labeled units alone, and all units with each blank as a negative.
 
-    Only labeled entries count: a study is flagged in a class where the highest of its labeled probabilities is at
-    least the threshold, and has the finding where any of its images has it.
+    targets [U, C] 0 or 1 where `mask` [U, C] is true; blank: [U, C] bool. In the second view every flag is counted, also
+    that of a unit with a masked label, of which nobody knows whether it is false.
     """
-    codes = np.unique(studies, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-
-    def grouped(values: np.ndarray, reduce: Callable) -> np.ndarray:
-        return np.ascontiguousarray(reduce(values[order], starts, axis=0).T)
-
-    return StudyScores(
-        scores=grouped(np.where(mask, probs, -1.0), np.maximum.reduceat),
-        present=grouped(mask & (targets == 1), np.logical_or.reduceat),
-        valid=grouped(mask, np.logical_or.reduceat),
-    )
+    present, absent = mask & (targets == 1), mask & (targets == 0)
+    everybody = np.ones_like(mask)
+    return Answers(mask, present, absent), Answers(everybody, present, absent | (blank & ~present))
 
 
-def count_studies(studies: StudyScores, c: int, *, thresholds: np.ndarray) -> np.ndarray:
-    """Studies flagged, missed and falsely flagged in class `c` at thresholds [T] in [0, 1]: [3, T] int64."""
-    scores, present = studies.scores[c], studies.present[c]
-    flagged, hits = (
-        len(part) - np.searchsorted(np.sort(part), thresholds, side="left") for part in (scores, scores[present])
-    )
-    return np.stack([flagged, present.sum() - hits, flagged - hits])
+def count(flags: np.ndarray, known: Answers) -> np.ndarray:
+    """Units counted, flagged, missed and falsely flagged: [C + 1, 4] int64, the last row of any finding at all.
 
-
-def count_any(studies: StudyScores, *, thresholds: np.ndarray) -> tuple[int, ...]:
-    """Studies with at least one flag, one finding missed and one false flag, at a threshold [C] in [0, 1] per class."""
-    flags = studies.scores >= thresholds[:, None]
-    events = (flags, studies.present & ~flags, flags & ~studies.present)
-    return tuple(int(event.any(axis=0).sum()) for event in events)
-
-
-def per_thousand(studies: StudyScores, *, thresholds: np.ndarray, classes: Sequence[str]) -> list[tuple[Any, ...]]:
-    """A row per class and one for any finding: its name, the labeled studies, and per 1,000 of these the events.
-
-    These are `count_studies`' and, for any finding, `count_any`'s, at a threshold [C] in [0, 1] per class. The studies
-    of any finding are those with a valid label of any class. NaN without a labeled study.
+    flags: [U, C] bool.
     """
-    rows: list[tuple[str, int, Iterable[float]]] = []
-    for c, name in enumerate(classes):
-        rows.append((name, int(studies.valid[c].sum()), count_studies(studies, c, thresholds=thresholds[[c]])[:, 0]))
-    rows.append((ANY, int(studies.valid.any(axis=0).sum()), count_any(studies, thresholds=thresholds)))
-    return [(name, valid, *(ratio(1000 * n, valid) for n in events)) for name, valid, events in rows]
+    events = (known.counted, flags & known.counted, known.present & ~flags, flags & known.absent)
+    per_class = [event.sum(axis=0) for event in events]
+    anywhere = [event.any(axis=1).sum() for event in events]
+    return np.column_stack([np.array(per_class), np.array(anywhere)]).T
+
+
+def per_thousand(flags: np.ndarray, known: Answers, *, classes: Sequence[str]) -> list[tuple[Any, ...]]:
+    """`count` as a row per class and one for any finding: name, units, and per 1,000 of these the events (or NaN)."""
+    rows = zip((*classes, ANY), count(flags, known).tolist(), strict=True)
+    return [(name, units, *(ratio(1000 * n, units) for n in events)) for name, (units, *events) in rows]
 
 
 def precision_at(recall: float, specificity: float, *, prevalence: float) -> float:

@@ -4,7 +4,7 @@ import pytest
 
 from src.artifacts.io import write_json
 from src.config import AlphaConfig
-from src.stages.label_flags import inherit_label_flags
+from src.stages.inherited_flags import inherit_flags
 
 
 @pytest.fixture
@@ -22,34 +22,34 @@ def stories(tmp_path):
 
 def test_a_flag_that_is_not_given_is_inherited_and_said(stories):
     paths = stories(["0", "Edema=mask"], ["0", "Edema=mask"])
-    config, lines = inherit_label_flags(AlphaConfig(), earlier=paths)
+    config, lines = inherit_flags(AlphaConfig(), earlier=paths)
     assert (config.uncertain, config.missing) == (("mask",), ("0", "Edema=mask"))
     assert lines == [f"--missing 0 Edema=mask, as recorded in {paths[0]}"]
 
 
 def test_the_default_is_masked_and_nothing_is_said(stories, tmp_path):
     for earlier in ([], [tmp_path / "gone.json"], stories(["mask"])):
-        config, lines = inherit_label_flags(AlphaConfig(), earlier=earlier)
+        config, lines = inherit_flags(AlphaConfig(), earlier=earlier)
         assert (config.uncertain, config.missing, lines) == (("mask",), ("mask",), [])
 
 
 def test_a_given_flag_wins_and_the_change_is_said(stories):
     (path,) = stories(["0"])
-    config, lines = inherit_label_flags(AlphaConfig(missing=("1",)), earlier=[path])
+    config, lines = inherit_flags(AlphaConfig(missing=("1",)), earlier=[path])
     assert config.missing == ("1",) and lines == [f"note: --missing is 1 here and was 0 in {path}"]
 
 
 @pytest.mark.parametrize("words", [[], [1], ["mask", None], "mask"])
 def test_words_that_no_stage_writes_are_refused(stories, words):
     with pytest.raises(ValueError, match="0.json: its missing is"):
-        inherit_label_flags(AlphaConfig(), earlier=stories(words))
+        inherit_flags(AlphaConfig(), earlier=stories(words))
 
 
 def test_stages_that_disagree_ask_for_the_flag(stories):
     with pytest.raises(ValueError, match=r"--missing is 0 in .*0.json and mask in .*1.json; pass the --missing to use"):
-        inherit_label_flags(AlphaConfig(), earlier=stories(["0"], ["mask"]))
+        inherit_flags(AlphaConfig(), earlier=stories(["0"], ["mask"]))
 
 
 def test_a_run_of_an_earlier_version_recorded_none(tmp_path):
     write_json(tmp_path / "probs.json", {})
-    assert inherit_label_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])[0].missing == ("mask",)
+    assert inherit_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])[0].missing == ("mask",)

@@ -1,0 +1,128 @@
+"""Do the 95% intervals cover the truth, and how often is a verdict on test wrong?
+
+Draws data sets with known score distributions - negatives N(0, 1), positives N(1.5, 1), one positive patient in five,
+images of a patient alike in label and correlated in score - and counts how often the project's intervals of recall,
+precision, AUROC and AUPRC hold the true value, beside the percentile bootstrap. The second table is about verdicts:
+thresholds are certified on one data set and tested on another.
+
+Example: python benchmarks/interval_coverage.py --repeats 2000
+"""
+
+import argparse
+
+import numpy as np
+from scipy.integrate import quad
+from scipy.special import ndtr, ndtri
+
+from src.evaluate import masked_metrics
+from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
+from src.stats.intervals import VERDICTS, clustered_share, share_interval, verdict
+from src.stats.thresholds import build_curve, certified_rule
+
+SHIFT, PREVALENCE = 1.5, 0.2
+CLUSTERS = ((1, 0.0), (8, 0.5))  # most images of a patient, correlation of their scores
+POSITIVES = (10, 20, 50, 100)
+
+
+def draw(*, positives, most_images, correlation, rng):
+    """Scores, labels [n] and patients [n]; the expected number of positives is `positives`."""
+    patients = round(positives / PREVALENCE / ((1 + most_images) / 2))
+    sizes = rng.integers(1, most_images + 1, patients)
+    owner = np.repeat(np.arange(patients), sizes)
+    labels = (rng.random(patients) < PREVALENCE).astype(float)[owner]
+    shared, own = rng.normal(size=patients)[owner], rng.normal(size=len(owner))
+    return SHIFT * labels + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own, labels, owner
+
+
+def truths(cut):
+    """True recall and precision at a cut, AUROC and AUPRC."""
+    recall, false_alarms = ndtr(SHIFT - cut), ndtr(-cut)
+
+    def precision(z):
+        hits = PREVALENCE * ndtr(SHIFT - z)
+        return hits / (hits + (1 - PREVALENCE) * ndtr(-z))
+
+    density = lambda z: np.exp(-((z - SHIFT) ** 2) / 2) / np.sqrt(2 * np.pi)  # noqa: E731
+    area = quad(lambda z: density(z) * precision(z), -8, 10)[0]
+    hits = PREVALENCE * recall
+    return {"recall": recall, "precision": hits / (hits + (1 - PREVALENCE) * false_alarms),
+            "auroc": ndtr(SHIFT / np.sqrt(2)), "auprc": area}  # fmt: skip
+
+
+def intervals(scores, labels, owner, cut, *, resamples):
+    """Per figure the project's interval and the percentile bootstrap's."""
+    probs, flags, ill = ndtr(scores), scores >= cut, labels == 1
+    data = {"targets": labels[:, None], "mask": np.ones((len(probs), 1), bool), "classes": ["a"]}
+    replicates = bootstrap_metrics(probs[:, None], **data, patients=owner, resamples=resamples)
+    found = with_intervals(masked_metrics(probs[:, None], **data), replicates)["per_class"]["a"]
+    ours = {key: found[f"{key}_ci"] for key in ("auroc", "auprc")}
+    ours["recall"] = share_interval(clustered_share(flags[ill], patients=owner[ill]))
+    ours["precision"] = share_interval(clustered_share(ill[flags], patients=owner[flags]))
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(resamples):
+        weights = np.bincount(rng.integers(owner[-1] + 1, size=owner[-1] + 1), minlength=owner[-1] + 1)[owner]
+        hits, positives, flagged = (weights[rows].sum() for rows in (flags & ill, ill, flags))
+        drawn.append((hits / positives if positives else np.nan, hits / flagged if flagged else np.nan))
+    percentile = dict(zip(("recall", "precision"), map(interval, np.transpose(drawn)), strict=True))
+    percentile |= {key: interval(replicates["per_class"]["a"][key]) for key in ("auroc", "auprc")}
+    return ours, percentile
+
+
+def coverage_table(repeats, resamples, seed):
+    print("| positives | images per patient | figure | covered | standard error | percentile bootstrap covers |")
+    print("|---|---|---|---|---|---|")
+    cut = SHIFT - ndtri(0.85)
+    truth = truths(cut)
+    for most_images, correlation in CLUSTERS:
+        for positives in POSITIVES:
+            rng = np.random.default_rng([seed, positives, most_images])
+            covered = {key: [] for key in truth}
+            while min(map(len, covered.values())) < repeats:
+                data = draw(positives=positives, most_images=most_images, correlation=correlation, rng=rng)
+                if not 0 < data[1].sum() < len(data[1]) or not (data[0] >= cut).any():
+                    continue
+                both = intervals(*data, cut, resamples=resamples)
+                for key, value in truth.items():
+                    covered[key].append([low <= value <= high for low, high in (one[key] for one in both)])
+            for key, rows in covered.items():
+                ours, theirs = np.mean(rows, axis=0)
+                error = np.sqrt(ours * (1 - ours) / len(rows))
+                images = "1" if most_images == 1 else f"1-{most_images}, correlation {correlation}"
+                print(f"| {positives} | {images} | {key} | {ours:.3f} | {error:.3f} | {theirs:.3f} |", flush=True)
+
+
+def verdict_table(repeats, seed):
+    print("\n| val positives | test positives | promise kept | test recall below the target | of these, kept | "
+          + " | ".join(VERDICTS) + " | contradicted though kept |")  # fmt: skip
+    print("|" + "---|" * (6 + len(VERDICTS)))
+    target = 0.85
+    for val in (50, 100, 300):
+        for test in (30, 60, 100, 300):
+            rng = np.random.default_rng([seed, val, test])
+            rows = []
+            for _ in range(repeats):
+                scores = SHIFT + rng.normal(size=val)
+                point = certified_rule(build_curve(ndtr(scores), targets=np.ones(val)), recall=target)
+                cut = ndtri(point.threshold)
+                hits = SHIFT + rng.normal(size=test) >= cut
+                said = verdict(clustered_share(hits, patients=np.arange(test)), target=target)
+                rows.append((ndtr(SHIFT - cut) >= target, hits.mean() < target, *(said == one for one in VERDICTS)))
+            kept, below, *said = np.array(rows).T
+            shares = " | ".join(f"{one.mean():.3f}" for one in said)
+            print(f"| {val} | {test} | {kept.mean():.3f} | {below.mean():.3f} | {kept[below].mean():.2f} | {shares} | "
+                  f"{(said[0] & kept).mean():.4f} |", flush=True)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=2000, help="data sets for each row (2000)")
+    parser.add_argument("--resamples", type=int, default=300, help="bootstrap resamples for each data set (300)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    coverage_table(args.repeats, args.resamples, args.seed)
+    verdict_table(2 * args.repeats, args.seed)
+
+
+if __name__ == "__main__":
+    main()

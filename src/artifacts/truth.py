@@ -1,0 +1,184 @@
+"""What probabilities are held against: the labels of a split, per image and per unit that is decided on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts.io import as_stored
+from src.artifacts.manifest import Manifest
+from src.labels.files import ages_of, columns_by_role, labels_of, patient_of, sexes_of, studies_of, views_of
+from src.labels.policy import LabelPolicy
+from src.runtime.csv_files import read_cells_by_id, require_columns
+
+AGGREGATES = ("max", "mean")
+UNITS = ("study", "image")
+GROUPS = ("sex", "age", "view")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Raw labels [N, C] float64 (1, 0, -1, NaN) of `ids` [N] and `classes` [C]; patient and study of each id [N].
+
+    `groups` has a row per id and the columns of `GROUPS` that are known: sex and view as text ("" where unknown), age
+    in years (NaN where unknown).
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    patients: np.ndarray
+    studies: np.ndarray
+    groups: pd.DataFrame
+
+    @classmethod
+    def of_split(cls, manifest: Manifest, split: str, *, context: pd.DataFrame | None = None) -> "Truth":
+        """The rows of one split of a manifest; sex and age from the `context` that `read_context` returns."""
+        part = manifest.part(split)
+        ids, patients, studies = (part.table[key].to_numpy() for key in ("image_id", "patient_id", "study_id"))
+        groups = part.table[["view"]]
+        if context is not None:
+            known = context.set_index("image_id")[["sex", "age"]].reindex(ids).reset_index(drop=True)
+            groups = pd.concat([groups, known], axis=1)
+        return cls(tuple(ids), part.classes, part.labels(), patients, studies, groups)
+
+
+def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
+    """Truth of `classes` from a CSV whose first column is the id, and lines that say how its columns were understood.
+
+    Patients come from the column that has one of its usual names (`patient_id`, `Patient ID`, ...), else from
+    `patientNNN` in the id, else each id is its own patient. Studies come from such a column too, else each id is its
+    own study. Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
+    """
+    cells = read_cells_by_id(path)
+    ids, others = cells.iloc[:, 0], cells.iloc[:, 1:]
+    require_columns(others, classes, path=path)
+    labels = labels_of(cells, classes, path=path).to_numpy()
+    found = columns_by_role(name for name in others if name not in classes)
+    roles = {role: names[0] for role, names in found.items() if names}
+    patients = patient_of(ids, others[roles["patient"]] if "patient" in roles else None)
+    studies = ids.to_numpy()
+    if "study" in roles:
+        studies = studies_of(others[roles["study"]], patients, path=path).to_numpy()
+    groups = pd.DataFrame(index=range(len(ids)))
+    if "sex" in roles:
+        groups["sex"] = sexes_of(others[roles["sex"]]).to_numpy()
+    if "age" in roles:
+        groups["age"] = ages_of(others[roles["age"]], path=path)[0]
+    if "view" in roles:
+        groups["view"] = views_of(others[roles["view"]]).to_numpy()
+    known = ("patient", "study", *GROUPS)
+    lines = [f"{path}: {_owner(role, roles, ids, patients)}" for role in ("patient", "study")]
+    unused = [name for name in others if name not in (*classes, *(roles.get(role) for role in known))]
+    if unused:
+        lines.append(f"{path}: columns that are not used: {', '.join(unused)}")
+    return Truth(tuple(ids), tuple(classes), labels, patients, studies, groups), lines
+
+
+def _owner(role: str, roles: dict[str, str], ids: pd.Series, patients: np.ndarray) -> str:
+    """How the patient or the study of each row was found."""
+    if role in roles:
+        return f"the {role} is read from the column {roles[role]!r}"
+    if role == "patient" and (patients != ids.to_numpy()).any():
+        return "the patient is read from patientNNN in the id"
+    return f"no column names the {role}, so each row is a {role} of its own"
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is decided on: every image by itself, or every study, which has the images of one patient at one time.
+
+    The probability of a study is the maximum or the mean over its images. Its label is positive if that of any image
+    is, else uncertain if any is, else negative if any is, else blank.
+    """
+
+    truth: Truth  # of the units
+    codes: np.ndarray | None  # [N] int64 unit of each image; None where each image is a unit
+    aggregate: str
+
+    @classmethod
+    def of(cls, images: Truth, *, unit: str, aggregate: str) -> "Units":
+        """The units of a split's images, in the order in which they first appear."""
+        if unit == "image":
+            return cls(images, None, aggregate)
+        pairs = pd.MultiIndex.from_arrays([images.patients, images.studies])
+        codes, found = pd.factorize(pairs)
+        if len(found) == len(codes):
+            return cls(images, None, aggregate)
+        states = np.select([images.labels == 1, images.labels == -1, images.labels == 0], [3, 2, 1], 0)
+        states = pd.DataFrame(states).groupby(codes).max().to_numpy()
+        labels = np.array([np.nan, 0.0, -1.0, 1.0])[states]
+        patients, studies = (found.get_level_values(level).to_numpy() for level in (0, 1))
+        ids = studies if len(set(studies)) == len(studies) else patients + "/" + studies
+        groups = _groups_of_units(images.groups, codes)
+        return cls(Truth(tuple(ids), images.classes, labels, patients, studies, groups), codes, aggregate)
+
+    def probs(self, values: np.ndarray) -> np.ndarray:
+        """Probabilities [U, C] float64 of the units from those of the images [N, C], as files hold both."""
+        if self.codes is None:
+            return values
+        grouped = pd.DataFrame(values).groupby(self.codes)
+        return grouped.max().to_numpy() if self.aggregate == "max" else as_stored(grouped.mean().to_numpy())
+
+
+def _groups_of_units(groups: pd.DataFrame, codes: np.ndarray) -> pd.DataFrame:
+    """Sex and age of a study: the first that is known. Its view: all that it has, such as frontal+lateral."""
+    blank = groups.replace("", np.nan).groupby(codes)
+    columns = {name: blank[name].first() for name in ("sex", "age") if name in groups}
+    if "view" in groups:
+        columns["view"] = blank["view"].agg(lambda views: "+".join(sorted(set(views.dropna()))))
+    table = pd.DataFrame(columns, index=range(codes.max() + 1))
+    return table.fillna(dict.fromkeys({"sex", "view"} & set(table), ""))
+
+
+@dataclass(frozen=True)
+class EvalLabels:
+    """The hard view of a truth that metrics need: `targets` [N, C] float32 and `mask` [N, C] bool."""
+
+    truth: Truth
+    targets: np.ndarray
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, truth: Truth, policy: LabelPolicy) -> "EvalLabels":
+        """The truth under a label policy; a soft target raises ValueError."""
+        policy.check_hard()
+        return cls(truth, *policy.apply(truth.labels))
+
+    @property
+    def blank_as_negative(self) -> "EvalLabels":
+        """The same with every blank counted as a negative.
+
+        Blanks are mostly findings that are not there: left out, a rare finding looks common, and AUPRC, whose floor is
+        the prevalence, looks high.
+        """
+        blank = np.isnan(self.truth.labels)
+        return EvalLabels(self.truth, np.where(blank, np.float32(0), self.targets), self.mask | blank)
+
+    def arrays(self) -> dict[str, Any]:
+        """Targets, mask and classes, as the metrics take them."""
+        return {"targets": self.targets, "mask": self.mask, "classes": self.truth.classes}
+
+
+@dataclass(frozen=True)
+class EvalSplit:
+    """Probabilities [U, C] of a split's units, the labels they are evaluated against, and patients as numbers [U]."""
+
+    name: str
+    probs: np.ndarray
+    view: EvalLabels
+    patients: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, probs: np.ndarray, units: Units, policy: LabelPolicy) -> "EvalSplit":
+        """Probabilities [N, C] of the images of `units`, under a label policy; a soft target raises ValueError."""
+        view = EvalLabels.of(units.truth, policy)
+        return cls(name, units.probs(probs), view, np.unique(units.truth.patients, return_inverse=True)[1])
+
+    def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and targets of the valid entries of class `c`, [n] each."""
+        valid = self.view.mask[:, c]
+        return self.probs[valid, c], self.view.targets[valid, c]

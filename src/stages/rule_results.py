@@ -1,0 +1,79 @@
+"""What the thresholds of a rule do on the split they are evaluated on, for stage 6's tables and for the report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.artifacts.truth import EvalSplit
+from src.evaluate import masked_metrics, ratio
+from src.stats.intervals import Share, clustered_share, share_interval, verdict
+from src.stats.thresholds import Curve, OperatingPoint, build_curves
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The split that thresholds are evaluated on, and what the targets and rules share of it."""
+
+    split: EvalSplit
+    curves: list[Curve]
+    auprc: list[float]  # [C]
+    by_patient: bool
+
+    @classmethod
+    def of(cls, split: EvalSplit, *, by_patient: bool) -> "Evaluation":
+        """Rank the classes."""
+        labels: dict[str, Any] = {"targets": split.view.targets, "mask": split.view.mask}
+        curves = build_curves(split.probs, **labels, patients=split.patients, by_patient=by_patient)
+        auprc = [v["auprc"] for v in masked_metrics(split.probs, **split.view.arrays())["per_class"].values()]
+        return cls(split, curves, auprc, by_patient)
+
+    def shares(self, c: int, threshold: float) -> dict[str, Share]:
+        """Recall, precision and specificity in class `c` of flagging `prob >= threshold`.
+
+        Recall has the weights of the promise. The other two count each unit once.
+        """
+        probs, targets = self.split.entries(c)
+        patients = self.split.patients[self.split.view.mask[:, c]]
+        flags, ill = probs >= threshold, targets == 1
+        return {
+            "recall": clustered_share(flags[ill], patients=patients[ill], by_patient=self.by_patient),
+            "precision": clustered_share(ill[flags], patients=patients[flags]),
+            "specificity": clustered_share(~flags[~ill], patients=patients[~ill]),
+        }
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule chose for every class, and what it does on the split it is evaluated on."""
+
+    kind: str  # "certified" or "empirical", a key of plots.RULES
+    points: list[OperatingPoint]
+    metrics: list[dict[str, Any]]  # per class what `_at_threshold` returns
+    accuracy: float
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[C] float64."""
+        return np.array([point.threshold for point in self.points])
+
+
+def evaluate(kind: str, points: list[OperatingPoint], evaluation: Evaluation, target: float) -> RuleResult:
+    """What the points that a rule chose do on the split."""
+    metrics = [_at_threshold(evaluation, c, point.threshold, target=target) for c, point in enumerate(points)]
+    entries = sum(curve.entries for curve in evaluation.curves)
+    return RuleResult(kind, points, metrics, accuracy=ratio(sum(v["right"] for v in metrics), entries))
+
+
+def _at_threshold(evaluation: Evaluation, c: int, threshold: float, *, target: float) -> dict[str, Any]:
+    """Recall, precision and specificity with their intervals, and what recall says of the target."""
+    curve, shares = evaluation.curves[c], evaluation.shares(c, threshold)
+    tp, fp = map(int, curve.counts_at(threshold))
+    figures: dict[str, Any] = {name: share.value for name, share in shares.items()}
+    figures |= {f"{name}_ci": share_interval(share) for name, share in shares.items()}
+    return figures | {
+        "shares": shares,
+        "verdict": verdict(shares["recall"], target=target),
+        "right": tp + curve.negatives - fp,
+        "flags_all": tp + fp == curve.entries,
+    }

@@ -1,0 +1,58 @@
+"""The audit of recall within groups of patients, a part of stage 6."""
+
+import numpy as np
+import pandas as pd
+
+from src.artifacts.io import write_table
+from src.artifacts.truth import EvalSplit
+from src.config import ThresholdConfig
+from src.plots import results as plots
+from src.runtime.tables import format_table, with_interval
+from src.stats.subgroups import age_bands, audit
+
+
+def audit_subgroups(config: ThresholdConfig, thresholds: np.ndarray, split: EvalSplit, *, target: float) -> None:
+    """Print, write and draw recall per finding and group at thresholds [C]."""
+    groups = _groups(config, split)
+    ill = split.view.mask & (split.view.targets == 1)
+    table = audit(
+        split.probs >= thresholds,
+        present=ill,
+        patients=split.patients,
+        groups=groups,
+        classes=split.view.truth.classes,
+        target=target,
+        by_patient=config.weights == "patient",
+    )
+    folder, name = config.run_dir / "ensemble", f"subgroups_recall_{target:g}"
+    write_table(folder / f"{name}.csv", table, exact=True)
+    _print(table, split.name, target)
+    if config.pictures:
+        plots.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
+
+
+def _groups(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
+    """The groups of each unit by what was asked for; raises ValueError where nothing is known of it."""
+    known, columns = split.view.truth.groups, {}
+    for by in config.subgroups:
+        if by not in known or not (known[by].notna() & (known[by] != "")).any():
+            raise ValueError(
+                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or add a column {by} to the "
+                "label file"
+            )
+        values = known[by].to_numpy()
+        columns[by] = age_bands(values.astype(np.float64), starts=config.age_bands) if by == "age" else values
+    return pd.DataFrame(columns)
+
+
+def _print(table: pd.DataFrame, split: str, target: float) -> None:
+    """Groups in their own order; the largest gap among many groups is mostly chance, so none is ranked."""
+    print(f"\nrecall on {split} by group, against {target:g}; verdicts hold for all groups of a finding together:")
+    rows = []
+    for name, part in table.groupby("class", sort=False):
+        for number, row in enumerate(part.to_dict("records")):
+            row["recall_ci"] = (row["low"], row["high"])
+            said = row["verdict"] or f"cannot be stated: {row['needed']} more positive patients needed"
+            first = (name if not number else "", f"{row['by']} {row['group']}")
+            rows.append((*first, row["positives"], row["missed"], with_interval(row, "recall"), said))
+    print(format_table(("Class", "Group", "Positives", "Missed", "Recall", "Verdict"), rows))

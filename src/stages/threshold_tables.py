@@ -1,0 +1,244 @@
+"""What stage 6 prints: the rules per class, their verdicts on test, the workload, and what the promise means."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artifacts.io import read_table
+from src.artifacts.truth import EvalSplit
+from src.config import ThresholdConfig
+from src.runtime.tables import format_table, plural, with_interval
+from src.stages.metric_tables import two_views
+from src.stages.rule_results import Evaluation, RuleResult
+from src.stats.intervals import VERDICTS, share_interval, top_share
+from src.stats.planning import plan
+from src.stats.thresholds import OperatingPoint
+from src.stats.workload import answers, per_thousand, precision_at
+
+# How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
+HIGH_AUPRC, SOME_WAY = 0.95, 0.25
+CONCENTRATED = 0.3  # share of positives owned by 5% of the patients, above which the next patient is another promise
+FEW_CLASSES = 3  # with so few, choosing epoch, alpha and thresholds on one split costs more than a point of confidence
+PLAN_AUROC, PLAN_PREVALENCE = 0.85, 0.1
+
+
+def print_split(split: EvalSplit) -> None:
+    """Macro AUROC and AUPRC under the policy, and with each blank as a negative."""
+    metrics = two_views(split.probs, split.view, resamples=0, seed=0)
+    for text, macro in (("as the policy has them", metrics["macro"]),
+                        ("each blank a negative", metrics["blank_as_negative"]["macro"])):  # fmt: skip
+        print(
+            f"{split.name}, labels {text}: macro AUROC {macro['auroc']:.3f}, macro AUPRC {macro['auprc']:.3f} "
+            f"over {macro['classes']} classes"
+        )
+
+
+def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> None:
+    """What is counted, whose recall it is, and what weakens the promise on this data."""
+    unit, view, count = config.unit or "", split.view, len(split.probs)
+    how = f", each with the {config.aggregate} over its images" if unit == "study" else ""
+    print(f"unit: {plural(count, unit)} in {split.name}{how}")
+    if config.weights == "patient":
+        print(f"recall: that of a random {unit} of a random patient")
+    else:
+        print(f"recall: that of the next {unit}, drawn as those of {split.name} were")
+    ill = view.mask & (view.targets == 1)
+    shares = {name: top_share(split.patients[ill[:, c]]) for c, name in enumerate(view.truth.classes)}
+    known = {name: share for name, share in shares.items() if not np.isnan(share)}
+    if known:
+        low, high = (f"{100 * end(known.values()):.0f}%" for end in (min, max))
+        print(
+            f"the 5% of patients with the most positives own {low} to {high} of a finding's positives in {split.name}"
+        )
+    heavy = [f"{name} ({100 * share:.0f}%)" for name, share in known.items() if share > CONCENTRATED]
+    if heavy and config.weights != "patient":
+        print(
+            f"warning: few patients own most positives of {', '.join(heavy)}; if these patients are easier or harder to "
+            f"read, the recall of the next {unit} is not that of the next patient, which --weights patient certifies"
+        )
+    if config.rule == "certified" and split.name == "val" and (len(known) <= FEW_CLASSES or siblings):
+        print(_reuse(len(view.truth.classes), siblings))
+
+
+def _reuse(classes: int, siblings: int) -> str:
+    """What is lost by choosing the epoch, alpha and thresholds on the same split."""
+    reasons = [f"with {plural(classes, 'finding')}"] if classes <= FEW_CLASSES else []
+    if siblings:
+        reasons.append(
+            f"and {plural(siblings, 'other run')} beside this one, from which it may have been chosen by val,"
+        )
+    return (
+        f"note: epoch and alpha were chosen on val too; {' '.join(reasons).removeprefix('and ')} this costs some of the "
+        "confidence (docs/recall_coverage.md); check_split.py --calibration keeps a split for the thresholds alone"
+    )
+
+
+def print_target(
+    recall: float, confidence: float, rules: list[RuleResult], evaluation: Evaluation, *, chosen_on: str
+) -> None:
+    """The rules per class, what test says of the promise, and the classes grouped by how precise they are."""
+    split = evaluation.split
+    promises = {"certified": f"at {100 * confidence:g}% confidence on new patients", "empirical": f"on {chosen_on}"}
+    print(f"\n== recall >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
+    here, there = chosen_on.capitalize(), split.name.capitalize()
+    headers = ["Class", "Rule", "Threshold", f"{here} precision", f"{here} recall", "Lower", f"{there} precision"]
+    headers += [f"{there} recall", "Verdict", "AUPRC", "Status"]
+    rows = []
+    for c, name in enumerate(split.view.truth.classes):
+        for rule in rules:
+            point, values = rule.points[c], rule.metrics[c]
+            chosen = (point.threshold, point.precision, point.recall, point.recall_lower)
+            tested = (with_interval(values, "precision"), with_interval(values, "recall"))
+            said = values["verdict"] if split.name == "test" and point.status == "ok" else "-"
+            status = _status(point, flags_all=values["flags_all"])
+            first = name if rule is rules[0] else ""
+            rows.append((first, rule.kind, *chosen, *tested, said or "-", evaluation.auprc[c], status))
+    print(format_table(headers, rows))
+    if split.name != "test":
+        print("no test data was given: these are figures of the data the thresholds were chosen on")
+    for rule in rules:
+        print(f"{rule.kind}: {count_verdicts(rule, tested=split.name == 'test')}")
+    if rules[0].kind == "certified":
+        print(_expected(rules[0], confidence))
+    for rule in rules:
+        print(f"{there} Accuracy (Recall >= {recall:g}), {rule.kind}: {rule.accuracy:.3f}")
+    _print_groups(rules[0], evaluation)
+
+
+def count_verdicts(rule: RuleResult, *, tested: bool) -> str:
+    """In how many classes test contradicts or confirms the target; those that flag all are no success, and apart."""
+    said = [v["verdict"] for p, v in zip(rule.points, rule.metrics, strict=True) if p.status == "ok"]
+    counts = [(name, said.count(name)) for name in VERDICTS] if tested else [("feasible", len(said))]
+    counts.append(("infeasible", len(rule.points) - len(said)))
+    if tested and "" in said:
+        counts.append(("without positives on test", said.count("")))
+    return ", ".join(f"{name} {number}" for name, number in counts)
+
+
+def _expected(rule: RuleResult, confidence: float) -> str:
+    """What the confidence of each finding means for all of them together."""
+    certified = sum(point.status == "ok" for point in rule.points)
+    failing = certified * (1 - confidence)
+    return (
+        f"each of {plural(certified, 'finding')} is certified at {100 * confidence:.4g}%, so that up to {failing:.2g} of "
+        "them may be expected to fall short of the target on new patients"
+    )
+
+
+def _status(point: OperatingPoint, *, flags_all: bool) -> str:
+    if point.status == "ok":
+        return "ok, flags all" if flags_all else "ok"
+    return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
+
+
+def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
+    """Classes by how precise they are at the chosen thresholds."""
+    titles = (f"AUPRC >= {HIGH_AUPRC}", "precision well above prevalence", "precision close to prevalence")
+    groups: dict[str, list[str]] = {title: [] for title in (*titles, "not defined")}
+    high, some, close, undefined = groups
+    names = evaluation.split.view.truth.classes
+    for name, curve, auprc, values in zip(names, evaluation.curves, evaluation.auprc, rule.metrics, strict=True):
+        if np.isnan(auprc):
+            groups[undefined].append(name)
+            continue
+        kept = (values["precision"] - curve.prevalence) / (1 - curve.prevalence)
+        groups[high if auprc >= HIGH_AUPRC else some if kept >= SOME_WAY else close].append(name)
+    for title, members in groups.items():
+        print(f"{title}: {', '.join(members) or 'none'}")
+
+
+def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
+    """Flagged, missed and falsely flagged units per 1,000 at the rule's thresholds, in both views of the labels."""
+    split = evaluation.split
+    flags = split.probs >= rule.thresholds
+    blank = np.isnan(split.view.truth.labels)
+    views = answers(split.view.targets, mask=split.view.mask, blank=blank)
+    left, right = (per_thousand(flags, known, classes=split.view.truth.classes) for known in views)
+    print(
+        f"\nper 1,000 of {split.name}, at the {rule.kind} thresholds: left, of those with a label; right, of all, with "
+        "every flag counted and each blank a negative. The last row counts those with at least one flag, one finding "
+        "missed, one false flag:"
+    )
+    headers = (
+        "Class",
+        "Labeled",
+        "Flagged",
+        "Missed",
+        "Falsely flagged",
+        "| All",
+        "Flagged",
+        "Missed",
+        "Falsely flagged",
+    )
+    print(format_table(headers, [(*one, *other[1:]) for one, other in zip(left, right, strict=True)], digits=0))
+
+
+def print_precision_elsewhere(rule: RuleResult, evaluation: Evaluation, stated: dict[str, float]) -> None:
+    """Precision at the stated prevalence of each class that has one."""
+    if not stated:
+        return
+    rows = []
+    for name, prevalence in stated.items():
+        c = evaluation.split.view.truth.classes.index(name)
+        recall, specificity, precision = (rule.metrics[c][key] for key in ("recall", "specificity", "precision"))
+        there: dict[str, Any] = {"precision": precision_at(recall, specificity, prevalence=prevalence)}
+        there["precision_ci"] = _precision_interval(rule.metrics[c]["shares"], prevalence=prevalence)
+        own = evaluation.curves[c].prevalence
+        rows.append((name, recall, specificity, own, precision, prevalence, with_interval(there, "precision")))
+    here = f"Prevalence in {evaluation.split.name}"
+    print("\nprecision at the stated prevalence, with an interval of at least 95%:")
+    print(format_table(("Class", "Recall", "Specificity", here, "Precision", "Stated", "There"), rows))
+
+
+def _precision_interval(shares: dict[str, Any], *, prevalence: float) -> tuple[float, float]:
+    """Precision at both ends of 97.5% intervals of recall and specificity, which hold together in at least 95%."""
+    recall, specificity = (share_interval(shares[key], level=0.975) for key in ("recall", "specificity"))
+    low, high = (precision_at(*ends, prevalence=prevalence) for ends in zip(recall, specificity, strict=True))
+    return low, high
+
+
+def print_plan(config: ThresholdConfig) -> None:
+    """What certifying costs for several numbers of positives, before there are data."""
+    auroc, prevalence = PLAN_AUROC, PLAN_PREVALENCE
+    print(
+        f"What certifying costs, reckoned for one positive per patient, normal scores with AUROC {auroc}, and a prevalence "
+        f"of {prevalence}. With several positives per patient, the patients count more than the positives."
+    )
+    headers = ("Positives", "Misses allowed", "Val recall", "True recall, mean", "Precision, mean", "Precision lost")
+    for recall in config.recall:
+        rows = [
+            (row.positives, "infeasible" if row.misses < 0 else str(row.misses), *row[2:])
+            for row in plan(recall, confidence=config.confidence, auroc=auroc, prevalence=prevalence)
+        ]
+        print(f"\n== recall >= {recall:g} at {100 * config.confidence:g}% confidence ==")
+        print(format_table(headers, rows))
+
+
+def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[str, float]:
+    """Prevalence by class from `CLASS=share` words, or from one CSV with the columns class and prevalence.
+
+    Raises ValueError for an unknown or repeated class and a share that is not above 0 and below 1.
+    """
+    pairs: Iterable[tuple[str, str]] = [word.rpartition("=")[::2] for word in words]
+    if len(words) == 1 and words[0].lower().endswith((".csv", ".csv.gz")):
+        table = read_table(Path(words[0]), dtype=str, keep_default_na=False)
+        if list(table.columns[:2]) != ["class", "prevalence"]:
+            raise ValueError(f"--prevalence {words[0]} has columns {', '.join(table)}; expected class,prevalence")
+        pairs = zip(table["class"], table["prevalence"], strict=True)
+    stated = {}
+    for name, text in pairs:
+        if not name:
+            raise ValueError(f"--prevalence {text}: expected CLASS=share, such as Edema=0.05")
+        if name not in classes:
+            raise ValueError(f"--prevalence {name}={text}: no class {name!r}; the classes are {', '.join(classes)}")
+        if name in stated:
+            raise ValueError(f"--prevalence names {name} twice; expected each class once")
+        try:
+            stated[name] = float(text)
+        except ValueError:
+            stated[name] = np.nan
+        if not 0 < stated[name] < 1:
+            raise ValueError(f"--prevalence {name}={text}: expected a share above 0 and below 1, such as 0.05")
+    return stated

@@ -1,0 +1,88 @@
+"""Recall within groups of patients, with what can and what cannot be said of each group."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.stats.intervals import LEVEL, Share, clustered_share, share_interval, verdict
+from src.stats.thresholds import bonferroni, patients_needed
+
+COLUMNS = ("class", "by", "group", "positives", "patients", "missed", "recall", "low", "high", "verdict", "needed")
+
+
+def age_bands(ages: np.ndarray, *, starts: Sequence[int]) -> np.ndarray:
+    """The band of each age [N] in years, such as 40-59 or 80+: [N] str, "" where the age is NaN."""
+    edges = [0, *sorted(set(starts))]
+    names = [f"{low}-{high - 1}" for low, high in zip(edges, edges[1:], strict=False)] + [f"{edges[-1]}+"]
+    place = np.searchsorted(edges, np.nan_to_num(ages), side="right") - 1
+    return np.where(np.isnan(ages), "", np.array(names, dtype=object)[np.maximum(place, 0)])
+
+
+def audit(
+    flags: np.ndarray,
+    *,
+    present: np.ndarray,
+    patients: np.ndarray,
+    groups: pd.DataFrame,
+    classes: Sequence[str],
+    target: float,
+    by_patient: bool = False,
+) -> pd.DataFrame:
+    """Recall of each class in each group, in the order of the groups and never by recall: the columns of `COLUMNS`.
+
+    flags, present: [U, C] bool; patients: [U]; groups: U rows and a column of names per way of grouping, "" where a unit
+    belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is one at the level that holds for
+    all groups of a class together (Bonferroni). A group with positives of fewer patients than could confirm the target
+    even without a miss gets none; `needed` says how many more it takes.
+    """
+    enough = patients_needed(target, confidence=LEVEL)
+    rows = []
+    for c, name in enumerate(classes):
+        parts = []
+        for by in groups:
+            ill = present[:, c] & (groups[by] != "").to_numpy()
+            for group in sorted(set(groups[by]) - {""}, key=_natural):
+                members = ill & (groups[by] == group).to_numpy()
+                share = clustered_share(flags[members, c], patients=patients[members], by_patient=by_patient)
+                people = len(np.unique(patients[members]))
+                parts.append((by, group, members, people, share))
+        level = bonferroni(LEVEL, classes=max(1, sum(people >= enough for *_, people, _ in parts)))
+        rows += [_row(name, *part, flags[:, c], target=target, level=level, enough=enough) for part in parts]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(
+    name: str,
+    by: str,
+    group: str,
+    members: np.ndarray,
+    people: int,
+    share: Share,
+    flags: np.ndarray,
+    *,
+    target: float,
+    level: float,
+    enough: int,
+) -> tuple[Any, ...]:
+    positives, missed = int(members.sum()), int((members & ~flags).sum())
+    said = verdict(share, target=target, level=level) if people >= enough else ""
+    return (
+        name,
+        by,
+        group,
+        positives,
+        people,
+        missed,
+        share.value,
+        *share_interval(share),
+        said,
+        max(0, enough - people),
+    )
+
+
+def _natural(name: str) -> tuple[float, str]:
+    """Bands by their first age, other names by the alphabet."""
+    start = name.split("-")[0].rstrip("+")
+    return (float(start), "") if start.isdigit() else (0.0, name)
