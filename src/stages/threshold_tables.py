@@ -55,8 +55,9 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
     heavy = [f"{name} ({100 * share:.0f}%)" for name, share in known.items() if share > CONCENTRATED]
     if heavy and config.weights != "patient":
         print(
-            f"warning: few patients own most positives of {', '.join(heavy)}; if these patients are easier or harder to "
-            f"read, the recall of the next {unit} is not that of the next patient, which --weights patient certifies"
+            f"warning: the 5% of patients with the most positives own more than 30% of them in {', '.join(heavy)}; if "
+            f"they are easier or harder to read than others, the recall of the next {unit} is not that of the next "
+            "patient, which --weights patient certifies"
         )
     if config.rule == "certified" and split.name == "val" and (len(known) <= FEW_CLASSES or siblings):
         print(_reuse(len(view.truth.classes), siblings))
@@ -64,14 +65,11 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
 
 def _reuse(classes: int, siblings: int) -> str:
     """What is lost by choosing the epoch, alpha and thresholds on the same split."""
-    reasons = [f"with {plural(classes, 'finding')}"] if classes <= FEW_CLASSES else []
-    if siblings:
-        reasons.append(
-            f"and {plural(siblings, 'other run')} beside this one, from which it may have been chosen by val,"
-        )
+    few = f"with {plural(classes, 'finding')}" if classes <= FEW_CLASSES else ""
+    among = f"with {plural(siblings, 'other run')} of this split to choose from" if siblings else ""
     return (
-        f"note: epoch and alpha were chosen on val too; {' '.join(reasons).removeprefix('and ')} this costs some of the "
-        "confidence (docs/recall_coverage.md); check_split.py --calibration keeps a split for the thresholds alone"
+        f"note: epoch and alpha were chosen on val too, which {' and '.join(filter(None, (few, among)))} costs some of "
+        "the confidence (docs/recall_coverage.md); check_split.py --calibration keeps a split for the thresholds alone"
     )
 
 
@@ -122,8 +120,8 @@ def _expected(rule: RuleResult, confidence: float) -> str:
     certified = sum(point.status == "ok" for point in rule.points)
     failing = certified * (1 - confidence)
     return (
-        f"each of {plural(certified, 'finding')} is certified at {100 * confidence:.4g}%, so that up to {failing:.2g} of "
-        "them may be expected to fall short of the target on new patients"
+        f"{plural(certified, 'finding')} certified, each at {100 * confidence:.4g}%: up to {failing:.2g} may be expected "
+        "to fall short of the target on new patients"
     )
 
 
@@ -203,8 +201,8 @@ def print_plan(config: ThresholdConfig) -> None:
     """What certifying costs for several numbers of positives, before there are data."""
     auroc, prevalence = PLAN_AUROC, PLAN_PREVALENCE
     print(
-        f"What certifying costs, reckoned for one positive per patient, normal scores with AUROC {auroc}, and a prevalence "
-        f"of {prevalence}. With several positives per patient, the patients count more than the positives."
+        f"What certifying costs, calculated for one positive per patient, normal scores with AUROC {auroc}, and a "
+        f"prevalence of {prevalence}. With several positives per patient, the number of patients matters more."
     )
     headers = ("Positives", "Misses allowed", "Val recall", "True recall, mean", "Precision, mean", "Precision lost")
     for recall in config.recall:

@@ -21,8 +21,8 @@ class Answers(NamedTuple):
 def answers(targets: np.ndarray, *, mask: np.ndarray, blank: np.ndarray) -> tuple[Answers, Answers]:
     """Two views of the same labels: the labeled units alone, and all units with each blank as a negative.
 
-    targets [U, C] 0 or 1 where `mask` [U, C] is true; blank: [U, C] bool. In the second view every flag is counted, also
-    that of a unit with a masked label, of which nobody knows whether it is false.
+    targets [U, C] 0 or 1 where `mask` [U, C] is true; blank: [U, C] bool. In the second view every flag is counted,
+    also that of a unit with a masked label, of which nobody knows whether it is false.
     """
     present, absent = mask & (targets == 1), mask & (targets == 0)
     everybody = np.ones_like(mask)
