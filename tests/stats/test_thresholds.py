@@ -276,3 +276,72 @@ def test_bad_confidence_is_refused(confidence):
 def test_recall_1_cannot_be_promised():
     with pytest.raises(ValueError, match="--recall 1 cannot be promised"):
         certified_rule(build_curve([0.5], targets=[1]), recall=1.0)
+
+
+def test_recall_by_patient_is_the_mean_of_the_patients_recalls():
+    probs, targets, patients = clustered(4, positives=80)
+    curve = build_curve(probs, targets=targets, patients=patients, by_patient=True)
+    ill = targets == 1
+    for at in range(0, len(curve.thresholds), 17):
+        flags = probs >= curve.thresholds[at]
+        each = [flags[ill & (patients == person)].mean() for person in np.unique(patients[ill])]
+        assert curve.recall[at] == pytest.approx(np.mean(each))
+        assert curve.recall_at(curve.thresholds[at]) == curve.recall[at]
+    plain = build_curve(probs, targets=targets, patients=patients)
+    assert np.array_equal(curve.tp, plain.tp) and not np.allclose(curve.recall, plain.recall)
+    assert curve.recall_at(1.5) == 0
+
+
+def test_the_bound_by_patient_is_korn_and_graubards_with_survey_weights():
+    probs, targets, patients = clustered(5, positives=90)
+    curve = build_curve(probs, targets=targets, patients=patients, by_patient=True)
+    scores, people = probs[targets == 1], patients[targets == 1]
+    groups = [scores[people == person] for person in np.unique(people)]
+    count, total = len(groups), len(scores)
+
+    def effect(cut):
+        each = np.array([np.mean(group >= cut) for group in groups])
+        return np.var(each, ddof=1) / count, each.mean() * (1 - each.mean()) / (total - 1)
+
+    cuts = np.unique(scores)[1:]
+    variance, binomial = np.transpose([effect(cut) for cut in cuts])
+    pooled = variance.sum() / binomial.sum()
+    for at in np.flatnonzero(np.isin(curve.thresholds, cuts))[::9]:
+        lower = cuts <= curve.thresholds[at]
+        size = total / max([1, pooled, *(variance / binomial)[lower]])
+        size *= (stdtrit(total - 1, 0.95) / stdtrit(count - 1, 0.95)) ** 2
+        hits = curve.recall[at] * size
+        bound = betaincinv(hits, size - hits + 1, 0.05)
+        assert recall_lower_bound(curve, confidence=0.95)[at] == pytest.approx(bound)
+
+
+def test_by_patient_and_by_unit_are_the_same_with_one_unit_per_patient():
+    probs, targets = scored(6)
+    unit, patient = (build_curve(probs, targets=targets, by_patient=weighted) for weighted in (False, True))
+    assert certified_rule(unit, recall=0.85) == certified_rule(patient, recall=0.85)
+    assert empirical_rule(unit, recall=0.85) == empirical_rule(patient, recall=0.85)
+
+
+def test_recall_by_patient_is_certified_where_large_patients_are_easier():
+    """One patient in ten owns 20 units each, and they score 0.7 higher: the next unit says little of the next patient.
+
+    300 data sets of 150 patients: the rate of a promise kept in 95% has a standard error of 0.013.
+    """
+    rng = np.random.default_rng(0)
+    kept = {False: [], True: []}
+    for _ in range(300):
+        large = rng.random(150) < 0.1
+        patients = np.repeat(np.arange(150), np.where(large, rng.integers(10, 30, 150), rng.integers(1, 3, 150)))
+        shared, own = rng.normal(size=150)[patients], rng.normal(size=len(patients))
+        scores = 1.5 + 0.7 * large[patients] + np.sqrt(0.4) * shared + np.sqrt(0.6) * own
+        for by_patient, rates in kept.items():
+            data = {"targets": np.ones(len(scores)), "patients": patients, "by_patient": by_patient}
+            cut = ndtri(certified_rule(build_curve(ndtr(scores), **data), recall=0.85).threshold)
+            rates.append(0.1 * ndtr(2.2 - cut) + 0.9 * ndtr(1.5 - cut) >= 0.85)
+    assert np.mean(kept[True]) >= 0.91
+    assert np.mean(kept[False]) < 0.7
+
+
+def test_a_probability_that_is_nan_is_refused():
+    with pytest.raises(ValueError, match="1 of 3 probabilities are NaN"):
+        build_curve([0.5, np.nan, 0.2], targets=[1, 1, 0])
