@@ -120,8 +120,8 @@ def _expected(rule: RuleResult, confidence: float) -> str:
     certified = sum(point.status == "ok" for point in rule.points)
     failing = certified * (1 - confidence)
     return (
-        f"{plural(certified, 'finding')} certified, each at {100 * confidence:.4g}%: up to {failing:.2g} may be expected "
-        "to fall short of the target on new patients"
+        f"{plural(certified, 'finding')} certified, each at {100 * confidence:.4g}%: up to {failing:.2g} may be "
+        "expected to fall short of the target on new patients"
     )
 
 

@@ -33,9 +33,9 @@ def audit(
     """Recall of each class in each group, in the order of the groups and never by recall: the columns of `COLUMNS`.
 
     flags, present: [U, C] bool; patients: [U]; groups: U rows and a column of names per way of grouping, "" where a
-    unit belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is one at the level that holds
-    for all groups of a class together (Bonferroni). A group with positives of fewer patients than could confirm the target
-    even without a miss gets none; `needed` says how many more it takes.
+    unit belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is one at the level that
+    holds for all groups of a class together (Bonferroni). A group with positives of fewer patients than could confirm
+    the target even without a miss gets none; `needed` says how many more it takes.
     """
     enough = patients_needed(target, confidence=LEVEL)
     rows = []

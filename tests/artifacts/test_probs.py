@@ -1,9 +1,10 @@
-"""Probability and truth files, from the stages and from elsewhere."""
+"""Probability files, from the stages and from elsewhere."""
 
 import numpy as np
 import pytest
 
-from src.artifacts.probs import as_stored, read_probs, read_stage_probs, read_truth, write_probs
+from src.artifacts.io import as_stored
+from src.artifacts.probs import read_probs, read_stage_probs, write_probs
 
 
 def write(path, text):
@@ -79,50 +80,11 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
         read_stage_probs(tmp_path, "val", Manifest)
 
 
-def test_a_truth_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="t.csv does not exist; check the path"):
-        read_truth(tmp_path / "t.csv", ["X"])
-    with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
-        read_truth(tmp_path, ["X"])
-
-
 def test_spaces_around_names_do_not_matter(tmp_path):
     probs = read_probs(write(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
     assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
-    truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), probs.classes)
-    assert truth.labels.tolist() == [[1, 0]]
 
 
 def test_blank_lines_and_a_trailing_comma_do_not_matter(tmp_path):
     probs = read_probs(write(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
     assert probs.classes == ("X",) and probs.values.tolist() == [[0.5]]
-
-
-def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
-    text = "Study,No Finding,X,patient_id\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
-    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert unused == ["No Finding"]
-    np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
-    assert list(truth.patients) == ["p", "q", "q"]
-    text = text.replace(",patient_id", ",other")
-    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert unused == ["No Finding", "other"]
-    assert list(truth.patients) == ["patient7", "patient7", "z"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
-        ("id,X\na,yes\n", "'yes' is not a label"),
-        ("id,X\na,1\na,0\n", "id 'a' appears more than once"),
-        ("id,Y\na,1\n", "has no column 'X'; it has Y"),
-        ("id,X\n", "no rows"),
-        ("id,X,X\na,1,0\n", "has two columns 'X'"),
-        (",X\na,1\n", "first column has no name"),
-        ("", "no rows"),
-    ],
-)
-def test_bad_truth_is_refused(tmp_path, text, message):
-    with pytest.raises(ValueError, match=f"t.csv.*{message}"):
-        read_truth(write(tmp_path / "t.csv", text), ["X"])

@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import check_split
 from src.artifacts.io import read_json
 from src.artifacts.manifest import read_manifest
+from src.labels.audit import leaks
 from tests.trees import write_csv
 
 TWICE = "under 2 names in different splits: img/01_1.png (train), img/29_1.png (test)"
@@ -151,3 +153,31 @@ def test_a_manifest_is_not_replaced_unasked(tmp_path):
     with pytest.raises(ValueError, match="already there; pass --overwrite"):
         check(path, tmp_path / "r")
     check(path, tmp_path / "r", "--overwrite")
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_calibration_split_is_carved_by_patient_and_checked_as_the_others(tmp_path, capsys, published):
+    flags = ["--calibration", "0.2", *([] if published else ["--split", "patient"])]
+    assert check(make_set(tmp_path / "d"), tmp_path / "r", *flags) == 0
+    manifest = read_manifest(tmp_path / "r")
+    assert manifest.splits == ("train", "val", "calib", "test") and manifest.scored == ("val", "calib", "test")
+    assert manifest.table.groupby("patient_id")["split"].nunique().max() == 1
+    share = (manifest.table["split"] == "calib").sum() / (40 if published else 60)  # of train, where val is published
+    assert 0.15 < share < 0.25
+    out = capsys.readouterr().out
+    assert "calib (0.2) carved from train" in out or "calib 0.2" in out
+    assert "cannot be certified at 95% confidence with fewer than 19 positive patients in calib: " in out
+
+
+def test_without_a_calibration_fraction_there_is_no_such_split(tmp_path, capsys):
+    check(make_set(tmp_path / "d"), tmp_path / "r")
+    assert "calib" not in capsys.readouterr().out
+    assert read_manifest(tmp_path / "r").splits == ("train", "val", "test")
+
+
+def test_a_leak_into_the_calibration_split_is_found():
+    rows = [("a", "p", "s", "train"), ("b", "p", "t", "calib"), ("c", "q", "u", "val"), ("d", "r", "v", "test")]
+    table = pd.DataFrame(rows, columns=["image_id", "patient_id", "study_id", "split"])
+    assert leaks(table) == [
+        "1 patient with 1 of the 1 calib images also in another split; first: p (--split patient makes a sound one)"
+    ]

@@ -12,6 +12,7 @@ from src.plots import labels as plots_labels
 from src.plots import results as plots
 from src.plots import style as plots_style
 from src.plots.style import DPI, canvas, short
+from src.stats.subgroups import COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -136,7 +137,7 @@ def curve(name, *, points, **fields):
 
 
 def point(kind, recall, **fields):
-    return {"label": f"{kind} rule", "kind": kind, "recall": recall, "precision": 0.6, **fields}
+    return {"label": f"{kind} rule", "kind": kind, "recall": recall, "precision": 0.6, "verdict": "", **fields}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
@@ -169,15 +170,39 @@ def test_recall_intervals(tmp_path, count):
     assert drawn(plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png"))
 
 
-def test_recall_intervals_say_how_often_the_target_was_reached(tmp_path, monkeypatch):
+def test_recall_intervals_count_the_verdicts_of_each_rule(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(plots, "headline", lambda figure, text: said.append(text))
     rows = []
-    for pair in ((0.85, 0.9), (0.84, 1.0), (NAN, 1.0)):
-        points = [point(kind, r, lower=r, upper=r) for kind, r in zip(plots.RULES, pair, strict=True)]
+    for pair in (("contradicted", "consistent"), ("consistent", "confirmed"), ("", "confirmed")):
+        points = [point(kind, 0.9, lower=0.8, upper=1, verdict=v) for kind, v in zip(plots.RULES, pair, strict=True)]
         rows.append({"name": "x", "positives": 5, "points": points})
     plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
-    assert "in 1 of 2 classes by the empirical rule, in 3 of 3 classes by the certified rule" in said[0]
+    assert "empirical rule: 1 contradicted, 0 confirmed, 1 consistent" in said[0]
+    assert "certified rule: 0 contradicted, 2 confirmed, 1 consistent" in said[0]
+
+
+@pytest.mark.parametrize("count", [1, 3, 14])
+def test_subgroup_intervals(tmp_path, count):
+    rows = [
+        (name, by, group, 9, 8, 1, 0.9, 0.8, 0.95, verdict, 0)
+        for name in names(count)
+        for by, group, verdict in (("sex", "F", "confirmed"), ("sex", "M", "contradicted"), ("age", "80+", ""))
+    ]
+    rows[-1] = (*rows[-1][:6], NAN, NAN, NAN, "", 19)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    assert drawn(plots.subgroup_intervals(table, target=0.85, path=tmp_path / "s.png"))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_reader_curves(tmp_path, count):
+    figures = {"recall": 0.8, "precision": 0.7, "specificity": NAN}
+    pairs = {f"{name}_ci": (value - 0.1, value + 0.1) for name, value in figures.items()}
+    line = {"x": np.linspace(0, 1, 9), "y": np.linspace(1, 0, 9)}
+    readers = [{"reader": f"reader {n}", **figures, **pairs} for n in range(7)]
+    curves = [{"name": name, "readers": readers, "roc": line, "precision_recall": line} for name in names(count)]
+    for path in plots.reader_curves(curves, folder=tmp_path):
+        assert drawn(path)
 
 
 @pytest.mark.parametrize("count", [1, 15])

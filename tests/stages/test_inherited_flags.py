@@ -1,4 +1,4 @@
-"""The label flags of the metrics pass from stage to stage, and a change is said."""
+"""The flags that say what metrics count pass from stage to stage, and a change is said."""
 
 import pytest
 
@@ -53,3 +53,16 @@ def test_stages_that_disagree_ask_for_the_flag(stories):
 def test_a_run_of_an_earlier_version_recorded_none(tmp_path):
     write_json(tmp_path / "probs.json", {})
     assert inherit_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])[0].missing == ("mask",)
+
+
+def test_the_unit_is_inherited_too(tmp_path):
+    path = tmp_path / "probs.json"
+    write_json(path, {"unit": "image", "aggregate": "mean"})
+    config, lines = inherit_flags(AlphaConfig(), earlier=[path])
+    assert (config.unit, config.aggregate) == ("image", "mean")
+    assert lines == [f"--unit image, as recorded in {path}", f"--aggregate mean, as recorded in {path}"]
+    config, lines = inherit_flags(AlphaConfig(unit="study", aggregate="mean"), earlier=[path])
+    assert config.unit == "study" and lines == [f"note: --unit is study here and was image in {path}"]
+    write_json(path, {"unit": "patient"})
+    with pytest.raises(ValueError, match="its unit is 'patient'; expected study or image"):
+        inherit_flags(AlphaConfig(), earlier=[path])

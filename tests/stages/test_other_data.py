@@ -190,7 +190,7 @@ def test_outside_probabilities_give_thresholds_and_a_precision_elsewhere(tmp_pat
     flags = ["--val-probs", str(tmp_path / "p.csv"), "--val-labels", str(tmp_path / "t.csv"), "--resamples", "20"]
     ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "run"), "--prevalence", "A=0.05"])
     out = capsys.readouterr().out
-    assert "ignored: Other" in out and "precision at the stated prevalence" in out
+    assert "not used: Other" in out and "precision at the stated prevalence" in out
     table = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv")
     assert table["class"].tolist() == ["A"] and table["status"].tolist() == ["ok"]
     assert table["test_recall"].isna().all()

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
-    "class,threshold,val_precision,val_recall,val_recall_lower,val_positives,test_precision,test_recall,auprc,"
-    "status,empirical_threshold,empirical_test_precision,empirical_test_recall"
+    "class,threshold,val_precision,val_recall,val_recall_lower,val_positives,test_precision,test_recall,"
+    "test_recall_low,test_recall_high,test_verdict,auprc,status,empirical_threshold,empirical_test_precision,empirical_test_recall"
 )
 
 
@@ -59,8 +59,18 @@ def copied(run_dir, tmp_path):
 
 
 def labels_of(run, split):
-    manifest = pd.read_csv(run / "manifest.csv").query("split == @split").set_index("image_id")
-    return manifest[json.loads((run / "manifest.json").read_text())["classes"]]
+    """Labels by study: positive if that of any image is, else uncertain, else negative, else blank."""
+    manifest = pd.read_csv(run / "manifest.csv").query("split == @split")
+    labels = manifest[json.loads((run / "manifest.json").read_text())["classes"]]
+    ranks = labels.replace({1: 3, -1: 2, 0: 1}).fillna(0).groupby(manifest["study_id"]).max()
+    return ranks.replace({3: 1, 2: -1, 1: 0, 0: np.nan})
+
+
+def probs_of(run, folder, split):
+    """The highest probability of each study."""
+    studies = pd.read_csv(run / "manifest.csv").set_index("image_id")["study_id"]
+    probs = pd.read_csv(run / folder / f"probs_{split}.csv", index_col="image_id")
+    return probs.groupby(studies.reindex(probs.index)).max()
 
 
 def test_every_stage_leaves_its_files(run_dir):
@@ -79,7 +89,7 @@ def test_every_stage_leaves_its_files(run_dir):
 
 @pytest.mark.parametrize("folder", ["resnet50", "efficientnet_b1", "ensemble"])
 def test_metrics_are_scikit_learns_on_the_masked_labels(run_dir, folder):
-    probs = pd.read_csv(run_dir / folder / "probs_test.csv", index_col="image_id")
+    probs = probs_of(run_dir, folder, "test")
     labels = labels_of(run_dir, "test")
     metrics = json.loads((run_dir / folder / "metrics_test.json").read_text())
     aurocs, auprcs = [], []
@@ -169,7 +179,7 @@ def test_the_thresholds_table_is_what_the_probabilities_say(run_dir):
     assert path.read_text().splitlines()[0] == COLUMNS
     table = pd.read_csv(path).set_index("class")
     for split in ("val", "test"):
-        probs = pd.read_csv(run_dir / "ensemble" / f"probs_{split}.csv", index_col="image_id")
+        probs = probs_of(run_dir, "ensemble", split)
         labels = labels_of(run_dir, split)
         for name, row in table.iterrows():
             y = labels[name][labels[name] >= 0]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import ensemble_threshold_search
-from src.stages.thresholds import parse_prevalence
+from src.stages.threshold_tables import parse_prevalence
 
 CLASSES = ("A", "B C")
 
@@ -82,3 +82,153 @@ def test_a_prevalence_csv_with_other_columns_is_refused(tmp_path):
     path.write_text("finding,share\nA,0.2\n")
     with pytest.raises(ValueError, match="has columns finding, share; expected class,prevalence"):
         parse_prevalence([str(path)], classes=CLASSES)
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """Flags for a run of one class: 150 patients with 1 to 3 studies of 1 to 3 images; the label is the patient's."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(150):
+        label, shared = float(rng.random() < 0.5), rng.normal()
+        sex = rng.choice(["F", "M"])
+        for study in range(rng.integers(1, 4)):
+            for image in range(rng.integers(1, 4)):
+                prob = 1 / (1 + np.exp(-(2 * label + 0.6 * shared + 0.8 * rng.normal())))
+                rows.append(
+                    (f"{patient}-{study}-{image}", prob, label, patient, f"{patient}-{study}", sex, patient % 90)
+                )
+    table = pd.DataFrame(rows, columns=["id", "A", "label", "patient_id", "study_id", "sex", "age"])
+    files = []
+    for split, part in (("val", table[table["patient_id"] < 75]), ("test", table[table["patient_id"] >= 75])):
+        part[["id", "A"]].to_csv(tmp_path / f"{split}_p.csv", index=False)
+        labels = part.drop(columns="A").rename(columns={"label": "A"})
+        labels.to_csv(tmp_path / f"{split}_t.csv", index=False)
+        files += [f"--{split}-probs={tmp_path / split}_p.csv", f"--{split}-labels={tmp_path / split}_t.csv"]
+    return [*files, "--run-dir", str(tmp_path / "run"), "--resamples", "50", "--recall", "0.8", "--overwrite"]
+
+
+def searched(flags, tmp_path, *more):
+    ensemble_threshold_search.main([*flags, "--no-pictures", *more])
+    folder = tmp_path / "run" / "ensemble"
+    return pd.read_csv(folder / "thresholds_recall_0.8.csv").loc[0], json.loads(
+        (folder / "thresholds.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("aggregate", ["max", "mean"])
+def test_recall_and_precision_are_those_of_studies(studies, tmp_path, aggregate):
+    row, content = searched(studies, tmp_path, "--aggregate", aggregate)
+    assert [content[key] for key in ("unit", "aggregate", "weights")] == ["study", aggregate, "study"]
+    probs = pd.read_csv(tmp_path / "test_p.csv").merge(pd.read_csv(tmp_path / "test_t.csv"), on="id")
+    each = probs.groupby("study_id").agg(prob=("A_x", aggregate), label=("A_y", "max"))
+    flags = each["prob"].round(9) >= row["threshold"]
+    assert row["test_recall"] == pytest.approx(flags[each["label"] == 1].mean())
+    assert row["test_precision"] == pytest.approx(each["label"][flags].mean())
+    assert row["val_positives"] < pd.read_csv(tmp_path / "val_t.csv")["A"].sum()
+
+
+def test_images_are_counted_where_that_is_asked_for(studies, tmp_path):
+    row, content = searched(studies, tmp_path, "--unit", "image")
+    assert content["weights"] == "image"
+    assert row["val_positives"] == pd.read_csv(tmp_path / "val_t.csv")["A"].sum()
+    with pytest.raises(ValueError, match="--weights is image and --unit is study; pass --unit image as well"):
+        searched(studies, tmp_path, "--weights", "image")
+
+
+def test_recall_is_that_of_patients_where_that_is_asked_for(studies, tmp_path, capsys):
+    row, content = searched(studies, tmp_path, "--weights", "patient")
+    assert (
+        content["weights"] == "patient"
+        and "recall: that of a random study of a random patient" in capsys.readouterr().out
+    )
+    probs = pd.read_csv(tmp_path / "test_p.csv").merge(pd.read_csv(tmp_path / "test_t.csv"), on="id")
+    each = probs[probs["A_y"] == 1].groupby(["patient_id", "study_id"])["A_x"].max() >= row["threshold"]
+    assert row["test_recall"] == pytest.approx(each.groupby("patient_id").mean().mean())
+
+
+def test_the_verdict_and_what_the_confidence_means_are_printed(studies, tmp_path, capsys):
+    row, _ = searched(studies, tmp_path)
+    out = capsys.readouterr().out
+    assert row["test_verdict"] in ("confirmed", "consistent", "contradicted")
+    counts = {name: int(name == row["test_verdict"]) for name in ("contradicted", "confirmed", "consistent")}
+    assert "certified: " + ", ".join(f"{name} {n}" for name, n in counts.items()) + ", infeasible 0" in out
+    assert "1 finding certified, each at 95%: up to 0.05 may be expected to fall short" in out
+    assert "note: epoch and alpha were chosen on val too, which with 1 finding costs some of the confidence" in out
+    assert row["test_recall_low"] < row["test_recall"] < row["test_recall_high"]
+
+
+def test_a_warning_where_few_patients_own_most_positives(studies, tmp_path, capsys):
+    searched(studies, tmp_path)
+    assert "warning: the 5%" not in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "val_t.csv")
+    ill = table.loc[table["A"] == 1, "patient_id"].unique()
+    table.loc[table["patient_id"].isin(ill[20:]), "patient_id"] = ill[0]  # 20 are left, of whom one owns most
+    table.to_csv(tmp_path / "val_t.csv", index=False)
+    searched(studies, tmp_path)
+    out = capsys.readouterr().out
+    assert "own more than 30% of them in A (" in out and "--weights patient certifies" in out
+
+
+def test_family_wise_divides_by_the_findings_that_can_be_certified(flags, tmp_path):
+    for name in ("p", "t"):
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        rare = table["A"] if name == "p" else (np.arange(80) < 2).astype(int)  # two positives can never be certified
+        table.assign(Rare=rare, B=table["A"]).to_csv(tmp_path / f"{name}.csv", index=False)
+    ensemble_threshold_search.main([*flags, "--family-wise"])
+    row = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv").loc[0]
+    ensemble_threshold_search.main([*flags, "--confidence", "0.975", "--overwrite"])
+    alone = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv").loc[0]
+    assert row["threshold"] == alone["threshold"] and row["val_recall_lower"] == pytest.approx(
+        alone["val_recall_lower"]
+    )
+
+
+def test_subgroups_are_printed_written_and_drawn(studies, tmp_path, capsys):
+    ensemble_threshold_search.main([*studies, "--subgroups", "sex", "age", "--age-bands", "30", "88"])
+    table = pd.read_csv(tmp_path / "run" / "ensemble" / "subgroups_recall_0.8.csv").set_index("group")
+    assert table.index.tolist() == ["F", "M", "0-29", "30-87", "88+"]
+    assert table.loc[["F", "M"], "positives"].sum() == table.loc[["0-29", "30-87", "88+"], "positives"].sum()
+    assert "cannot be stated: " in capsys.readouterr().out and table.loc["88+", "needed"] > 0
+    assert (tmp_path / "run" / "ensemble" / "subgroups_recall_0.8.png").exists()
+    with pytest.raises(ValueError, match="--subgroups view: nothing is known of it in test"):
+        ensemble_threshold_search.main([*studies, "--subgroups", "view"])
+
+
+def test_readers_stand_beside_the_model(studies, tmp_path, capsys):
+    truth = pd.read_csv(tmp_path / "test_t.csv").drop_duplicates("study_id").set_index("study_id")["A"]
+    calls = truth.where(np.arange(len(truth)) % 4 > 0, 1 - truth).astype(int)  # wrong in one case of four
+    calls.iloc[:-5].rename_axis("study").reset_index().to_csv(tmp_path / "dr_a.csv", index=False)
+    reader = ["--readers", str(tmp_path / "dr_a.csv")]
+    ensemble_threshold_search.main([*studies, *reader])
+    row = pd.read_csv(tmp_path / "run" / "ensemble" / "readers.csv").loc[0]
+    read = truth.index[:-5]
+    assert (row["reader"], row["cases"]) == ("dr_a", len(read))
+    assert row["recall"] == pytest.approx(calls[read][truth[read] == 1].mean())
+    assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+    for name in ("precision_recall", "roc"):
+        assert (tmp_path / "run" / "ensemble" / f"readers_{name}.png").exists()
+    (tmp_path / "dr_a.csv").write_text("study,A\nelsewhere,1\n")
+    with pytest.raises(ValueError, match="has no id of test"):
+        ensemble_threshold_search.main([*studies, *reader])
+    (tmp_path / "dr_a.csv").write_text("study,B\nelsewhere,1\n")
+    with pytest.raises(ValueError, match="has no column of a finding; expected some of A"):
+        ensemble_threshold_search.main([*studies, *reader])
+
+
+def test_the_plan_needs_no_run(tmp_path, capsys):
+    ensemble_threshold_search.main(["--plan", "--recall", "0.9", "--run-dir", str(tmp_path / "run")])
+    lines = capsys.readouterr().out.splitlines()
+    assert "== recall >= 0.9 at 95% confidence ==" in lines
+    assert [line.split(" | ")[1].strip() for line in lines if line.strip().startswith(("19 ", "29 "))] == [
+        "infeasible",
+        "0",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_interval_of_a_precision_elsewhere_holds_the_figure(studies, tmp_path, capsys):
+    searched(studies, tmp_path, "--prevalence", "A=0.05")
+    line = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A ")][-1]
+    value, low, high = (float(word.strip("[],")) for word in line.split("|")[-1].split())
+    assert 0.05 < low < value < high < 1

@@ -91,7 +91,7 @@ def test_an_area_that_rests_on_one_patient_or_on_nothing():
 
 @pytest.mark.parametrize("most_images", [1, 8])
 def test_intervals_cover_the_truth_at_20_positives(most_images):
-    """400 data sets, correlation 0.5 within a patient: at 0.95 the observed rate is above 0.92 in 99.5% of the cases."""
+    """400 data sets, correlation 0.5 within a patient: at 0.95 the observed rate is above 0.92 in 99% of the cases."""
     rng = np.random.default_rng(most_images)
     covered = []
     for _ in range(400):

@@ -1,0 +1,130 @@
+"""Truth files from elsewhere, and the studies that images are joined to."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.artifacts.io import as_stored
+from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
+from src.labels.policy import LabelPolicy
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_truth_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="t.csv does not exist; check the path"):
+        read_truth(tmp_path / "t.csv", ["X"])
+    with pytest.raises(ValueError, match="is a folder; expected a CSV table"):
+        read_truth(tmp_path, ["X"])
+
+
+def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
+    text = "Study,No Finding,X,Patient ID\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
+    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert "the patient is read from the column 'Patient ID'" in lines[0]
+    assert lines[-1].endswith("columns that are not used: No Finding")
+    np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
+    assert list(truth.patients) == ["p", "q", "q"]
+    text = text.replace(",Patient ID", ",other")
+    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert "the patient is read from patientNNN in the id" in lines[0]
+    assert lines[-1].endswith("not used: No Finding, other")
+    assert list(truth.patients) == ["patient7", "patient7", "z"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
+        ("id,X\na,yes\n", "'yes' is not a label"),
+        ("id,X\na,1\na,0\n", "id 'a' appears more than once"),
+        ("id,Y\na,1\n", "has no column 'X'; it has Y"),
+        ("id,X\n", "no rows"),
+        ("id,X,X\na,1,0\n", "has two columns 'X'"),
+        (",X\na,1\n", "first column has no name"),
+        ("", "no rows"),
+    ],
+)
+def test_bad_truth_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=f"t.csv.*{message}"):
+        read_truth(write(tmp_path / "t.csv", text), ["X"])
+
+
+def test_spaces_around_names_do_not_matter(tmp_path):
+    truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), ("X", "Y"))
+    assert truth.labels.tolist() == [[1, 0]]
+
+
+def test_truth_takes_studies_and_groups_from_their_usual_columns(tmp_path):
+    text = "Image Index,X,subject_id,study,Patient Gender,Patient Age,View Position\n"
+    text += "a,1,p,1,F,058Y,PA\nb,0,p,2,F,59,LL\nc,0,q,1,,,\n"
+    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert list(truth.studies) == ["p/1", "p/2", "q/1"]  # numbers that only count within a patient
+    assert lines[1].endswith("the study is read from the column 'study'") and len(lines) == 2
+    assert truth.groups["sex"].tolist() == ["F", "F", ""] and truth.groups["view"].tolist() == [
+        "frontal",
+        "lateral",
+        "",
+    ]
+    assert truth.groups["age"].tolist()[:2] == [58, 59] and np.isnan(truth.groups["age"][2])
+    truth, lines = read_truth(write(tmp_path / "t.csv", "id,X\na,1\nb,0\n"), ["X"])
+    assert list(truth.studies) == ["a", "b"]
+    assert lines[1].endswith("no column names the study, so each row is a study of its own")
+
+
+def images(studies, labels, patients=None, **groups):
+    """A truth of one class."""
+    ids = tuple(f"i{n}" for n in range(len(studies)))
+    owners = np.array(studies if patients is None else patients)
+    labels = np.array(labels, float)[:, None]
+    return Truth(ids, ("X",), labels, owners, np.array(studies), pd.DataFrame(groups, index=range(len(ids))))
+
+
+NAN = np.nan
+
+
+@pytest.mark.parametrize(
+    ("labels", "study"), [([0, 1, -1], 1), ([0, -1, NAN], -1), ([NAN, 0, NAN], 0), ([NAN, NAN, NAN], NAN)]
+)
+def test_a_study_is_positive_else_uncertain_else_negative_else_blank(labels, study):
+    units = Units.of(images(["s"] * 3, labels), unit="study", aggregate="max")
+    np.testing.assert_array_equal(units.truth.labels, [[study]])
+
+
+def test_a_study_has_the_highest_or_the_mean_probability_of_its_images_labeled_or_not():
+    truth = images(["t", "s", "t", "s"], [1, NAN, NAN, 0])
+    probs = as_stored(np.array([[0.2], [0.9], [0.7], [1 / 3]]))
+    for aggregate, expected in (("max", [0.7, 0.9]), ("mean", [0.45, 0.616666667])):
+        units = Units.of(truth, unit="study", aggregate=aggregate)
+        assert units.truth.ids == ("t", "s")
+        assert units.probs(probs)[:, 0].tolist() == expected  # as a file would hold them
+    assert Units.of(truth, unit="image", aggregate="max").probs(probs) is probs
+
+
+def test_studies_of_one_image_each_change_nothing():
+    truth = images(["a", "b"], [1, 0])
+    units = Units.of(truth, unit="study", aggregate="mean")
+    assert units.truth is truth and units.probs(probs := np.array([[0.1], [0.2]])) is probs
+
+
+def test_the_same_study_id_of_two_patients_is_two_studies():
+    truth = images(["s", "s", "s"], [1, 0, 0], patients=["p", "q", "q"])
+    units = Units.of(truth, unit="study", aggregate="max")
+    assert units.truth.ids == ("p/s", "q/s") and list(units.truth.patients) == ["p", "q"]
+
+
+def test_a_study_takes_sex_and_age_where_known_and_all_its_views():
+    truth = images(["s", "s", "t"], [1, 0, 0], sex=["", "F", ""], age=[NAN, 50, NAN], view=["lateral", "frontal", ""])
+    groups = Units.of(truth, unit="study", aggregate="max").truth.groups
+    assert groups["sex"].tolist() == ["F", ""] and groups["view"].tolist() == ["frontal+lateral", ""]
+    assert groups["age"][0] == 50 and np.isnan(groups["age"][1])
+
+
+def test_the_policy_is_applied_to_the_label_of_the_study():
+    units = Units.of(images(["s", "s", "t"], [-1, 0, NAN]), unit="study", aggregate="max")
+    view = EvalLabels.of(units.truth, LabelPolicy.parse(uncertain=["1"], classes=["X"]))
+    assert view.mask[:, 0].tolist() == [True, False] and view.targets[0, 0] == 1
+    assert view.blank_as_negative.mask[:, 0].tolist() == [True, True] and view.blank_as_negative.targets[1, 0] == 0
