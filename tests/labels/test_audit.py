@@ -171,7 +171,7 @@ def test_a_calibration_split_is_carved_by_patient_and_checked_as_the_others(tmp_
 
 def test_without_a_calibration_fraction_there_is_no_such_split(tmp_path, capsys):
     check(make_set(tmp_path / "d"), tmp_path / "r")
-    assert "calib" not in capsys.readouterr().out
+    assert "calib " not in capsys.readouterr().out
     assert read_manifest(tmp_path / "r").splits == ("train", "val", "test")
 
 

@@ -161,10 +161,10 @@ def test_the_verdict_and_what_the_confidence_means_are_printed(studies, tmp_path
 def test_a_warning_where_few_patients_own_most_positives(studies, tmp_path, capsys):
     searched(studies, tmp_path)
     assert "warning: the 5%" not in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "val_t.csv")
-    ill = table.loc[table["A"] == 1, "patient_id"].unique()
-    table.loc[table["patient_id"].isin(ill[20:]), "patient_id"] = ill[0]  # 20 are left, of whom one owns most
-    table.to_csv(tmp_path / "val_t.csv", index=False)
+    probs, table = (pd.read_csv(tmp_path / f"val_{kind}.csv") for kind in "pt")
+    first = table[table["A"] == 1].iloc[[0] * 60].assign(id=[f"more{n}" for n in range(60)])  # of one patient
+    pd.concat([table, first.assign(study_id=first["id"])]).to_csv(tmp_path / "val_t.csv", index=False)
+    pd.concat([probs, first[["id"]].assign(A=0.5)]).to_csv(tmp_path / "val_p.csv", index=False)
     searched(studies, tmp_path)
     out = capsys.readouterr().out
     assert "own more than 30% of them in A (" in out and "--weights patient certifies" in out
