@@ -171,12 +171,13 @@ class EvalSplit:
     probs: np.ndarray
     view: EvalLabels
     patients: np.ndarray
+    units: Units
 
     @classmethod
     def of(cls, name: str, probs: np.ndarray, units: Units, policy: LabelPolicy) -> "EvalSplit":
         """Probabilities [N, C] of the images of `units`, under a label policy; a soft target raises ValueError."""
         view = EvalLabels.of(units.truth, policy)
-        return cls(name, units.probs(probs), view, np.unique(units.truth.patients, return_inverse=True)[1])
+        return cls(name, units.probs(probs), view, np.unique(units.truth.patients, return_inverse=True)[1], units)
 
     def entries(self, c: int) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities and targets of the valid entries of class `c`, [n] each."""

@@ -229,11 +229,13 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
     """
     classes = list(dict.fromkeys(table["class"]))
     groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
+    stated = table.loc[table["verdict"] != "", "low"]  # an interval without a verdict may run out of the panel
+    start = np.floor(10 * min(target - 0.1, stated.min() if len(stated) else 0)) / 10
     columns = min(4, len(classes))
     rows = -(-len(classes) // columns)
     with canvas(path, width=2.4 * columns + 1.4, height=rows * (0.5 + 0.2 * len(groups)) + 1.1) as figure:
         for i, name in enumerate(classes):
-            axes = figure.add_subplot(rows, columns, i + 1, title=short(name, width=26), xlim=(0, 1.02))
+            axes = figure.add_subplot(rows, columns, i + 1, title=short(name, width=26), xlim=(start, 1.02))
             part = table[table["class"] == name].set_index(["by", "group"])
             axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
             axes.axvline(target, color=INK, lw=1, ls="--")
@@ -244,7 +246,9 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
             axes.set_yticks(range(len(groups)), labels or [""] * len(groups))
             axes.set_ylim(len(groups) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
-            axes.tick_params(labelbottom=i + columns >= len(classes))
+            lowest = i + columns >= len(classes)
+            axes.tick_params(labelbottom=lowest)
+            axes.set_xlabel(f"{split} recall" if lowest else "")
         headline(figure, f"{split.capitalize()} recall within groups, against {target:g}")
         handles = [
             Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()

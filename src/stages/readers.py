@@ -45,7 +45,7 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit) -> None:
     folder = config.run_dir / "ensemble"
     write_table(folder / "readers.csv", _table(rows), exact=True)
     if config.pictures:
-        _draw(rows, split, folder)
+        _draw(rows, list(calls.values()), split, folder)
 
 
 def _calls(path: Path, split: EvalSplit) -> np.ndarray:
@@ -95,13 +95,14 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(flat)
 
 
-def _draw(rows: list[dict[str, Any]], split: EvalSplit, folder: Path) -> None:
-    """The readers' points on the precision-recall and the ROC curve of each finding they called."""
+def _draw(rows: list[dict[str, Any]], calls: list[np.ndarray], split: EvalSplit, folder: Path) -> None:
+    """The readers' points beside the model's curves on the cases that any of them read, per finding they called."""
     curves = []
     for c, name in enumerate(split.view.truth.classes):
         own = [row for row in rows if row["class"] == name]
+        read = split.view.mask[:, c] & np.any([~np.isnan(values[:, c]) for values in calls], axis=0)
         if own:
-            probs, targets = split.entries(c)
+            probs, targets = split.probs[read, c], split.view.targets[read, c]
             false_alarms, sensitivity, _ = roc_curve(targets, probs)
             precision, recall, _ = precision_recall_curve(targets, probs)
             roc, pr = {"x": false_alarms, "y": sensitivity}, {"x": recall[:-1], "y": precision[:-1]}

@@ -37,9 +37,11 @@ def print_split(split: EvalSplit) -> None:
 
 def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> None:
     """What is counted, whose recall it is, and what weakens the promise on this data."""
-    unit, view, count = config.unit or "", split.view, len(split.probs)
-    how = f", each with the {config.aggregate} over its images" if unit == "study" else ""
-    print(f"unit: {plural(count, unit)} in {split.name}{how}")
+    unit, view, codes = config.unit or "", split.view, split.units.codes
+    images = (
+        "one image each" if codes is None else f"{len(codes):,} images, each with the {config.aggregate} over its own"
+    )
+    print(f"unit: {plural(len(split.probs), unit)} in {split.name}" + (f" of {images}" if unit == "study" else ""))
     if config.weights == "patient":
         print(f"recall: that of a random {unit} of a random patient")
     else:
