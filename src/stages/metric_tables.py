@@ -63,12 +63,14 @@ def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: E
 def print_calibration(calibration: Mapping[str, Any], *, title: str) -> None:
     """Per class and macro, before and after."""
     raw, corrected = calibration["raw"], calibration["corrected"]
-    keys = ("brier", "calibration_error")
+    keys = ("brier", "calibration_error", "chance_error")
     pairs = [(name, raw["per_class"][name], corrected["per_class"][name]) for name in raw["per_class"]]
     pairs.append(("macro", raw["macro"], corrected["macro"]))
     rows = [(name, *(values[key] for key in keys for values in (before, after))) for name, before, after in pairs]
-    print(f"\n{title}: calibration of the raw sigmoid, and with the prior correction, logit - log(pos_weight)")
-    print(format_table(("Class", "Brier raw", "corrected", "ECE raw", "corrected"), rows))
+    print(f"\n{title}: calibration of the raw sigmoid, and with the prior correction, logit - log(pos_weight).")
+    print("Chance: the ECE that probabilities which are right would show on so few cases")
+    headers = ("Class", "Brier raw", "corrected", "ECE raw", "corrected", "Chance raw", "corrected")
+    print(format_table(headers, rows))
 
 
 def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> list[dict[str, Any]]:

@@ -7,20 +7,25 @@ from src.artifacts.io import write_table
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.plots import results as plots
-from src.runtime.tables import format_table, with_interval
+from src.runtime.tables import format_table, plural, with_interval
+from src.stages.rule_results import RuleResult
 from src.stats.subgroups import age_bands, audit
 
 
-def audit_subgroups(config: ThresholdConfig, thresholds: np.ndarray, split: EvalSplit, *, target: float) -> None:
-    """Print, write and draw recall per finding and group at thresholds [C]."""
+def audit_subgroups(config: ThresholdConfig, rule: RuleResult, split: EvalSplit, *, target: float) -> None:
+    """Print, write and draw recall per group, of each finding for which the rule has a threshold."""
     groups = _groups(config, split)
+    kept = [c for c, point in enumerate(rule.points) if point.status == "ok"]
+    if not kept:
+        print("\nno finding has a threshold, so recall is 1 in every group: everybody is flagged")
+        return
     ill = split.view.mask & (split.view.targets == 1)
     table = audit(
-        split.probs >= thresholds,
-        present=ill,
+        split.probs[:, kept] >= rule.thresholds[kept],
+        present=ill[:, kept],
         patients=split.patients,
         groups=groups,
-        classes=split.view.truth.classes,
+        classes=[split.view.truth.classes[c] for c in kept],
         target=target,
         by_patient=config.weights == "patient",
     )
@@ -51,8 +56,8 @@ def _print(table: pd.DataFrame, split: str, target: float) -> None:
     rows = []
     for name, part in table.groupby("class", sort=False):
         for number, row in enumerate(part.to_dict("records")):
-            row["recall_ci"] = (row["low"], row["high"])
-            said = row["verdict"] or f"cannot be stated: {row['needed']} more positive patients needed"
+            row |= {"recall_ci": (row["low"], row["high"])} if row["positives"] else {}
+            said = row["verdict"] or f"cannot be stated: {plural(row['needed'], 'more positive patient')} needed"
             first = (name if not number else "", f"{row['by']} {row['group']}")
             rows.append((*first, row["positives"], row["missed"], with_interval(row, "recall"), said))
     print(format_table(("Class", "Group", "Positives", "Missed", "Recall", "Verdict"), rows))

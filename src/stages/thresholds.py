@@ -76,7 +76,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
         tables.print_workload(rules[0], evaluation)
         tables.print_precision_elsewhere(rules[0], evaluation, stated)
         if config.subgroups:
-            audit_subgroups(config, rules[0].thresholds, evaluation.split, target=recall)
+            audit_subgroups(config, rules[0], evaluation.split, target=recall)
         if config.pictures:
             _draw(folder, recall, rules, evaluation)
         chosen[f"{recall:g}"] = dict(zip(classes, map(asdict, rules[0].points), strict=True))

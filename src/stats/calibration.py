@@ -9,6 +9,9 @@ from sklearn.metrics import brier_score_loss
 from src.evaluate import check_masked, ratio
 
 
+CHANCE_DRAWS = 40
+
+
 class Reliability(NamedTuple):
     """Groups of similar probabilities, from the lowest up; B is at most the number of bins asked for."""
 
@@ -47,16 +50,21 @@ def reliability(probs: np.ndarray, *, targets: np.ndarray, bins: int = 10) -> Re
     probs: [n] float in [0, 1]; targets: [n] 0 or 1. Equal probabilities share a group, so the order of the
     entries does not matter, and groups that stay empty are dropped. scikit-learn's `calibration_curve` gives no counts.
     """
-    if bins < 1:
-        raise ValueError(f"bins is {bins}, expected at least 1")
     probs, targets = np.asarray(probs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    ascending = np.sort(probs)
-    first, last = (np.searchsorted(ascending, probs, side=side) for side in ("left", "right"))
-    group = (first + last - 1) * bins // (2 * max(len(probs), 1))  # by the middle rank of equal probabilities
+    group = _group(probs, bins=bins)
     count = np.bincount(group, minlength=bins)
     sums = [np.bincount(group, weights=values, minlength=bins) for values in (probs, targets)]
     kept = count > 0
     return Reliability(sums[0][kept] / count[kept], sums[1][kept] / count[kept], count[kept])
+
+
+def _group(probs: np.ndarray, *, bins: int) -> np.ndarray:
+    """The group of each probability [n], by the middle rank of those equal to it: [n] int64."""
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected at least 1")
+    ascending = np.sort(probs)
+    first, last = (np.searchsorted(ascending, probs, side=side) for side in ("left", "right"))
+    return (first + last - 1) * bins // (2 * max(len(probs), 1))
 
 
 def calibration_error(groups: Reliability) -> float:
@@ -64,9 +72,20 @@ def calibration_error(groups: Reliability) -> float:
 
     groups: `reliability`'s. Naeini et al. (2015), with groups of equal size instead of equal width (Nixon et
     al. 2019), since findings are rare and most probabilities small. NaN without entries. Chance alone
-    keeps it above 0: compare values on the same data only.
+    keeps it above 0: `chance_error` says by how much.
     """
     return ratio(np.sum(groups.counts * np.abs(groups.rate - groups.prob)), groups.counts.sum())
+
+
+def chance_error(probs: np.ndarray, *, bins: int = 10) -> float:
+    """The calibration error that chance alone gives: the mean over outcomes drawn from the probabilities themselves.
+
+    probs: [n] float in [0, 1]. NaN without entries. The draws are always the same.
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    group, rng = _group(probs, bins=bins), np.random.default_rng(0)
+    gaps = [np.bincount(group, weights=(rng.random(len(probs)) < probs) - probs) for _ in range(CHANCE_DRAWS)]
+    return ratio(float(np.mean(np.abs(gaps).sum(axis=1))), len(probs))
 
 
 def masked_calibration(
@@ -75,8 +94,8 @@ def masked_calibration(
     """Brier score and calibration error over the valid entries, per class and as means over the classes.
 
     probs, targets, mask: [N, C] as in `evaluate.check_masked`; classes: C names. Returns {"macro": {"brier",
-    "calibration_error"}, "per_class": {name: {"brier", "calibration_error"}}}; NaN for a class without a
-    valid entry, which the macro leaves out.
+    "calibration_error", "chance_error"}, "per_class": {name: the same}}; NaN for a class without a valid entry, which
+    the macro leaves out.
     """
     probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
     per_class = {}
@@ -85,7 +104,9 @@ def masked_calibration(
         per_class[name] = {
             "brier": brier_score(entries, targets=outcomes),
             "calibration_error": calibration_error(reliability(entries, targets=outcomes, bins=bins)),
+            "chance_error": chance_error(entries, bins=bins),
         }
     defined = [per_class[name] for name, valid in zip(classes, mask.T, strict=True) if valid.any()]
-    macro = {key: ratio(sum(values[key] for values in defined), len(defined)) for key in ("brier", "calibration_error")}
+    keys = ("brier", "calibration_error", "chance_error")
+    macro = {key: ratio(sum(values[key] for values in defined), len(defined)) for key in keys}
     return {"macro": macro, "per_class": per_class}

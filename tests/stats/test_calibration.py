@@ -4,7 +4,14 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from src.stats.calibration import brier_score, calibration_error, correct_probs, masked_calibration, reliability
+from src.stats.calibration import (
+    brier_score,
+    calibration_error,
+    chance_error,
+    correct_probs,
+    masked_calibration,
+    reliability,
+)
 
 
 def test_correction_divides_the_odds():
@@ -101,3 +108,13 @@ def test_masked_calibration():
 def test_bad_bins_are_refused():
     with pytest.raises(ValueError, match="bins is 0"):
         reliability([0.5], targets=[1], bins=0)
+
+
+@pytest.mark.parametrize("rows", [100, 3000])
+def test_right_probabilities_show_the_error_of_chance(rows):
+    rng = np.random.default_rng(5)
+    probs = rng.beta(2, 2, rows)
+    seen = [calibration_error(reliability(probs, targets=rng.random(rows) < probs)) for _ in range(300)]
+    assert chance_error(probs) == pytest.approx(np.mean(seen), rel=0.1)
+    assert chance_error(probs) == chance_error(probs[::-1].copy()[::-1])
+    assert np.isnan(chance_error([]))
