@@ -8,7 +8,6 @@ from sklearn.metrics import brier_score_loss
 
 from src.evaluate import check_masked, ratio
 
-
 CHANCE_DRAWS = 40
 
 
