@@ -26,7 +26,7 @@ demo: env
 	$(BIN)/python test_resnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python test_efficientnet.py --run-dir $(RUN) --overwrite
 	$(BIN)/python ensemble_alpha_search.py --run-dir $(RUN) --overwrite
-	$(BIN)/python ensemble_threshold_search.py --run-dir $(RUN) --recall 0.85 0.90 --overwrite
+	$(BIN)/python ensemble_threshold_search.py --run-dir $(RUN) --recall 0.85 0.90 --subgroups sex age view --overwrite
 	$(BIN)/python report.py --run-dir $(RUN) --overwrite
 	$(BIN)/python tuning_log.py $(RUN)
 	@echo "pictures:"; find $(RUN) -name '*.png' | sort

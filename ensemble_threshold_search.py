@@ -1,8 +1,9 @@
-"""Stage 6: per finding, the threshold that keeps recall on new patients above a target, and what it costs.
+"""Stage 6: per finding, the threshold that keeps recall on the next study above a target, and what it costs.
 
 Reads manifest.csv and ensemble/probs_val.csv and probs_test.csv, or files from another program
 (--val-probs, --val-labels).
-Writes ensemble/ in the run folder: a table and two pictures per recall target, and thresholds.json.
+Writes ensemble/ in the run folder: a table and two pictures per recall target, and thresholds.json; with --subgroups
+and --readers, their tables and pictures.
 
 Example: python ensemble_threshold_search.py --run-dir runs/default --recall 0.85 0.90
 """

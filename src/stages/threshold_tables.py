@@ -61,18 +61,19 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
             f"they are easier or harder to read than others, the recall of the next {unit} is not that of the next "
             "patient, which --weights patient certifies"
         )
-    if config.rule == "certified" and split.name == "val" and (len(known) <= FEW_CLASSES or siblings):
-        print(_reuse(len(view.truth.classes), siblings))
+    few = len(view.truth.classes) <= FEW_CLASSES
+    if config.rule == "certified" and split.name == "val" and (few or siblings):
+        print(_reuse(config, plural(len(view.truth.classes), "finding") if few else "", siblings))
 
 
-def _reuse(classes: int, siblings: int) -> str:
+def _reuse(config: ThresholdConfig, few: str, siblings: int) -> str:
     """What is lost by choosing the epoch, alpha and thresholds on the same split."""
-    few = f"with {plural(classes, 'finding')}" if classes <= FEW_CLASSES else ""
-    among = f"with {plural(siblings, 'other run')} of this split to choose from" if siblings else ""
-    return (
-        f"note: epoch and alpha were chosen on val too, which {' and '.join(filter(None, (few, among)))} costs some of "
-        "the confidence (docs/recall_coverage.md); check_split.py --calibration keeps a split for the thresholds alone"
-    )
+    among = f"{plural(siblings, 'other run')} of this split to choose from" if siblings else ""
+    begin, remedy = "epoch and alpha were chosen on val too, which", "make a split calib (check_split.py --calibration)"
+    if config.val_probs:
+        begin, remedy = "if the model was chosen on val too, this", "choose thresholds on data of their own"
+    cost = f"with {' and '.join(filter(None, (few, among)))} costs some of the confidence (docs/recall_coverage.md)"
+    return f"note: {begin} {cost}; to avoid it, {remedy}"
 
 
 def print_target(

@@ -154,7 +154,7 @@ def test_the_verdict_and_what_the_confidence_means_are_printed(studies, tmp_path
     counts = {name: int(name == row["test_verdict"]) for name in ("contradicted", "confirmed", "consistent")}
     assert "certified: " + ", ".join(f"{name} {n}" for name, n in counts.items()) + ", infeasible 0" in out
     assert "1 finding certified, each at 95%: up to 0.05 may be expected to fall short" in out
-    assert "note: epoch and alpha were chosen on val too, which with 1 finding costs some of the confidence" in out
+    assert "note: if the model was chosen on val too, this with 1 finding costs some of the confidence" in out
     assert row["test_recall_low"] < row["test_recall"] < row["test_recall_high"]
 
 
