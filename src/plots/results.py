@@ -3,8 +3,7 @@
 Draws, computes nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from src.plots.style import (
-    BLUE,
-    GRAY,
-    GREEN,
-    INK,
-    ORANGE,
-    PALE,
-    PINK,
-    RED,
-    SKY,
-    canvas,
-    dots,
-    headline,
-    legend,
-    offsets,
-    short,
-)
+from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, legend, offsets, panels, short
 from src.stats.intervals import VERDICTS
 
 # Looks of operating points by the rule that chose them, and of probabilities before and after correction.
 HOLLOW, FILLED = {"color": RED, "marker": "o", "markerfacecolor": "white"}, {"color": BLUE, "marker": "D"}
 RULES = {"empirical": HOLLOW, "certified": FILLED}
 CALIBRATION = {"before": HOLLOW, "after": FILLED}
-UNSTATED = "too few patients for a verdict"
-GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY}
 CURVES = {
     "train_loss": ("training loss", "loss per valid label (class-weighted BCE)"),
     "val_loss": ("validation loss", "loss per valid label (class-weighted BCE)"),
@@ -140,8 +120,8 @@ def precision_recall_curves(
         note: optional text under the name, such as why a class is infeasible.
     """
     xlabel, ylabel = f"recall ({split})", f"precision ({split})"
-    with _panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, panels):
-        for axes, curve in zip(panels, curves, strict=True):
+    with panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, squares):
+        for axes, curve in zip(squares, curves, strict=True):
             _draw_precision_recall(axes, curve, target)
         headline(figure, f"Precision against recall, {split}: what each rule chose for recall ≥ {target:g}")
         handles = _point_handles([curve["points"] for curve in curves], RULES)
@@ -222,86 +202,6 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else "no verdicts"
 
 
-def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split: str = "test") -> Path:
-    """Recall of each class within groups, with intervals, a panel per class; returns `path`.
-
-    table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict.
-    """
-    classes = list(dict.fromkeys(table["class"]))
-    groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
-    stated = table.loc[table["verdict"] != "", "low"]  # an interval without a verdict may run out of the panel
-    start = np.floor(10 * min(target - 0.1, stated.min() if len(stated) else 0)) / 10
-    columns = min(4, len(classes))
-    rows = -(-len(classes) // columns)
-    with canvas(path, width=2.4 * columns + 1.4, height=rows * (0.5 + 0.2 * len(groups)) + 1.1) as figure:
-        for i, name in enumerate(classes):
-            axes = figure.add_subplot(rows, columns, i + 1, title=short(name, width=26), xlim=(start, 1.02))
-            part = table[table["class"] == name].set_index(["by", "group"])
-            axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
-            axes.axvline(target, color=INK, lw=1, ls="--")
-            for y, key in enumerate(groups):
-                if key in part.index:
-                    _draw_group(axes, y, part.loc[key])
-            labels = [f"{by} {group}" for by, group in groups] if i % columns == 0 else []
-            axes.set_yticks(range(len(groups)), labels or [""] * len(groups))
-            axes.set_ylim(len(groups) - 0.5, -0.5)
-            axes.grid(axis="y", visible=False)
-            lowest = i + columns >= len(classes)
-            axes.tick_params(labelbottom=lowest)
-            axes.set_xlabel(f"{split} recall" if lowest else "")
-        headline(figure, f"{split.capitalize()} recall within groups, against {target:g}")
-        handles = [
-            Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()
-        ]
-        legend(figure, handles)
-    return path
-
-
-def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
-    color = GROUP_COLORS[row["verdict"] or UNSTATED]
-    axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
-    dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
-
-
-def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: str = "test") -> list[Path]:
-    """readers_precision_recall.png and readers_roc.png in `folder`, a panel per class; returns their paths.
-
-    curves: per class a mapping of name, "precision_recall" and "roc" (the model's curve, "x" and "y" [K]), and readers:
-    mappings of reader, recall, precision and specificity, each with a 95% interval as `<name>_ci`.
-    """
-    looks: dict[str, dict[str, Any]] = {}
-    for i, reader in enumerate(dict.fromkeys(row["reader"] for curve in curves for row in curve["readers"])):
-        looks[reader] = {"color": (BLUE, RED, GREEN, ORANGE, PINK, SKY)[i % 6], "marker": "oDs^v"[i % 5]}
-    paths = []
-    for kind, xlabel, ylabel in (("precision_recall", "recall", "precision"), ("roc", "1 - specificity", "recall")):
-        path = folder / f"readers_{kind}.png"
-        with _panels(path, len(curves), xlabel=f"{xlabel} ({split})", ylabel=ylabel) as (figure, panels):
-            for axes, curve in zip(panels, curves, strict=True):
-                axes.set_title(short(curve["name"], width=28))
-                axes.plot(curve[kind]["x"], curve[kind]["y"], color=GRAY, lw=1.5)
-                for row in curve["readers"]:
-                    _draw_reader(axes, row, roc=kind == "roc", look=looks[row["reader"]])
-            headline(figure, f"Readers beside the model's curve, {split}, with 95% intervals")
-            handles: list[Artist] = [Line2D([], [], label=name, ls="", **look) for name, look in looks.items()]
-            handles.append(Line2D([], [], color=GRAY, lw=1.5, label="model"))
-            legend(figure, handles, ncols=min(len(handles), max(2, 2 * min(len(curves), 4))))
-        paths.append(path)
-    return paths
-
-
-def _draw_reader(axes: Axes, row: Mapping[str, Any], *, roc: bool, look: dict[str, Any]) -> None:
-    """A reader's point and the intervals of both its coordinates."""
-    if roc:
-        x, across = 1 - row["specificity"], [1 - end for end in row["specificity_ci"]]
-    else:
-        x, across = row["recall"], row["recall_ci"]
-    name = "recall" if roc else "precision"
-    y, upright = row[name], row[f"{name}_ci"]
-    axes.hlines(y, *across, color=look["color"], lw=0.9, alpha=0.7)
-    axes.vlines(x, *upright, color=look["color"], lw=0.9, alpha=0.7)
-    dots(axes, x, y, **look)
-
-
 def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str = "test") -> Path:
     """Observed share of positives over the predicted probability, a panel per class; returns `path`.
 
@@ -310,8 +210,8 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
     counts [B]; NaN where a bin is empty. Counts are drawn as bars, relative to the fullest bin of the class.
     """
     xlabel, ylabel = f"predicted probability ({split})", f"observed share ({split})"
-    with _panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, panels):
-        for axes, curve in zip(panels, curves, strict=True):
+    with panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, squares):
+        for axes, curve in zip(squares, curves, strict=True):
             _draw_reliability(axes, curve)
         headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
         handles = _point_handles([curve["series"] for curve in curves], CALIBRATION, line=True)
@@ -336,25 +236,6 @@ def _draw_reliability(axes: Axes, curve: Mapping[str, Any]) -> None:
         dots(axes, predicted, observed, **{"ls": "-", "lw": 1.2, "markersize": 4.5, **look})
     if not defined:
         axes.text(0.35, 0.75, "not defined", ha="center", color=GRAY)
-
-
-@contextmanager
-def _panels(
-    path: Path, count: int, *, xlabel: str, ylabel: str, columns: int = 4
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of `count` square panels over [0, 1] x [0, 1], labeled along its left and lower edge."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    with canvas(path, width=max(2.3 * columns + 0.4, 5.6), height=2.3 * rows + 1.2) as figure:
-        panels = []
-        for i in range(count):
-            axes = figure.add_subplot(rows, columns, i + 1, box_aspect=1)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-            lowest, leftmost = i + columns >= count, i % columns == 0
-            axes.set(xlabel=xlabel if lowest else "", ylabel=ylabel if leftmost else "")
-            axes.tick_params(labelbottom=lowest, labelleft=leftmost)
-            panels.append(axes)
-        yield figure, panels
 
 
 def _kinds(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, str]:

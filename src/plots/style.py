@@ -89,6 +89,25 @@ def legend(figure: Figure | SubFigure, entries: Axes | Sequence[Artist], **look:
         figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles), **look})
 
 
+@contextmanager
+def panels(
+    path: Path, count: int, *, xlabel: str, ylabel: str, columns: int = 4
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `count` square panels over [0, 1] x [0, 1], labeled along its left and lower edge."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with canvas(path, width=max(2.3 * columns + 0.4, 5.6), height=2.3 * rows + 1.2) as figure:
+        squares = []
+        for i in range(count):
+            axes = figure.add_subplot(rows, columns, i + 1, box_aspect=1)
+            axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            lowest, leftmost = i + columns >= count, i % columns == 0
+            axes.set(xlabel=xlabel if lowest else "", ylabel=ylabel if leftmost else "")
+            axes.tick_params(labelbottom=lowest, labelleft=leftmost)
+            squares.append(axes)
+        yield figure, squares
+
+
 def heat_map(
     axes: Axes,
     values: np.ndarray,

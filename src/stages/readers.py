@@ -11,7 +11,7 @@ from src.artifacts.io import write_table
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.labels.files import labels_of
-from src.plots import results as plots
+from src.plots import audits
 from src.runtime.csv_files import read_cells_by_id
 from src.runtime.tables import format_table, with_interval
 from src.stats.readers import compare_reader
@@ -19,11 +19,22 @@ from src.stats.readers import compare_reader
 FIGURES = ("recall", "precision", "specificity")
 
 
-def compare_readers(config: ThresholdConfig, split: EvalSplit) -> None:
-    """Print, write and draw each reader's operating points beside the model's curves."""
+def read_calls(config: ThresholdConfig, split: EvalSplit) -> dict[str, np.ndarray]:
+    """The calls [U, C] of each reader by name: 1 or 0, NaN where there is none.
+
+    Raises ValueError where a file has no id or finding that is known, or all have no case with a finding.
+    """
     calls = {path.name.removesuffix(".gz").removesuffix(".csv"): _calls(path, split) for path in config.readers}
     if len(calls) < len(config.readers):
         raise ValueError("--readers has two files of the same name; rename one, since the names tell them apart")
+    ill = split.view.mask & (split.view.targets == 1)
+    if calls and not any((ill & ~np.isnan(values)).any() for values in calls.values()):
+        raise ValueError(f"--readers: no reader called a case of {split.name} that has a finding; check the ids")
+    return calls
+
+
+def compare_readers(config: ThresholdConfig, split: EvalSplit, calls: dict[str, np.ndarray]) -> None:
+    """Print, write and draw each reader's operating points beside the model's curves."""
     rows = []
     for reader, values in calls.items():
         for c, name in enumerate(split.view.truth.classes):
@@ -39,8 +50,6 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit) -> None:
                 seed=config.seed,
             )
             rows.append({"reader": reader, "class": name, **found})
-    if not rows:
-        raise ValueError(f"--readers: no reader called a case of {split.name} that has a finding; check the ids")
     _print(rows, split.name)
     folder = config.run_dir / "ensemble"
     write_table(folder / "readers.csv", _table(rows), exact=True)
@@ -49,7 +58,7 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit) -> None:
 
 
 def _calls(path: Path, split: EvalSplit) -> np.ndarray:
-    """A reader's calls [U, C], 1 or 0, NaN where there is none; raises ValueError where no id or class is known."""
+    """A reader's calls; a -1 is none."""
     cells = read_cells_by_id(path)
     truth = split.view.truth
     named = [name for name in truth.classes if name in cells.columns[1:]]
@@ -107,4 +116,4 @@ def _draw(rows: list[dict[str, Any]], calls: list[np.ndarray], split: EvalSplit,
             precision, recall, _ = precision_recall_curve(targets, probs)
             roc, pr = {"x": false_alarms, "y": sensitivity}, {"x": recall[:-1], "y": precision[:-1]}
             curves.append({"name": name, "readers": own, "roc": roc, "precision_recall": pr})
-    plots.reader_curves(curves, folder=folder, split=split.name)
+    audits.reader_curves(curves, folder=folder, split=split.name)

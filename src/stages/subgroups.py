@@ -6,15 +6,33 @@ import pandas as pd
 from src.artifacts.io import write_table
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
-from src.plots import results as plots
+from src.plots import audits
 from src.runtime.tables import format_table, plural, with_interval
 from src.stages.rule_results import RuleResult
 from src.stats.subgroups import age_bands, audit
 
 
-def audit_subgroups(config: ThresholdConfig, rule: RuleResult, split: EvalSplit, *, target: float) -> None:
-    """Print, write and draw recall per group, of each finding for which the rule has a threshold."""
-    groups = _groups(config, split)
+def groups_of(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
+    """The groups of each unit, a column per way of grouping that was asked for.
+
+    Raises ValueError where nothing is known of it.
+    """
+    known, columns = split.view.truth.groups, {}
+    for by in config.subgroups:
+        if by not in known or not (known[by].notna() & (known[by] != "")).any():
+            raise ValueError(
+                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or add a column {by} to the "
+                "label file"
+            )
+        values = known[by].to_numpy()
+        columns[by] = age_bands(values.astype(np.float64), starts=config.age_bands) if by == "age" else values
+    return pd.DataFrame(columns, index=range(len(split.probs)))
+
+
+def audit_subgroups(
+    config: ThresholdConfig, rule: RuleResult, split: EvalSplit, groups: pd.DataFrame, *, target: float
+) -> None:
+    """Print, write and draw recall per group of `groups_of`, of each finding for which the rule has a threshold."""
     kept = [c for c, point in enumerate(rule.points) if point.status == "ok"]
     if not kept:
         print("\nno finding has a threshold, so recall is 1 in every group: everybody is flagged")
@@ -33,21 +51,7 @@ def audit_subgroups(config: ThresholdConfig, rule: RuleResult, split: EvalSplit,
     write_table(folder / f"{name}.csv", table, exact=True)
     _print(table, split.name, target)
     if config.pictures:
-        plots.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
-
-
-def _groups(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
-    """The groups of each unit by what was asked for; raises ValueError where nothing is known of it."""
-    known, columns = split.view.truth.groups, {}
-    for by in config.subgroups:
-        if by not in known or not (known[by].notna() & (known[by] != "")).any():
-            raise ValueError(
-                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or add a column {by} to the "
-                "label file"
-            )
-        values = known[by].to_numpy()
-        columns[by] = age_bands(values.astype(np.float64), starts=config.age_bands) if by == "age" else values
-    return pd.DataFrame(columns)
+        audits.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
 
 
 def _print(table: pd.DataFrame, split: str, target: float) -> None:

@@ -16,10 +16,18 @@ from src.config import ThresholdConfig
 from src.plots import results as plots
 from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
-from src.stages.readers import compare_readers
+from src.stages.readers import compare_readers, read_calls
 from src.stages.rule_results import Evaluation, RuleResult, evaluate
-from src.stages.subgroups import audit_subgroups
-from src.stats.thresholds import Curve, bonferroni, build_curves, certified_rule, empirical_rule, patients_needed
+from src.stages.subgroups import audit_subgroups, groups_of
+from src.stats.thresholds import (
+    Curve,
+    OperatingPoint,
+    bonferroni,
+    build_curves,
+    certified_rule,
+    empirical_rule,
+    patients_needed,
+)
 
 
 @dataclass(frozen=True)
@@ -62,29 +70,37 @@ def search_thresholds(config: ThresholdConfig) -> None:
     for split in filter(None, (chosen_on, search.test)):
         tables.print_split(split)
     tables.print_notes(config, chosen_on, siblings=0 if outside else _siblings(config.run_dir))
+    groups, calls = groups_of(config, search.evaluated), read_calls(config, search.evaluated)
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
     chosen = {}
     for recall, path in zip(config.recall, paths, strict=True):
         confidence = _confidence(config, curves, recall)
-        points = {"empirical": [empirical_rule(curve, recall=recall) for curve in curves]}
-        if config.rule == "certified":
-            certified = [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
-            points = {"certified": certified, **points}
-        rules = [evaluate(kind, chosen, evaluation, recall) for kind, chosen in points.items()]
+        points = _choose(config, curves, recall, confidence)
+        rules = [evaluate(kind, of_rule, evaluation, recall) for kind, of_rule in points.items()]
         write_table(path, _table(rules, evaluation, search), exact=True)
         tables.print_target(recall, confidence, rules, evaluation, chosen_on=chosen_on.name)
         tables.print_workload(rules[0], evaluation)
         tables.print_precision_elsewhere(rules[0], evaluation, stated)
-        if config.subgroups:
-            audit_subgroups(config, rules[0], evaluation.split, target=recall)
+        if len(groups.columns):
+            audit_subgroups(config, rules[0], evaluation.split, groups, target=recall)
         if config.pictures:
             _draw(folder, recall, rules, evaluation)
         chosen[f"{recall:g}"] = dict(zip(classes, map(asdict, rules[0].points), strict=True))
     settings = _settings(config) | search.origin
     write_json(folder / "thresholds.json", {**settings, "classes": classes, "recall": chosen})
-    if config.readers:
-        compare_readers(config, evaluation.split)
+    if calls:
+        compare_readers(config, evaluation.split, calls)
     print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in paths))
+
+
+def _choose(
+    config: ThresholdConfig, curves: list[Curve], recall: float, confidence: float
+) -> dict[str, list[OperatingPoint]]:
+    """What each rule chooses per class: the rule that was asked for first, the empirical one always."""
+    empirical = {"empirical": [empirical_rule(curve, recall=recall) for curve in curves]}
+    if config.rule == "empirical":
+        return empirical
+    return {"certified": [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves], **empirical}
 
 
 def _check_weights(config: ThresholdConfig) -> ThresholdConfig:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from src.plots import audits
 from src.plots import labels as plots_labels
 from src.plots import results as plots
 from src.plots import style as plots_style
@@ -191,7 +192,7 @@ def test_subgroup_intervals(tmp_path, count):
     ]
     rows[-1] = (*rows[-1][:6], NAN, NAN, NAN, "", 19)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    assert drawn(plots.subgroup_intervals(table, target=0.85, path=tmp_path / "s.png"))
+    assert drawn(audits.subgroup_intervals(table, target=0.85, path=tmp_path / "s.png"))
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -201,7 +202,7 @@ def test_reader_curves(tmp_path, count):
     line = {"x": np.linspace(0, 1, 9), "y": np.linspace(1, 0, 9)}
     readers = [{"reader": f"reader {n}", **figures, **pairs} for n in range(7)]
     curves = [{"name": name, "readers": readers, "roc": line, "precision_recall": line} for name in names(count)]
-    for path in plots.reader_curves(curves, folder=tmp_path):
+    for path in audits.reader_curves(curves, folder=tmp_path):
         assert drawn(path)
 
 

@@ -214,6 +214,7 @@ def test_readers_stand_beside_the_model(studies, tmp_path, capsys):
     (tmp_path / "dr_a.csv").write_text("study,B\nelsewhere,1\n")
     with pytest.raises(ValueError, match="has no column of a finding; expected some of A"):
         ensemble_threshold_search.main([*studies, *reader])
+    assert (tmp_path / "run" / "ensemble" / "readers.csv").exists()  # what was there before is not lost
 
 
 def test_the_plan_needs_no_run(tmp_path, capsys):

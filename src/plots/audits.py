@@ -1,0 +1,112 @@
+"""Pictures of recall within groups of patients, and of readers beside the model. Draws, computes nothing."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from src.plots.style import (
+    BLUE,
+    GRAY,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    PINK,
+    RED,
+    SKY,
+    canvas,
+    dots,
+    headline,
+    legend,
+    panels,
+    short,
+)
+
+UNSTATED = "too few patients for a verdict"
+GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY}
+
+
+def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split: str = "test") -> Path:
+    """Recall of each class within groups, with intervals, a panel per class; returns `path`.
+
+    table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict.
+    """
+    classes = list(dict.fromkeys(table["class"]))
+    groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
+    stated = table.loc[table["verdict"] != "", "low"]  # an interval without a verdict may run out of the panel
+    start = np.floor(10 * min(target - 0.1, stated.min() if len(stated) else 0)) / 10
+    columns = min(4, len(classes))
+    rows = -(-len(classes) // columns)
+    with canvas(path, width=2.4 * columns + 1.4, height=rows * (0.5 + 0.2 * len(groups)) + 1.1) as figure:
+        for i, name in enumerate(classes):
+            axes = figure.add_subplot(rows, columns, i + 1, title=short(name, width=26), xlim=(start, 1.02))
+            part = table[table["class"] == name].set_index(["by", "group"])
+            axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
+            axes.axvline(target, color=INK, lw=1, ls="--")
+            for y, key in enumerate(groups):
+                if key in part.index:
+                    _draw_group(axes, y, part.loc[key])
+            labels = [f"{by} {group}" for by, group in groups] if i % columns == 0 else []
+            axes.set_yticks(range(len(groups)), labels or [""] * len(groups))
+            axes.set_ylim(len(groups) - 0.5, -0.5)
+            axes.grid(axis="y", visible=False)
+            lowest = i + columns >= len(classes)
+            axes.tick_params(labelbottom=lowest)
+            axes.set_xlabel(f"{split} recall" if lowest else "")
+        headline(figure, f"{split.capitalize()} recall within groups, against {target:g}")
+        handles = [
+            Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()
+        ]
+        legend(figure, handles)
+    return path
+
+
+def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
+    color = GROUP_COLORS[row["verdict"] or UNSTATED]
+    axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
+    dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
+
+
+def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: str = "test") -> list[Path]:
+    """readers_precision_recall.png and readers_roc.png in `folder`, a panel per class; returns their paths.
+
+    curves: per class a mapping of name, "precision_recall" and "roc" (the model's curve, "x" and "y" [K]), and readers:
+    mappings of reader, recall, precision and specificity, each with a 95% interval as `<name>_ci`.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    for i, reader in enumerate(dict.fromkeys(row["reader"] for curve in curves for row in curve["readers"])):
+        looks[reader] = {"color": (BLUE, RED, GREEN, ORANGE, PINK, SKY)[i % 6], "marker": "oDs^v"[i % 5]}
+    paths = []
+    for kind, xlabel, ylabel in (("precision_recall", "recall", "precision"), ("roc", "1 - specificity", "recall")):
+        path = folder / f"readers_{kind}.png"
+        with panels(path, len(curves), xlabel=f"{xlabel} ({split})", ylabel=ylabel) as (figure, squares):
+            for axes, curve in zip(squares, curves, strict=True):
+                axes.set_title(short(curve["name"], width=28))
+                axes.plot(curve[kind]["x"], curve[kind]["y"], color=GRAY, lw=1.5)
+                for row in curve["readers"]:
+                    _draw_reader(axes, row, roc=kind == "roc", look=looks[row["reader"]])
+            headline(figure, f"Readers beside the model's curve, {split}, with 95% intervals")
+            handles: list[Artist] = [Line2D([], [], label=name, ls="", **look) for name, look in looks.items()]
+            handles.append(Line2D([], [], color=GRAY, lw=1.5, label="model"))
+            legend(figure, handles, ncols=min(len(handles), max(2, 2 * min(len(curves), 4))))
+        paths.append(path)
+    return paths
+
+
+def _draw_reader(axes: Axes, row: Mapping[str, Any], *, roc: bool, look: dict[str, Any]) -> None:
+    """A reader's point and the intervals of both its coordinates."""
+    if roc:
+        x, across = 1 - row["specificity"], [1 - end for end in row["specificity_ci"]]
+    else:
+        x, across = row["recall"], row["recall_ci"]
+    name = "recall" if roc else "precision"
+    y, upright = row[name], row[f"{name}_ci"]
+    axes.hlines(y, *across, color=look["color"], lw=0.9, alpha=0.7)
+    axes.vlines(x, *upright, color=look["color"], lw=0.9, alpha=0.7)
+    dots(axes, x, y, **look)
