@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from src.artifacts.probs import as_stored, read_probs, read_stage_probs, read_truth, write_probs
+from src.artifacts.io import as_stored
+from src.artifacts.probs import read_probs, read_stage_probs, write_probs
+from src.artifacts.truth import read_truth
 
 
 def write(path, text):
@@ -98,16 +100,19 @@ def test_blank_lines_and_a_trailing_comma_do_not_matter(tmp_path):
     assert probs.classes == ("X",) and probs.values.tolist() == [[0.5]]
 
 
-def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
-    text = "Study,No Finding,X,patient_id\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
-    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert unused == ["No Finding"]
+def test_truth_takes_patients_and_studies_from_a_column_the_id_or_the_row(tmp_path):
+    text = "Study,No Finding,X,patient_id,study\nr/patient7/study1,1,1.0,p,1\nr/patient7/study2,,,q,1\nz,0,-1,q,2\n"
+    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    owners = ["the patient is read from the column 'patient_id'", "the study is read from the column 'study'"]
+    assert [line.partition(": ")[2] for line in lines] == [*owners, "columns that are not used: No Finding"]
     np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
     assert list(truth.patients) == ["p", "q", "q"]
-    text = text.replace(",patient_id", ",other")
-    truth, unused = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert unused == ["No Finding", "other"]
-    assert list(truth.patients) == ["patient7", "patient7", "z"]
+    assert len(set(zip(truth.patients, truth.studies, strict=True))) == 3  # a number counts the studies of a patient
+    text = text.replace(",patient_id,study", ",other,more")
+    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    assert "patientNNN in the id" in lines[0] and "each row is a study of its own" in lines[1]
+    assert lines[2].endswith("not used: No Finding, other, more")
+    assert list(truth.patients) == ["patient7", "patient7", "z"] and list(truth.studies) == list(truth.ids)
 
 
 @pytest.mark.parametrize(
