@@ -278,6 +278,7 @@ def test_dicom_is_known_by_name_or_by_its_first_bytes(tmp_path):
     assert not is_dicom(tmp_path / "a.png")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize(
     ("tags", "uid"),
     [
