@@ -48,6 +48,20 @@ def read_dicom(path: Path) -> np.ndarray:
         raise ValueError(f"DICOM file {path} cannot be read ({reason})") from None
 
 
+def study_uid(path: Path) -> str:
+    """The StudyInstanceUID of a DICOM file, "" where it has none or is one that `read_dicom` cannot read either."""
+    try:
+        import pydicom
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            uid = str(header.get("StudyInstanceUID") or "").strip()
+    except Exception:  # each tag raises its own
+        return ""
+    return uid if uid.isprintable() else ""
+
+
 def _shown(file: Any) -> np.ndarray:
     if not file.get("PixelData"):
         raise ValueError("it has no pixel data, or is cut off before their end")

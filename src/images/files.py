@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from src.images.decode import ImageError, access_error, read_images, resized, stretched
-from src.images.dicom import is_dicom, read_dicom
+from src.images.dicom import is_dicom, read_dicom, study_uid
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
@@ -31,6 +31,21 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
         raise ValueError(error.reason) from None
     except MemoryError as error:
         raise ValueError(str(error) or "MemoryError") from None
+
+
+def study_of(path: Path, *, by: str) -> Path | str:
+    """What names the study that an image is of: its folder, its StudyInstanceUID, or its own path.
+
+    by: "folder" takes the folder; "auto" the UID of a DICOM file that has one, and else the path; "file" the path. A
+    folder in which no image was found stands for a study of its own.
+    """
+    if by == "folder":
+        return path if os.path.isdir(path) else path.parent
+    try:
+        uid = study_uid(path) if by == "auto" and os.path.isfile(path) and is_dicom(path) else ""
+    except OSError:  # its row says why it cannot be read
+        uid = ""
+    return uid or path
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:

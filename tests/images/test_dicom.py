@@ -1,6 +1,7 @@
 """DICOM files of many kinds, made here, against the same pixels as arrays."""
 
 import io
+import os
 import struct
 import sys
 
@@ -10,8 +11,8 @@ import torch
 from PIL import Image
 
 from src.images.decode import read_image
-from src.images.dicom import is_dicom, read_dicom
-from src.images.files import read_file
+from src.images.dicom import is_dicom, read_dicom, study_uid
+from src.images.files import read_file, study_of
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -275,6 +276,33 @@ def test_dicom_is_known_by_name_or_by_its_first_bytes(tmp_path):
     assert is_dicom(tmp_path / "a.DCM")
     Image.fromarray(GRADIENT).save(tmp_path / "a.png")
     assert not is_dicom(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    ("tags", "uid"),
+    [
+        ({"StudyInstanceUID": "1.2.3"}, "1.2.3"),
+        ({"StudyInstanceUID": "1.2.3", "PixelData": None}, "1.2.3"),  # it cannot be read and has a study all the same
+        ({"StudyInstanceUID": " "}, ""),
+        ({"StudyInstanceUID": "1.2\r.3"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_study_is_known_by_the_uid_in_the_header(tmp_path, tags, uid):
+    path = write(tmp_path / "a.dcm", GRADIENT, **tags)
+    assert study_uid(path) == uid
+    assert study_of(path, by="auto") == (uid or path)
+    assert study_of(path, by="file") == path and study_of(path, by="folder") == tmp_path
+
+
+def test_what_has_no_header_is_a_study_of_its_own(tmp_path):
+    (tmp_path / "text.dcm").write_text("no DICOM")
+    (tmp_path / "a.png").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    for name in ("text.dcm", "a.png", "pipe.dcm", "away.dcm"):
+        assert study_of(tmp_path / name, by="auto") == tmp_path / name
+    assert study_of(tmp_path, by="folder") == tmp_path  # a folder without images
 
 
 def test_without_pydicom_the_reason_says_what_to_install(tmp_path, monkeypatch):
