@@ -1,15 +1,19 @@
 """What the parts share: the scores, their truth, the call of the stage, and how a table is printed."""
 
-import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensemble_threshold_search import main
+
 SHIFT, NEGATIVES_PER_POSITIVE = 1.5, 3
 TARGET, CONFIDENCE = 0.85, 0.95
 
@@ -24,8 +28,10 @@ def within(codes, correlation, rng, columns=None):
 def run_stage(probs, labels, *, recalls, owners, flags=()):
     """Stage 6's table of thresholds for each recall target, read back from what it wrote.
 
+    The script is called with the arguments of its command line, in this process, which saves its imports.
+
     probs, labels: [N, C], NaN is a blank; owners: columns of ids [N] by name, such as patient_id; flags: further
-    arguments of the command line.
+    arguments.
     """
     names = [f"class{c:04d}" for c in range(probs.shape[1])]
     index = pd.Index([f"image{row:06d}" for row in range(len(probs))], name="image_id")
@@ -36,10 +42,10 @@ def run_stage(probs, labels, *, recalls, owners, flags=()):
         for place, (name, codes) in enumerate(owners.items()):
             truth.insert(place, name, [f"{name[0]}{code}" for code in codes])
         truth.to_csv(files["labels"], float_format="%g")
-        command = [sys.executable, ROOT / "ensemble_threshold_search.py", "--run-dir", folder]
-        command += ["--val-probs", files["probs"], "--val-labels", files["labels"], "--recall", *recalls]
-        command += ["--resamples", 0, "--no-pictures", *flags]
-        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        arguments = ["--run-dir", folder, "--val-probs", files["probs"], "--val-labels", files["labels"]]
+        arguments += ["--recall", *recalls, "--resamples", 0, "--no-pictures", *flags]
+        with redirect_stdout(StringIO()):
+            main([str(word) for word in arguments])
         tables = Path(folder) / "ensemble"
         return {recall: pd.read_csv(tables / f"thresholds_recall_{recall:g}.csv") for recall in recalls}
 
