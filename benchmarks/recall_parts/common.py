@@ -64,19 +64,20 @@ def true_rates(z):
 def share(cases, *, groups=None):
     """A share of 0/1 cases with its Monte Carlo standard error, as text; NaN cases are left out.
 
-    groups: [n], where cases of the same group were drawn together; the error is then that of the mean over groups.
+    groups: [n], where cases of the same group were drawn together; the error is then at least that of the mean over the
+    groups.
     """
     cases = np.asarray(cases, dtype=float)
     known = ~np.isnan(cases)
     if not known.any():
         return "-"
     mean = cases[known].mean()
-    if groups is None:
-        error = np.sqrt(mean * (1 - mean) / known.sum())
-    else:
+    error = np.sqrt(mean * (1 - mean) / known.sum())
+    if groups is not None:
         per_group = pd.Series(cases[known]).groupby(np.asarray(groups)[known])
         residuals = per_group.sum() - mean * per_group.size()
-        error = np.sqrt(np.sum(residuals**2) * len(residuals) / max(len(residuals) - 1, 1)) / known.sum()
+        between = np.sum(residuals**2) * len(residuals) / max(len(residuals) - 1, 1)
+        error = max(error, np.sqrt(between) / known.sum())
     return f"{mean:.1%} ± {error:.1%}"
 
 
