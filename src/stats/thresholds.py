@@ -255,7 +255,7 @@ def bonferroni(confidence: float, *, classes: int) -> float:
 
 
 def shared_confidence(confidence: float, curves: Sequence[Curve], *, recall: float) -> float:
-    """The confidence of each class for `recall` to hold in all at `confidence`: shared by those with enough patients."""
+    """The confidence of each class for all with enough patients to reach `recall` together at `confidence`."""
     needed = patients_needed(recall, confidence=confidence)
     return bonferroni(confidence, classes=max(1, sum(curve.patients >= needed for curve in curves)))
 
