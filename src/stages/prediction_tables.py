@@ -68,19 +68,19 @@ def _print_faults(images: Sequence[list[str]]) -> None:
     """Why images could not be read, which the rows of their studies do not say."""
     faults = [row for row in images if row[-1]]
     for row in faults[:SHOWN]:
-        print(f"{_printable(row[0])}: {_printable(row[-1])}")
+        print(_printable(row[-1] if row[0] in row[-1] else f"{row[0]}: {row[-1]}"))
     if len(faults) > SHOWN:
         print(f"... and {len(faults) - SHOWN:,} more that could not be read")
 
 
 def _print_own(images: Sequence[list[str]], by: str) -> None:
-    """Say of which images nothing told the study."""
+    """Say of how many images nothing told the study."""
     own = sum(row[0] == row[1] and not row[-1] for row in images)
     if by == "auto" and own:
+        counted = plural(own, "image")
         print(
-            f"note: {plural(own, 'image')} without a StudyInstanceUID, which only DICOM files have, "
-            f"{'is a study' if own == 1 else 'are studies'} of {'its' if own == 1 else 'their'} own; --study folder "
-            "takes the images of a folder as one study"
+            f"note: {counted} without a StudyInstanceUID (only DICOM files have one): each is its own study; "
+            "--study folder takes the images of a folder as one study"
         )
 
 
