@@ -88,7 +88,7 @@ def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> t
     if not 0 < value < 1 or defined.min() == defined.max():
         edge = share_interval(Share(1.0, float(patients)))[0]
         return (edge, 1.0) if value >= 0.5 else (0.0, 1 - edge)
-    inside = 0 < defined.min() and defined.max() < 1
+    inside = defined.min() > 0 and defined.max() < 1
     spread = np.std(logit(defined), ddof=1) if inside else np.std(defined, ddof=1) / (value * (1 - value))
     reach = _t(patients) * float(spread) * np.sqrt(patients / (patients - 1))
     return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
