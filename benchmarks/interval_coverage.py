@@ -60,7 +60,8 @@ def intervals(scores, labels, owner, cut, *, resamples):
     replicates = bootstrap_metrics(probs[:, None], **data, patients=owner, resamples=resamples, workers=1)
     found = with_intervals(masked_metrics(probs[:, None], **data), replicates)["per_class"]["a"]
     ours = {key: found[f"{key}_ci"] for key in ("auroc", "auprc")}
-    ours["recall"] = share_interval(clustered_share(flags[ill], patients=owner[ill]))
+    curve = build_curve(probs, targets=labels, patients=owner)
+    ours["recall"] = share_interval(curve.recall_share(float(ndtr(cut))))
     ours["precision"] = share_interval(clustered_share(ill[flags], patients=owner[flags]))
     people = owner[-1] + 1
     drawn = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=resamples)

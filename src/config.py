@@ -191,7 +191,11 @@ class EvaluationConfig(StageConfig):
     aggregate: Literal["max", "mean"] | None = option(
         None, "how a study gets its probability from its images (default: as recorded in the run, else max)"
     )
-    resamples: int = option(1000, "number of patient-bootstrap resamples for the intervals; 0 leaves them out", low=0)
+    resamples: int = option(
+        1000,
+        "number of resamples of the patients, for the intervals of AUROC, AUPRC, and differences; 0 leaves them out",
+        low=0,
+    )
     seed: int = option(0, "seed of the resamples", low=0)
 
 
@@ -265,6 +269,10 @@ class ThresholdConfig(EvaluationConfig):
 
     def __post_init__(self) -> None:
         """Raise ValueError where the empirical rule is asked for a confidence."""
+        if self.plan and (self.rule == "empirical" or self.family_wise or self.weights):
+            raise ValueError(
+                "--plan is about one finding and the certified rule; pass it with --recall and --confidence"
+            )
         if self.rule == "empirical" and self.family_wise:
             raise ValueError("--family-wise needs a confidence, and --rule empirical has none; pass one of the two")
 
@@ -276,7 +284,7 @@ class PredictConfig(StageConfig):
     images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
     out: Path = option(
         Path("predictions.csv"),
-        "table to write, one row per image; where the thresholds are of studies, OUT_studies.csv gets a row per study",
+        "table to write, one row per image; where the thresholds are of studies, NAME_studies.csv gets a row per study",
     )
     append: bool = option(False, "continue the table at --out and skip the images that it already has results for")
     recall: float | None = option(

@@ -96,8 +96,9 @@ def read_blend(run_dir: Path, manifest: Manifest) -> dict[str, tuple[Truth, np.n
                 f"{writer_of(folder / 'probs.json')} --overwrite"
             )
         found = read_json(story)
-        labels = blended.get("members_flags", {}).get(model, recorded_flags(found))  # earlier versions have none
-        if found.get("probs_sha256") != digests or recorded_flags(found) != labels:
+        recorded = blended.get("members_flags") or blended.get("members_labels") or {}  # earlier versions: labels alone
+        flags = recorded.get(model, [])
+        if found.get("probs_sha256") != digests or recorded_flags(found)[: len(flags)] != flags:
             raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     truths = {name: Truth.of_split(manifest, name) for name in manifest.scored}
     return {

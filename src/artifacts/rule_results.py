@@ -43,7 +43,7 @@ class Evaluation:
         patients = self.split.patients[self.split.view.mask[:, c]]
         flags, ill = probs >= threshold, targets == 1
         return {
-            "recall": clustered_share(flags[ill], patients=patients[ill], by_patient=self.by_patient),
+            "recall": self.curves[c].recall_share(threshold),
             "precision": clustered_share(ill[flags], patients=patients[flags]),
             "specificity": clustered_share(~flags[~ill], patients=patients[~ill]),
         }
@@ -66,20 +66,23 @@ class RuleResult:
 
 def evaluate(kind: str, points: list[OperatingPoint], evaluation: Evaluation, target: float) -> RuleResult:
     """What the points that a rule chose do on the split."""
-    metrics = [_at_threshold(evaluation, c, point.threshold, target=target) for c, point in enumerate(points)]
+    metrics = [_at_threshold(evaluation, c, point, target=target) for c, point in enumerate(points)]
     entries = sum(curve.entries for curve in evaluation.curves)
     return RuleResult(kind, points, metrics, accuracy=ratio(sum(v["right"] for v in metrics), entries))
 
 
-def _at_threshold(evaluation: Evaluation, c: int, threshold: float, *, target: float) -> dict[str, Any]:
-    """Recall, precision and specificity with their intervals, and what recall says of the target."""
-    curve, shares = evaluation.curves[c], evaluation.shares(c, threshold)
-    tp, fp = map(int, curve.counts_at(threshold))
+def _at_threshold(evaluation: Evaluation, c: int, point: OperatingPoint, *, target: float) -> dict[str, Any]:
+    """Recall, precision and specificity with their intervals, and what recall says of the target.
+
+    An infeasible class, which flags all, gets no verdict.
+    """
+    curve, shares = evaluation.curves[c], evaluation.shares(c, point.threshold)
+    tp, fp = map(int, curve.counts_at(point.threshold))
     figures: dict[str, Any] = {name: share.value for name, share in shares.items()}
     figures |= {f"{name}_ci": share_interval(share) for name, share in shares.items()}
     return figures | {
         "shares": shares,
-        "verdict": verdict(shares["recall"], target=target),
+        "verdict": verdict(shares["recall"], target=target) if point.status == "ok" else "",
         "right": tp + curve.negatives - fp,
         "flags_all": tp + fp == curve.entries,
     }

@@ -10,7 +10,17 @@ import pandas as pd
 
 from src.artifacts.io import as_stored
 from src.artifacts.manifest import Manifest
-from src.labels.files import ages_of, columns_by_role, labels_of, patient_of, sexes_of, studies_of, views_of
+from src.labels.files import (
+    COUNTING_STUDY,
+    ages_of,
+    columns_by_role,
+    ids_of,
+    labels_of,
+    patient_of,
+    sexes_of,
+    studies_of,
+    views_of,
+)
 from src.labels.policy import LabelPolicy
 from src.runtime.csv_files import read_cells_by_id, require_columns
 
@@ -62,7 +72,10 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     patients = patient_of(ids, others[roles["patient"]] if "patient" in roles else None)
     studies = ids.to_numpy()
     if "study" in roles:
-        studies = studies_of(others[roles["study"]], patients, path=path).to_numpy()
+        alone = "patient" not in roles and (patients == ids.to_numpy()).all()
+        if alone:  # all that is known of who belongs together
+            patients = _studies_as_patients(others[roles["study"]], path)
+        studies = patients if alone else studies_of(others[roles["study"]], patients, path=path).to_numpy()
     groups = pd.DataFrame(index=range(len(ids)))
     if "sex" in roles:
         groups["sex"] = sexes_of(others[roles["sex"]]).to_numpy()
@@ -78,12 +91,26 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     return Truth(tuple(ids), tuple(classes), labels, patients, studies, groups), lines
 
 
+def _studies_as_patients(values: pd.Series, path: Path) -> np.ndarray:
+    """The study of each row in the place of its patient; ValueError where its id only counts within a patient."""
+    ids = ids_of(values, path=path)
+    counts = ids[ids.str.lower().str.fullmatch(COUNTING_STUDY)]
+    if len(counts):
+        raise ValueError(
+            f"{path}: the study of line {counts.index[0]} is {counts.iloc[0]!r}, which only counts the studies of a "
+            "patient, and no column names the patient; add a column patient_id"
+        )
+    return ids.to_numpy()
+
+
 def _owner(role: str, roles: dict[str, str], ids: pd.Series, patients: np.ndarray) -> str:
     """How the patient or the study of each row was found."""
     if role in roles:
         return f"the {role} is read from the column {roles[role]!r}"
-    if role == "patient" and (patients != ids.to_numpy()).any():
+    if role == "patient" and any("patient" in name for name in patients) and (patients != ids.to_numpy()).any():
         return "the patient is read from patientNNN in the id"
+    if role == "patient" and "study" in roles:
+        return "no column names the patient, so each study is a patient of its own"
     return f"no column names the {role}, so each row is a {role} of its own"
 
 

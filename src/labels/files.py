@@ -27,6 +27,7 @@ COLUMN_NAMES = {
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
 VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal"}
 VIEW_NAMES |= {"lateral": "lateral", "ll": "lateral", "rl": "lateral"}
 SEX_NAMES = {"f": "F", "female": "F", "m": "M", "male": "M"}
@@ -145,7 +146,7 @@ def _label(text: str) -> float:
 
 def splits_of(values: pd.Series, *, path: Path) -> np.ndarray:
     """Published splits as train, val or test, whichever usual name of it the file uses. ValueError for others."""
-    return convert(values, lambda text: SPLIT_NAMES[text.lower()], path=path, expected="one of train, val, test")
+    return convert(values, lambda text: SPLIT_NAMES[text.lower()], path=path, expected="one of train, val, calib, test")
 
 
 def views_of(values: pd.Series) -> pd.Series:

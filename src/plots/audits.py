@@ -59,7 +59,11 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
             lowest = i + columns >= len(classes)
             axes.tick_params(labelbottom=lowest)
             axes.set_xlabel(f"{split} recall" if lowest else "")
-        headline(figure, f"{split.capitalize()} recall within groups, against {target:g}")
+        headline(
+            figure,
+            f"{split.capitalize()} recall within groups, against {target:g}; verdicts hold for all groups of a finding "
+            "together, 95% intervals for each alone",
+        )
         handles = [
             Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()
         ]

@@ -65,7 +65,8 @@ def explore(chosen_on: EvalSplit, test: EvalSplit | None, *, search: Search) -> 
             {
                 "name": name,
                 "patients": curve.patients,
-                "curves": {split.split.name: _picture(split.curves[c]) for split in (own, evaluated)},
+                "curve": _picture(own.curves[c]),
+                "prevalence": {split.split.name: split.curves[c].prevalence for split in (own, evaluated)},
             }
             for c, (name, curve) in enumerate(zip(search.classes, curves, strict=True))
         ],
@@ -84,9 +85,9 @@ def _choose(
 
 
 def _picture(curve: Curve) -> dict[str, Any]:
-    """A precision-recall curve as the page draws it."""
+    """A precision-recall curve as the page draws it; only of the split in which thresholds are chosen."""
     recall, precision = thin_curve(curve.recall, curve.precision, bins=CURVE_BINS)
-    return {"recall": recall.round(4), "precision": precision.round(4), "prevalence": curve.prevalence}
+    return {"recall": recall.round(4), "precision": precision.round(4)}
 
 
 def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:

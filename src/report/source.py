@@ -71,6 +71,9 @@ def read_search(run_dir: Path) -> Search:
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(found[key]):
             raise ValueError(f"{path}: its {key} is {found[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
+    if found["weights"] not in (found["unit"], "patient"):
+        weights, unit = found["weights"], found["unit"]
+        raise ValueError(f"{path}: its weights are {weights!r} and its unit is {unit!r}; run {SCRIPT} --overwrite")
     check_targets(path, found)
     recorded = {key: value for key, value in found.items() if key != "recall"}
     return Search(folder, read_confidence(path, found), recorded, found["recall"])

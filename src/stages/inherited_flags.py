@@ -32,6 +32,10 @@ def inherit_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, l
             found = " and ".join(f"{_words(value)} in {path}" for path, value in recorded.items())
             raise ValueError(f"--{flag} is {found}; pass the --{flag} to use here")
         chosen[flag] = given or next(iter(recorded.values()), default)
+        if flag == "unit" and chosen[flag] == "study" and stories and not recorded:
+            lines.append(
+                f"note: --unit is study here; {next(iter(stories))} is of an earlier version, which counted images"
+            )
         for path, value in recorded.items():
             if value != chosen[flag]:
                 lines.append(f"note: --{flag} is {_words(chosen[flag])} here and was {_words(value)} in {path}")

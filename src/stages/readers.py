@@ -68,7 +68,10 @@ def _calls(path: Path, split: EvalSplit) -> np.ndarray:
     labels.index = pd.Index(cells.iloc[:, 0])
     known = labels.index.isin(truth.ids)
     if not known.any():
-        raise ValueError(f"{path} has no id of {split.name}, such as {truth.ids[0]}; its first is {labels.index[0]!r}")
+        raise ValueError(
+            f"{path} has no id of {split.name}, such as {truth.ids[0]}; its first is {labels.index[0]!r}; expected are "
+            "the ids of studies, or of images with --unit image"
+        )
     if not known.all():
         print(f"{path}: {int((~known).sum()):,} of {len(known):,} ids are not in {split.name} and are left out")
     return labels.where(labels >= 0).reindex(index=list(truth.ids), columns=list(truth.classes)).to_numpy(np.float64)

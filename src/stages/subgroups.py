@@ -35,11 +35,12 @@ def audit_subgroups(
     """Print, write and draw recall per group of `groups_of`, of each finding for which the rule has a threshold."""
     kept = [c for c, point in enumerate(rule.points) if point.status == "ok"]
     if not kept:
-        print("\nno finding has a threshold, so recall is 1 in every group: everybody is flagged")
+        print("\nno finding has a threshold, so every unit is flagged, whatever its group")
         return
     ill = split.view.mask & (split.view.targets == 1)
     table = audit(
-        split.probs[:, kept] >= rule.thresholds[kept],
+        split.probs[:, kept],
+        thresholds=rule.thresholds[kept],
         present=ill[:, kept],
         patients=split.patients,
         groups=groups,
@@ -56,7 +57,10 @@ def audit_subgroups(
 
 def _print(table: pd.DataFrame, split: str, target: float) -> None:
     """Groups in their own order; the largest gap among many groups is mostly chance, so none is ranked."""
-    print(f"\nrecall on {split} by group, against {target:g}; verdicts hold for all groups of a finding together:")
+    print(
+        f"\nrecall on {split} by group, against {target:g}; verdicts hold for all groups of a finding "
+        "together, 95% intervals for each alone:"
+    )
     rows = []
     for name, part in table.groupby("class", sort=False):
         for number, row in enumerate(part.to_dict("records")):

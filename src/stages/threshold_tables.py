@@ -51,9 +51,8 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
     known = {name: share for name, share in shares.items() if not np.isnan(share)}
     if known:
         low, high = (f"{100 * end(known.values()):.0f}%" for end in (min, max))
-        print(
-            f"the 5% of patients with the most positives own {low} to {high} of a finding's positives in {split.name}"
-        )
+        between = low if low == high else f"{low} to {high}"
+        print(f"the 5% of patients with the most positives own {between} of a finding's positives in {split.name}")
     heavy = [f"{name} ({100 * share:.0f}%)" for name, share in known.items() if share > CONCENTRATED]
     if heavy and config.weights != "patient":
         print(
@@ -69,11 +68,12 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
 def _reuse(config: ThresholdConfig, few: str, siblings: int) -> str:
     """What is lost by choosing the epoch, alpha and thresholds on the same split."""
     among = f"{plural(siblings, 'other run')} of this split to choose from" if siblings else ""
-    begin, remedy = "epoch and alpha were chosen on val too, which", "make a split calib (check_split.py --calibration)"
+    begin, remedy = "epoch and alpha were chosen on val too", "make a split calib (check_split.py --calibration)"
     if config.val_probs:
-        begin, remedy = "if the model was chosen on val too, this", "choose thresholds on data of their own"
-    cost = f"with {' and '.join(filter(None, (few, among)))} costs some of the confidence (docs/recall_coverage.md)"
-    return f"note: {begin} {cost}; to avoid it, {remedy}"
+        begin, remedy = "the model may have been chosen on val too", "choose thresholds on data of their own"
+    there = " and ".join(filter(None, (few, among)))
+    cost = "that costs some of the confidence (docs/recall_coverage.md)"
+    return f"note: {begin}. With {there}, {cost}; to avoid it, {remedy}"
 
 
 def print_target(
@@ -131,7 +131,7 @@ def _expected(rule: RuleResult, confidence: float) -> str:
 def _status(point: OperatingPoint, *, flags_all: bool) -> str:
     if point.status == "ok":
         return "ok, flags all" if flags_all else "ok"
-    return f"infeasible, flags all: {point.positives_needed} more positive patients needed"
+    return f"infeasible, flags all: {plural(point.positives_needed, 'more positive patient')} needed"
 
 
 def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
@@ -201,16 +201,17 @@ def _precision_interval(shares: dict[str, Any], *, prevalence: float) -> tuple[f
 def print_plan(config: ThresholdConfig) -> None:
     """What certifying costs for several numbers of positives, before there are data."""
     auroc, prevalence = PLAN_AUROC, PLAN_PREVALENCE
+    plans = {
+        recall: plan(recall, confidence=config.confidence, auroc=auroc, prevalence=prevalence)
+        for recall in config.recall
+    }
     print(
         f"What certifying costs, calculated for one positive per patient, normal scores with AUROC {auroc}, and a "
         f"prevalence of {prevalence}. With several positives per patient, the number of patients matters more."
     )
     headers = ("Positives", "Misses allowed", "Val recall", "True recall, mean", "Precision, mean", "Precision lost")
-    for recall in config.recall:
-        rows = [
-            (row.positives, "infeasible" if row.misses < 0 else str(row.misses), *row[2:])
-            for row in plan(recall, confidence=config.confidence, auroc=auroc, prevalence=prevalence)
-        ]
+    for recall, planned in plans.items():
+        rows = [(row.positives, "infeasible" if row.misses < 0 else str(row.misses), *row[2:]) for row in planned]
         print(f"\n== recall >= {recall:g} at {100 * config.confidence:g}% confidence ==")
         print(format_table(headers, rows))
 

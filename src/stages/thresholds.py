@@ -31,7 +31,7 @@ from src.stats.thresholds import (
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchData:
     """What thresholds are searched in and evaluated on, and where it comes from."""
 
     chosen_on: EvalSplit
@@ -46,7 +46,7 @@ class Search:
 
 def search_thresholds(config: ThresholdConfig) -> None:
     """Choose thresholds for each recall target, evaluate them on test, write and print both."""
-    config = replace(config, recall=tuple(dict.fromkeys(config.recall)))
+    config = replace(config, recall=tuple({f"{recall:g}": recall for recall in config.recall}.values()))
     if config.plan:
         tables.print_plan(config)
         return
@@ -138,7 +138,7 @@ def _manifest_of(path: Path) -> Any:
         return None
 
 
-def _of_run(config: ThresholdConfig) -> tuple[Search, list[str]]:
+def _of_run(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
     """The blend that stage 5 left, on val (or calib) and on test."""
     folder = config.run_dir / "ensemble"
     if (folder / "probs_val.csv").exists() and not (config.run_dir / "manifest.csv").exists():
@@ -157,10 +157,11 @@ def _of_run(config: ThresholdConfig) -> tuple[Search, list[str]]:
     }
     chosen_on = "calib" if "calib" in splits else "val"
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": sha256(folder / "probs_val.csv")}
-    return Search(splits[chosen_on], splits["test"], {**origin, "chosen_on": chosen_on}), []
+    origin |= {f"probs_{chosen_on}_sha256": sha256(folder / f"probs_{chosen_on}.csv")}
+    return SearchData(splits[chosen_on], splits["test"], {**origin, "chosen_on": chosen_on}), []
 
 
-def _outside(config: ThresholdConfig) -> tuple[Search, list[str]]:
+def _outside(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
     """Probabilities from another program, for validation and perhaps for test, beside their truth."""
     if not (config.val_probs and config.val_labels) or (config.test_probs is None) != (config.test_labels is None):
         raise ValueError(
@@ -184,14 +185,14 @@ def _outside(config: ThresholdConfig) -> tuple[Search, list[str]]:
             f"{len(shared):,} patients are in both --val-labels and --test-labels, for example {sorted(shared)[0]}; "
             "the test patients must not be used to choose thresholds"
         )
-    return Search(val, test, {"sources": sources, "chosen_on": "val"}), lines
+    return SearchData(val, test, {"sources": sources, "chosen_on": "val"}), lines
 
 
 def _split(config: ThresholdConfig, name: str, probs: np.ndarray, images: Truth) -> EvalSplit:
     return EvalSplit.of(name, probs, units_of(config, images), policy_of(config, images.classes))
 
 
-def _table(rules: list[RuleResult], evaluation: Evaluation, search: Search) -> pd.DataFrame:
+def _table(rules: list[RuleResult], evaluation: Evaluation, search: SearchData) -> pd.DataFrame:
     """The rows of thresholds_recall_<r>.csv; test columns are blank where nothing was tested."""
     asked, empirical, tested = rules[0], rules[-1], search.test is not None
     name = search.chosen_on.name

@@ -17,25 +17,22 @@ class Share(NamedTuple):
     effective: float
 
 
-def clustered_share(hits: np.ndarray, *, patients: np.ndarray, by_patient: bool = False) -> Share:
+def clustered_share(hits: np.ndarray, *, patients: np.ndarray) -> Share:
     """The share of hits among units, with its effective size (Korn & Graubard 1998, Survey Methodology 24).
 
-    hits: [n] bool or 0/1; patients: [n] labels of any kind. `by_patient` weights each unit by one over the units of its
-    patient. The size is n / effect, where the design effect, at least 1, is the linearized variance of the share,
-    clustered by patient, over the binomial variance. Where all units are hits or none is, nothing is known of the
-    correlation within patients, and the size is the number of patients.
+    hits: [n] bool or 0/1; patients: [n] labels of any kind. The size is n / effect, where the design effect, at least
+    1, is the linearized variance of the share, clustered by patient, over the binomial variance. Where all units are
+    hits or none is, nothing is known of the correlation within patients, and the size is the number of patients.
     """
     hits = np.asarray(hits, dtype=np.float64)
     if not len(hits):
         return Share(np.nan, 0.0)
-    codes = np.unique(patients, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    count, people = len(hits), len(sizes)
-    weights = 1 / sizes[codes] if by_patient else np.ones(count)
-    value = float(np.sum(weights * hits) / np.sum(weights))
+    names, codes = np.unique(patients, return_inverse=True)
+    count, people = len(hits), len(names)
+    value = float(hits.mean())
     if people < 2 or hits.min() == hits.max():
         return Share(value, float(people))
-    residuals = np.bincount(codes, weights=weights * (hits - value)) / np.sum(weights)
+    residuals = np.bincount(codes, weights=hits - value) / count
     variance = np.sum(residuals**2) * people / (people - 1)
     effect = max(1.0, variance * (count - 1) / (value * (1 - value)))
     return Share(value, count / effect * (_t(count) / _t(people)) ** 2)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.stats.intervals import LEVEL, Share, clustered_share, share_interval, verdict
-from src.stats.thresholds import bonferroni, patients_needed
+from src.stats.intervals import LEVEL, share_interval, verdict
+from src.stats.thresholds import bonferroni, build_curve, patients_needed
 
 COLUMNS = ("class", "by", "group", "positives", "patients", "missed", "recall", "low", "high", "verdict", "needed")
 
@@ -21,8 +21,9 @@ def age_bands(ages: np.ndarray, *, starts: Sequence[int]) -> np.ndarray:
 
 
 def audit(
-    flags: np.ndarray,
+    probs: np.ndarray,
     *,
+    thresholds: np.ndarray,
     present: np.ndarray,
     patients: np.ndarray,
     groups: pd.DataFrame,
@@ -32,54 +33,28 @@ def audit(
 ) -> pd.DataFrame:
     """Recall of each class in each group, in the order of the groups and never by recall: the columns of `COLUMNS`.
 
-    flags, present: [U, C] bool; patients: [U]; groups: U rows and a column of names per way of grouping, "" where a
-    unit belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is one at the level that
-    holds for all groups of a class together (Bonferroni). A group with positives of fewer patients than could confirm
-    the target even without a miss gets none; `needed` says how many more it takes.
+    probs [U, C] float; thresholds [C]; present [U, C] bool; patients [U]; groups: U rows and a column of names per way
+    of grouping, "" where a unit belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is
+    one at the level that holds for all groups of a class together (Bonferroni). A group with positives of fewer
+    patients than could confirm the target even without a miss gets none; `needed` says how many more it takes.
     """
-    enough = patients_needed(target, confidence=LEVEL)
-    rows = []
+    enough = patients_needed(target, confidence=LEVEL) if target < 1 else 1
+    rows: list[tuple[Any, ...]] = []
     for c, name in enumerate(classes):
         parts = []
         for by in groups:
-            ill = present[:, c] & (groups[by] != "").to_numpy()
             for group in sorted(set(groups[by]) - {""}, key=_natural):
-                members = ill & (groups[by] == group).to_numpy()
-                share = clustered_share(flags[members, c], patients=patients[members], by_patient=by_patient)
-                people = len(np.unique(patients[members]))
-                parts.append((by, group, members, people, share))
-        level = bonferroni(LEVEL, classes=max(1, sum(people >= enough for *_, people, _ in parts)))
-        rows += [_row(name, *part, flags[:, c], target=target, level=level, enough=enough) for part in parts]
+                members = present[:, c] & (groups[by] == group).to_numpy()
+                data: dict[str, Any] = {"targets": np.ones(members.sum()), "patients": patients[members]}
+                curve = build_curve(probs[members, c], **data, by_patient=by_patient)
+                parts.append((by, group, curve, curve.recall_share(thresholds[c])))
+        level = bonferroni(LEVEL, classes=max(1, sum(curve.patients >= enough for *_, curve, _ in parts)))
+        for by, group, curve, share in parts:
+            missed = curve.positives - int(curve.counts_at(thresholds[c])[0])
+            said = verdict(share, target=target, level=level) if curve.patients >= enough else ""
+            figures = (share.value, *share_interval(share), said, max(0, enough - curve.patients))
+            rows.append((name, by, group, curve.positives, curve.patients, missed, *figures))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _row(
-    name: str,
-    by: str,
-    group: str,
-    members: np.ndarray,
-    people: int,
-    share: Share,
-    flags: np.ndarray,
-    *,
-    target: float,
-    level: float,
-    enough: int,
-) -> tuple[Any, ...]:
-    positives, missed = int(members.sum()), int((members & ~flags).sum())
-    said = verdict(share, target=target, level=level) if people >= enough else ""
-    return (
-        name,
-        by,
-        group,
-        positives,
-        people,
-        missed,
-        share.value,
-        *share_interval(share),
-        said,
-        max(0, enough - people),
-    )
 
 
 def _natural(name: str) -> tuple[float, str]:

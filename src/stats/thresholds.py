@@ -17,6 +17,7 @@ from scipy.special import betaincinv, stdtrit
 
 from src.evaluate import ratio
 from src.stats.grid import unit_grid
+from src.stats.intervals import LEVEL, Share
 
 FLAG_ALL = 0.0  # no probability is below it
 
@@ -58,10 +59,18 @@ class Curve:
         reached = self._reached(threshold)
         return np.append(0, self.tp)[reached], np.append(0, self.fp)[reached]
 
-    def recall_at(self, threshold: float | np.ndarray) -> np.ndarray:
-        """Recall of flagging `prob >= threshold`: float64 in the shape of `threshold`, NaN without positives."""
-        nothing = 0.0 if self.positives else np.nan
-        return np.append(nothing, self.recall)[self._reached(threshold)]
+    def recall_share(self, threshold: float) -> Share:
+        """Recall of flagging `prob >= threshold`, with the effective number of positives for a two-sided interval.
+
+        The number is that of `recall_lower_bound`, which takes the correlation within patients from all cuts of the
+        class: at the cut itself a single miss always looks independent, so that one miss would tell more than none.
+        """
+        if not self.positives:
+            return Share(np.nan, 0.0)
+        reached = int(self._reached(threshold))
+        value = float(self.recall[reached - 1]) if reached else 0.0
+        size = float(_effective_size(self, max(reached - 1, 0), (1 + LEVEL) / 2))
+        return Share(value, max(size, self.patients) if value in (0, 1) else size)
 
     def _reached(self, threshold: float | np.ndarray) -> np.ndarray:
         """How many candidates are at or above a threshold."""
@@ -178,6 +187,8 @@ def _rank_positives(scores: np.ndarray, patients: np.ndarray, *, by_patient: boo
     weights[place] = np.repeat(1 / sizes if by_patient else np.ones(people), sizes)
     whole = people if by_patient else total  # the sum of the weights
     recall = np.append(0, np.cumsum(weights) / whole)
+    if by_patient:
+        recall = np.round(recall, 12)  # so that sums of thirds reach a target as they do on paper
     recall[-1] = 1
     cuts = np.flatnonzero(np.diff(scores))  # the last of each group of equal scores, recall 1 left out
     if people < 2 or not len(cuts):
@@ -229,12 +240,16 @@ def recall_lower_bound(curve: Curve, *, confidence: float) -> np.ndarray:
 def _lower_bound(curve: Curve, at: int | np.ndarray, confidence: float) -> np.ndarray:
     if not curve.positives:
         return np.full(np.shape(at), np.nan)
-    level = max(confidence, 0.75)  # at 0.5 both quantiles are 0
-    spread = [stdtrit(max(count - 1, 1), level) for count in (curve.distinct, curve.patients)]
-    size = curve.effective[at] * (spread[0] / spread[1]) ** 2
+    size = _effective_size(curve, at, max(confidence, 0.75))  # at 0.5 both quantiles are 0
     size = np.where(curve.tp[at] == curve.positives, np.maximum(size, curve.patients), size)
     hits = curve.recall[at] * size
     return np.where(hits > 0, betaincinv(hits, size - hits + 1, 1 - confidence), 0.0)
+
+
+def _effective_size(curve: Curve, at: int | np.ndarray, level: float) -> np.ndarray:
+    """Effective positives with the correction for degrees of freedom, for a quantile of Student's t at `level`."""
+    spread = [stdtrit(max(count - 1, 1), level) for count in (curve.distinct, curve.patients)]
+    return curve.effective[at] * (spread[0] / spread[1]) ** 2
 
 
 def patients_needed(recall: float, *, confidence: float) -> int:

@@ -128,3 +128,17 @@ def test_the_policy_is_applied_to_the_label_of_the_study():
     view = EvalLabels.of(units.truth, LabelPolicy.parse(uncertain=["1"], classes=["X"]))
     assert view.mask[:, 0].tolist() == [True, False] and view.targets[0, 0] == 1
     assert view.blank_as_negative.mask[:, 0].tolist() == [True, True] and view.blank_as_negative.targets[1, 0] == 0
+
+
+def test_without_a_patient_column_a_study_is_a_patient_of_its_own(tmp_path):
+    truth, lines = read_truth(
+        write(tmp_path / "t.csv", "id,X,study_id\na,1,s100001\nb,1,s100001\nc,0,s100002\n"), ["X"]
+    )
+    assert list(truth.patients) == list(truth.studies) == ["s100001", "s100001", "s100002"]
+    assert "no column names the patient, so each study is a patient of its own" in lines[0]
+    assert len(Units.of(truth, unit="study", aggregate="max").truth.ids) == 2
+    match = "the study of line 2 is '1', which only counts the studies of a patient, and no column names the patient"
+    with pytest.raises(ValueError, match=match):
+        read_truth(write(tmp_path / "t.csv", "id,X,study\na,1,1\nb,0,2\n"), ["X"])
+    truth, _ = read_truth(write(tmp_path / "t.csv", "id,X,study\npatient7/a,1,1\npatient8/a,0,1\n"), ["X"])
+    assert list(truth.studies) == ["patient7/1", "patient8/1"]

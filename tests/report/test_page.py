@@ -129,7 +129,7 @@ def test_test_figures_of_targets_that_were_not_given_are_not_in_the_file(page):
         assert all(set(point) == fields for point in target["points"])
         assert target["confidence"] == 0.995
     assert set(explorer) == {"chosen_on", "evaluated", "recorded", "targets", "classes"}
-    assert all(set(finding) == {"name", "patients", "curves"} for finding in explorer["classes"])
+    assert all(set(finding) == {"name", "patients", "curve", "prevalence"} for finding in explorer["classes"])
     assert "test" not in json.dumps(explorer["recorded"])
 
 
@@ -169,7 +169,10 @@ def test_a_split_kept_for_thresholds_is_what_the_page_calls_it(tmp_path):
     run = make_run(tmp_path / "run", patients=320, splits=("train", "val", "calib", "test"))
     page = explored(run)
     assert (page["chosen_on"], page["evaluated"]) == ("calib", "test")
-    assert set(target_of(page, "0.6")["work"]) == {"calib"} and set(page["classes"][0]["curves"]) == {"calib", "test"}
+    assert set(target_of(page, "0.6")["work"]) == {"calib"} and set(page["classes"][0]["prevalence"]) == {
+        "calib",
+        "test",
+    }
 
 
 def test_a_thinned_curve_keeps_the_ends_and_the_extremes_of_every_bin():

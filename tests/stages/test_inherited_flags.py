@@ -14,7 +14,7 @@ def stories(tmp_path):
     def write(*recorded):
         paths = [tmp_path / f"{index}.json" for index in range(len(recorded))]
         for path, words in zip(paths, recorded, strict=True):
-            write_json(path, {"uncertain": ["mask"], "missing": words})
+            write_json(path, {"uncertain": ["mask"], "missing": words, "unit": "study"})
         return paths
 
     return write
@@ -52,7 +52,9 @@ def test_stages_that_disagree_ask_for_the_flag(stories):
 
 def test_a_run_of_an_earlier_version_recorded_none(tmp_path):
     write_json(tmp_path / "probs.json", {})
-    assert inherit_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])[0].missing == ("mask",)
+    config, lines = inherit_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])
+    assert (config.missing, config.unit) == (("mask",), "study")
+    assert "is of an earlier version, which counted images" in lines[0]
 
 
 def test_the_unit_is_inherited_too(tmp_path):

@@ -156,7 +156,7 @@ def test_the_verdict_and_what_the_confidence_means_are_printed(studies, tmp_path
     counts = {name: int(name == row["test_verdict"]) for name in ("contradicted", "confirmed", "consistent")}
     assert "certified: " + ", ".join(f"{name} {n}" for name, n in counts.items()) + ", infeasible 0" in out
     assert "1 finding certified, each at 95%: up to 0.05 may be expected to fall short" in out
-    assert "note: if the model was chosen on val too, this with 1 finding costs some of the confidence" in out
+    assert "note: the model may have been chosen on val too. With 1 finding, that costs some of the confidence" in out
     assert row["test_recall_low"] < row["test_recall"] < row["test_recall_high"]
 
 
@@ -258,4 +258,24 @@ def test_other_runs_of_the_same_split_are_noticed(tmp_path, capsys):
     shutil.copytree(first, tmp_path / "b")
     capsys.readouterr()
     search(tmp_path / "b", "--recall", "0.8")
-    assert "which with 1 other run of this split to choose from costs some of the confidence" in capsys.readouterr().out
+    assert "With 1 other run of this split to choose from, that costs some of the confidence" in capsys.readouterr().out
+
+
+def test_infeasible_findings_get_no_verdict_and_target_1_has_groups(studies, tmp_path):
+    row, _ = searched(studies, tmp_path, "--confidence", "0.9999", "--recall", "0.8")
+    assert row["status"] == "infeasible" and np.isnan(row["test_verdict"])
+    flags = [word if word != "0.8" else "1" for word in studies]
+    ensemble_threshold_search.main([*flags, "--rule", "empirical", "--subgroups", "sex", "--no-pictures"])
+    table = pd.read_csv(tmp_path / "run" / "ensemble" / "subgroups_recall_1.csv")
+    assert (table["needed"] == 0).all() and (tmp_path / "run" / "ensemble" / "thresholds.json").exists()
+
+
+@pytest.mark.parametrize("more", [["--rule", "empirical"], ["--family-wise"], ["--weights", "patient"]])
+def test_a_plan_with_flags_that_it_cannot_follow_is_refused(more):
+    with pytest.raises(ValueError, match="--plan is about one finding and the certified rule"):
+        ensemble_threshold_search.main(["--plan", *more])
+
+
+def test_targets_that_are_printed_alike_are_one(studies, tmp_path):
+    ensemble_threshold_search.main([*studies[:-3], "--recall", "0.8", "0.8000001", "--overwrite", "--no-pictures"])
+    assert len(json.loads((tmp_path / "run" / "ensemble" / "thresholds.json").read_text())["recall"]) == 1

@@ -16,31 +16,23 @@ def test_one_unit_per_patient_is_clopper_pearson(hits):
     assert found == pytest.approx(tuple(binomtest(hits, 20).proportion_ci(method="exact")), abs=1e-9)
 
 
-def by_hand(hits, patients, weights):
+def by_hand(hits, patients):
     """The documented effective size, written as loops over the patients."""
-    value, people = np.average(hits, weights=weights), np.unique(patients)
-    residuals = [np.sum((weights * (hits - value))[patients == person]) / weights.sum() for person in people]
+    value, people = np.mean(hits), np.unique(patients)
+    residuals = [np.sum((hits - value)[patients == person]) / len(hits) for person in people]
     variance = np.sum(np.square(residuals)) * len(people) / (len(people) - 1)
     effect = max(1, variance / (value * (1 - value) / (len(hits) - 1)))
     ratio = stdtrit(len(hits) - 1, 0.975) / stdtrit(len(people) - 1, 0.975)
     return value, len(hits) / effect * ratio**2
 
 
-@pytest.mark.parametrize("by_patient", [False, True])
-def test_the_effective_size_is_the_documented_one(by_patient):
+def test_the_effective_size_is_the_documented_one():
     rng = np.random.default_rng(0)
     patients = rng.integers(0, 25, 120)
     hits = rng.random(25)[patients] < 0.4
-    weights = 1 / np.bincount(patients)[patients] if by_patient else np.ones(120)
-    share = clustered_share(hits, patients=patients, by_patient=by_patient)
-    assert share == pytest.approx(by_hand(hits, patients, weights))
+    share = clustered_share(hits, patients=patients)
+    assert share == pytest.approx(by_hand(hits, patients))
     assert share.effective < 60
-
-
-def test_a_patient_counts_once_by_patient():
-    hits, patients = [1, 1, 1, 0], [0, 0, 0, 1]
-    assert clustered_share(hits, patients=patients).value == 0.75
-    assert clustered_share(hits, patients=patients, by_patient=True).value == 0.5
 
 
 def test_all_hits_tell_as_much_as_there_are_patients_and_nothing_collapses():

@@ -21,11 +21,11 @@ def case():
     flags = np.append(~missed, np.ones(210, bool))
     groups = pd.DataFrame({"sex": np.tile(sex, 2), "view": "frontal"})
     present = np.append(np.ones(210, bool), np.zeros(210, bool))
-    return {"flags": flags[:, None], "present": present[:, None], "patients": np.arange(420), "groups": groups}
+    return {"probs": flags[:, None] * 1.0, "present": present[:, None], "patients": np.arange(420), "groups": groups}
 
 
 def audited(case, **options):
-    return audit(case.pop("flags"), **case, classes=["A"], **options).set_index("group")
+    return audit(case.pop("probs"), thresholds=np.array([0.5]), **case, classes=["A"], **options).set_index("group")
 
 
 def test_counts_recall_and_interval_of_each_group():
@@ -41,7 +41,7 @@ def test_verdicts_hold_for_all_groups_together():
     share = clustered_share(np.arange(100) >= 21, patients=np.arange(100))
     assert verdict(share, target=0.85) == "consistent" or share.value < 0.85
     data = case()
-    data["flags"][100:200, 0] = np.arange(100) >= 22  # 0.78: contradicted at 95%, not at 98.3%
+    data["probs"][100:200, 0] = np.arange(100) >= 22  # 0.78: contradicted at 95%, not at 98.3%
     one = clustered_share(np.arange(100) >= 22, patients=np.arange(100))
     assert verdict(one, target=0.85) == "contradicted"
     assert audited(data, target=0.85).loc["M", "verdict"] == "consistent"

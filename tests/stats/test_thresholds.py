@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
+from src.stats.intervals import share_interval, verdict
 from src.stats.thresholds import (
     bonferroni,
     build_curve,
@@ -286,10 +287,10 @@ def test_recall_by_patient_is_the_mean_of_the_patients_recalls():
         flags = probs >= curve.thresholds[at]
         each = [flags[ill & (patients == person)].mean() for person in np.unique(patients[ill])]
         assert curve.recall[at] == pytest.approx(np.mean(each))
-        assert curve.recall_at(curve.thresholds[at]) == curve.recall[at]
+        assert curve.recall_share(curve.thresholds[at]).value == curve.recall[at]
     plain = build_curve(probs, targets=targets, patients=patients)
     assert np.array_equal(curve.tp, plain.tp) and not np.allclose(curve.recall, plain.recall)
-    assert curve.recall_at(1.5) == 0
+    assert curve.recall_share(1.5).value == 0
 
 
 def test_the_bound_by_patient_is_korn_and_graubards_with_survey_weights():
@@ -318,8 +319,10 @@ def test_the_bound_by_patient_is_korn_and_graubards_with_survey_weights():
 def test_by_patient_and_by_unit_are_the_same_with_one_unit_per_patient():
     probs, targets = scored(6)
     unit, patient = (build_curve(probs, targets=targets, by_patient=weighted) for weighted in (False, True))
-    assert certified_rule(unit, recall=0.85) == certified_rule(patient, recall=0.85)
-    assert empirical_rule(unit, recall=0.85) == empirical_rule(patient, recall=0.85)
+    for rule in (certified_rule, empirical_rule):
+        assert rule(unit, recall=0.85).threshold == rule(patient, recall=0.85).threshold
+    bounds = [recall_lower_bound(curve, confidence=0.95) for curve in (unit, patient)]
+    np.testing.assert_allclose(*bounds, atol=1e-9)
 
 
 def test_recall_by_patient_is_certified_where_large_patients_are_easier():
@@ -345,3 +348,32 @@ def test_recall_by_patient_is_certified_where_large_patients_are_easier():
 def test_a_probability_that_is_nan_is_refused():
     with pytest.raises(ValueError, match="1 of 3 probabilities are NaN"):
         build_curve([0.5, np.nan, 0.2], targets=[1, 1, 0])
+
+
+def test_one_miss_never_tells_more_than_none():
+    """Of 18 patients with 6 positives each, as alike as can be but for the misses."""
+    lows = []
+    for misses in range(4):
+        probs = np.tile(np.linspace(0.9, 0.55, 18), 6) + np.linspace(0, 1e-3, 108)
+        probs[:misses] = 0.4 - 0.01 * np.arange(misses)
+        curve = build_curve(probs, targets=np.ones(108), patients=np.tile(np.arange(18), 6))
+        lows.append(share_interval(curve.recall_share(0.5))[0])
+    assert np.all(np.diff(lows) < 0)
+
+
+def test_a_promise_that_is_just_kept_is_confirmed_in_one_test_of_twenty_or_fewer():
+    """40 patients of 6 images with correlation 0.8: at the cut itself the correlation cannot be seen."""
+    rng, said = np.random.default_rng(0), []
+    patients = np.repeat(np.arange(40), 6)
+    for _ in range(300):
+        scores = np.sqrt(0.8) * rng.normal(size=40)[patients] + np.sqrt(0.2) * rng.normal(size=240)
+        curve = build_curve(ndtr(scores), targets=np.ones(240), patients=patients)
+        said.append(verdict(curve.recall_share(0.05), target=0.95))
+    assert said.count("confirmed") <= 15
+
+
+def test_by_patient_a_recall_equal_to_the_target_is_enough():
+    probs = np.append(np.tile(np.where(np.arange(20) < 17, 0.9, 0.1), 7), [0.5] * 10)
+    patients = np.append(np.tile(np.arange(20), 7), 20 + np.arange(10))
+    curve = build_curve(probs, targets=np.append(np.ones(140), np.zeros(10)), patients=patients, by_patient=True)
+    assert empirical_rule(curve, recall=0.85).threshold == 0.9

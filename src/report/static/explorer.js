@@ -11,7 +11,7 @@ function startExplorer(page) {
     prevalence: new Map(), // finding: share, where one was stated
   };
   const cells = buildTable(explorer, state, () => show());
-  buildLegend();
+  buildLegend(explorer);
   let spoken = 0;
   const current = () => explorer.classes.map((_, c) => rowOf(explorer, state, c));
   const show = () => {
@@ -211,7 +211,7 @@ function showRow(cells, found, { chosen_on: chosenOn, classes }, state, c) {
   cells.verdict.textContent = VERDICTS.includes(found.verdict) ? found.verdict : "-";
   cells.verdict.className = found.verdict === VERDICTS[0] ? "contradicted" : "";
   fill(cells.workload, [labeled, all]);
-  const prevalence = fixed(classes[c].curves[split].prevalence);
+  const prevalence = fixed(classes[c].prevalence[split]);
   cells.field.placeholder = prevalence;
   cells.field.setAttribute("aria-label", `Prevalence of ${classes[c].name}, a share; in ${split} it is ${prevalence}`);
   const stated = state.prevalence.get(c);
@@ -232,24 +232,25 @@ function showAny(explorer, state) {
 
 // ---- The curves
 
-function buildLegend() {
+function buildLegend({ chosen_on: chosenOn }) {
   legend(document.getElementById("curves-legend"), [
     ["point", "the chosen threshold, with 95% intervals at the targets of the threshold search", "diamond"],
     ["point hollow", "infeasible: flags all", "circle"],
-    ["curve", "precision over recall, on the split that is named", "line"],
+    ["curve", `precision over recall on ${chosenOn}`, "line"],
     ["target", "recall target", "line"],
     ["chance", "chance (prevalence)", "line"],
   ]);
 }
 
-/** A finding's curve on the split that its row shows, with its point. */
+/** A finding's curve on the split in which thresholds are chosen, and the point on the split that its row shows. */
 function panel(finding, { target, point, split, status, recall, precision, recall_ci: across, precision_ci: upright }) {
-  const curve = finding.curves[split];
+  const { curve } = finding;
+  const prevalence = finding.prevalence[split];
   const aim = Number(target.recall);
   const words = `Recall ${fixed(recall)}, precision ${fixed(precision)} on ${split}, target ${target.recall}`;
   const axes = plot({ title: `Precision over recall, ${finding.name}`, words, xLabel: "recall" });
-  if (Number.isFinite(curve.prevalence)) {
-    axes.add(line(axes.x(0), axes.y(curve.prevalence), axes.x(1), axes.y(curve.prevalence), "chance"));
+  if (Number.isFinite(prevalence)) {
+    axes.add(line(axes.x(0), axes.y(prevalence), axes.x(1), axes.y(prevalence), "chance"));
   }
   curve.drawn ??= path(curve.recall.flatMap((x, i) => [
     [axes.x(i ? curve.recall[i - 1] : 0), axes.y(curve.precision[i])],

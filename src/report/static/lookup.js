@@ -24,7 +24,7 @@ function rowOf(explorer, state, c) {
     verdict: feasible ? tested : "infeasible",
     status: feasible
       ? labeled[0] === labeled[1] ? "ok, flags all" : "ok"
-      : `infeasible, flags all: ${count(point.positives_needed)} more positive patients needed`,
+      : `infeasible, flags all: ${plural(point.positives_needed, "more positive patient")} needed`,
   };
 }
 

@@ -55,7 +55,7 @@ function subgroupsSection(parts) {
     const texts = rows.map((row) => [
       row.class, `${row.by} ${row.group}`, count(row.positives), count(row.missed),
       withInterval(row.recall, [row.low, row.high]),
-      row.verdict || `cannot be stated: ${count(row.needed)} more positive patients needed`,
+      row.verdict || `cannot be stated: ${plural(row.needed, "more positive patient")} needed`,
     ]);
     const title = `Recall within groups, against ${recall}`;
     return [figure(picture), element("details", {}, element("summary", {}, `${title}: the figures`), cardTable(heads, texts, title))];
