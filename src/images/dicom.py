@@ -63,6 +63,7 @@ def _shown(file: Any) -> np.ndarray:
     pixels = file.pixel_array
     if pixels.ndim != 2:
         raise ValueError(f"its pixels are an array of {pixels.ndim} dimensions; expected rows and columns")
+    pixels = _within_bits_stored(pixels, file)
     values = _rescaled(pixels, file)
     values = _looked_up(values, file) if file.get("VOILUTSequence") else _windowed(values, file)
     if not np.isfinite(values).all():
@@ -76,6 +77,20 @@ def _shown(file: Any) -> np.ndarray:
     if padding.any() and not padding.all():
         shown[padding] = shown[~padding].min()  # black, and no part of the range that is stretched
     return shown
+
+
+def _within_bits_stored(pixels: np.ndarray, file: Any) -> np.ndarray:
+    """The pixels [H, W] without the bits above BitsStored, in which old files keep overlays (PS3.5, section 8.1.1).
+
+    The decoders of JPEG 2000 and others leave them in.
+    """
+    bits = int(file.get("BitsStored") or 0)
+    if not 0 < bits < 8 * pixels.itemsize or pixels.dtype.kind not in "iu":
+        return pixels
+    low = pixels & (2**bits - 1)
+    if pixels.dtype.kind == "u":
+        return low
+    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low)
 
 
 def _check_end(file: Any) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from src.images.decode import ImageError, access_error, read_images, resized, stretched
+from src.images.decode import ImageError, access_error, read_images, resized
 from src.images.dicom import is_dicom, read_dicom
+from src.images.pixels import check_contrast, stretched
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
@@ -23,7 +24,7 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
             raise ValueError(f"{path} is not a regular file")
         if not is_dicom(path):
             return read_images(path, sizes=sizes)
-        gray = stretched(read_dicom(path))
+        gray = _of_dicom(path)
         return {size: resized(gray, size).unsqueeze(0) for size in sizes}
     except OSError as error:
         raise ValueError(access_error(path, error).reason) from None
@@ -31,6 +32,17 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
         raise ValueError(error.reason) from None
     except MemoryError as error:
         raise ValueError(str(error) or "MemoryError") from None
+
+
+def _of_dicom(path: Path) -> torch.Tensor:
+    """A DICOM file as gray, uint8 [H, W]."""
+    values = read_dicom(path)
+    try:
+        gray = stretched(values)
+        check_contrast(gray)
+    except ValueError as error:
+        raise ValueError(f"DICOM file {path} cannot be read ({error})") from None
+    return torch.from_numpy(gray)
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:
