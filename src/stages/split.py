@@ -12,6 +12,7 @@ from src.labels import audit
 from src.labels.eda import count_states, side_by_side
 from src.labels.files import LabelSource
 from src.labels.split import patient_split
+from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
 from src.stats.thresholds import patients_needed
 
@@ -54,7 +55,8 @@ def check_split(config: SplitConfig) -> int:
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
+    with exclusive(config.run_dir):
+        write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
     _describe(source, table, origin)
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
     lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
