@@ -91,6 +91,7 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
         write_json(home / "config.json", recipe)
     with Interrupts(config.checkpoint_minutes) as interrupts:
         for finished in fit(run, task, epochs=config.epochs, interrupts=interrupts):
+            interrupts.reached()
             if is_main():
                 _keep(home, run, identity, finished)
                 if finished is not None and home != folder:

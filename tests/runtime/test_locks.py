@@ -52,9 +52,8 @@ def test_a_killed_writer_leaves_no_lock(other, tmp_path):
 
 
 def test_a_folder_that_stays_empty_is_not_left(tmp_path):
-    with pytest.raises(ValueError, match="refused"):
-        with exclusive(tmp_path / "run" / "model"):
-            raise ValueError("refused")
+    with pytest.raises(ValueError, match="refused"), exclusive(tmp_path / "run" / "model"):
+        raise ValueError("refused")
     assert not (tmp_path / "run").exists()
     with exclusive(tmp_path / "run" / "model"):
         (tmp_path / "run" / "model" / "file").touch()
