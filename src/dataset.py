@@ -204,8 +204,9 @@ def _check_shared_memory(dataset: ImageDataset, batch_size: int, workers: int) -
     room = shutil.disk_usage(SHARED_MEMORY).free
     if needed > room:
         raise ValueError(
-            f"{workers} reading processes with batches of {batch_size} need {needed / 1e6:,.0f} MB of shared memory, and "
-            f"{SHARED_MEMORY} has {room / 1e6:,.0f} MB; start the container with a larger --shm-size, or pass --workers 0"
+            f"{workers} reading processes with batches of {batch_size} need {needed / 1e6:,.0f} MB of shared memory, "
+            f"and {SHARED_MEMORY} has {room / 1e6:,.0f} MB; start the container with a larger --shm-size, or pass "
+            "--workers 0"
         )
 
 

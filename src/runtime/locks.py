@@ -31,7 +31,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         with open(folder / NAME, "a+", encoding="utf-8") as stream:
             if not _taken(stream):
                 raise ValueError(
-                    f"{folder} is being written by {_holder(stream)}; wait until it has ended, or pass another --run-dir"
+                    f"{folder} is being written by {_holder(stream)}; wait until it has ended, or pass another "
+                    "--run-dir"
                 )
             stream.truncate(0)
             stream.write(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()}, since {_now()})")
