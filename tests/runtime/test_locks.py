@@ -37,9 +37,9 @@ def other(tmp_path):
 
 
 def test_the_second_writer_is_told_who_the_first_is(other, tmp_path):
-    with pytest.raises(ValueError, match=rf"is being written by -c \(process {other.pid} on .*since 20"):
-        with exclusive(tmp_path):
-            pass
+    match = rf"is being written by -c \(process {other.pid} on .*since 20"
+    with pytest.raises(ValueError, match=match), exclusive(tmp_path):
+        pass
     assert f"process {other.pid}" in holder(tmp_path)
 
 
