@@ -9,10 +9,14 @@ Example: python benchmarks/interval_coverage.py --repeats 2000
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.evaluate import masked_metrics
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
@@ -53,25 +57,26 @@ def intervals(scores, labels, owner, cut, *, resamples):
     """Per figure the project's interval and the percentile bootstrap's."""
     probs, flags, ill = ndtr(scores), scores >= cut, labels == 1
     data = {"targets": labels[:, None], "mask": np.ones((len(probs), 1), bool), "classes": ["a"]}
-    replicates = bootstrap_metrics(probs[:, None], **data, patients=owner, resamples=resamples)
+    replicates = bootstrap_metrics(probs[:, None], **data, patients=owner, resamples=resamples, workers=1)
     found = with_intervals(masked_metrics(probs[:, None], **data), replicates)["per_class"]["a"]
     ours = {key: found[f"{key}_ci"] for key in ("auroc", "auprc")}
     ours["recall"] = share_interval(clustered_share(flags[ill], patients=owner[ill]))
     ours["precision"] = share_interval(clustered_share(ill[flags], patients=owner[flags]))
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(resamples):
-        weights = np.bincount(rng.integers(owner[-1] + 1, size=owner[-1] + 1), minlength=owner[-1] + 1)[owner]
-        hits, positives, flagged = (weights[rows].sum() for rows in (flags & ill, ill, flags))
-        drawn.append((hits / positives if positives else np.nan, hits / flagged if flagged else np.nan))
-    percentile = dict(zip(("recall", "precision"), map(interval, np.transpose(drawn)), strict=True))
+    people = owner[-1] + 1
+    drawn = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=resamples)
+    hits, positives, flagged = (
+        drawn @ np.bincount(owner[rows], minlength=people) for rows in (flags & ill, ill, flags)
+    )
+    with np.errstate(invalid="ignore"):
+        shares = hits / positives, hits / flagged
+    percentile = dict(zip(("recall", "precision"), map(interval, shares), strict=True))
     percentile |= {key: interval(replicates["per_class"]["a"][key]) for key in ("auroc", "auprc")}
     return ours, percentile
 
 
 def coverage_table(repeats, resamples, seed):
     print("| positives | images per patient | figure | covered | standard error | percentile bootstrap covers |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|", flush=True)
     cut = SHIFT - ndtri(0.85)
     truth = truths(cut)
     for most_images, correlation in CLUSTERS:
@@ -110,7 +115,8 @@ def verdict_table(repeats, seed):
                 rows.append((ndtr(SHIFT - cut) >= target, hits.mean() < target, *(said == one for one in VERDICTS)))
             kept, below, *said = np.array(rows).T
             shares = " | ".join(f"{one.mean():.3f}" for one in said)
-            print(f"| {val} | {test} | {kept.mean():.3f} | {below.mean():.3f} | {kept[below].mean():.2f} | {shares} | "
+            of_these = f"{kept[below].mean():.2f}" if below.any() else "-"
+            print(f"| {val} | {test} | {kept.mean():.3f} | {below.mean():.3f} | {of_these} | {shares} | "
                   f"{(said[0] & kept).mean():.4f} |", flush=True)  # fmt: skip
 
 

@@ -279,12 +279,20 @@ class PredictConfig(StageConfig):
     """predict.py"""
 
     images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
-    out: Path = option(Path("predictions.csv"), "table to write, one row per image")
+    out: Path = option(
+        Path("predictions.csv"),
+        "table to write, one row per image; where the thresholds are of studies, OUT_studies.csv gets a row per study",
+    )
     append: bool = option(False, "continue the table at --out and skip the images that it already has results for")
     recall: float | None = option(
         None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
     )
     thresholds: Path | None = option(None, "thresholds.json of stage 6 or saved from the report (default: the run's)")
+    study: Literal["auto", "folder", "file"] | None = option(
+        None,
+        "which images are a study, where the thresholds are of studies; auto: DICOM files by StudyInstanceUID, every "
+        "other file by itself; folder: the images directly in a folder; file: every file by itself (default: auto)",
+    )
     heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
     batch_size: int = option(32, "number of images per pass", low=1)
     workers: int = option(2, "number of processes that read images", low=0)

@@ -27,12 +27,19 @@ MODELS = ("resnet50", "efficientnet_b1")
 RESAMPLES = 60
 
 
-def draw_table(classes: tuple[str, ...], *, patients: int, seed: int, mark: str = "") -> pd.DataFrame:
+def draw_table(
+    classes: tuple[str, ...],
+    *,
+    patients: int,
+    seed: int,
+    mark: str = "",
+    splits: tuple[str, ...] = ("train", "val", "test"),
+) -> pd.DataFrame:
     """A manifest's table: one to three studies a patient, one or two images a study, `mark` in every id."""
     rng = np.random.default_rng(seed)
     rows = []
     for patient in range(patients):
-        split = ("train", "val", "test")[patient % 3]
+        split = splits[patient % len(splits)]
         for study in range(rng.integers(1, 4)):
             rates = [RATES.get(name, 0.3) for name in classes]
             findings = [
@@ -48,7 +55,9 @@ def write_split(run: Path, classes: tuple[str, ...] = CLASSES, **drawn) -> pd.Da
     """The files of stage 1."""
     table = draw_table(classes, **drawn)
     meta = {"dataset": "csv", "image_root": "/nowhere", "classes": classes, "split": "by patient", "seed": 0}
-    context = table[["image_id"]].assign(sex="", age=np.nan, study_order=0)
+    numbers = table["patient_id"].str.extract(r"(\d+)$", expand=False).astype(int)
+    known = {"sex": np.where(numbers % 2, "M", "F"), "age": 20 + 7 * numbers % 70}
+    context = table[["image_id"]].assign(**known, study_order=0)
     write_manifest(run, table, meta | {"images": "skip", "failed": [], "sources": {}}, context)
     return table
 
@@ -60,7 +69,8 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
     classes, digest = tuple(meta["classes"]), meta["manifest_sha256"]
     table = pd.read_csv(run / "manifest.csv", dtype={"image_id": str, "patient_id": str, "study_id": str})
     folder = run / model
-    for split in ("val", "test"):
+    splits = [split for split in ("val", "calib", "test") if split in set(table["split"])]
+    for split in splits:
         rows = table[table["split"] == split]
         labels = rows[list(classes)].to_numpy(np.float64)
         owners = (rows[key].to_numpy() for key in ("patient_id", "study_id"))
@@ -74,7 +84,7 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
         metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_json(folder / f"metrics_{split}.json", metrics)
     plots.reliability(reliability_curves(probs, probs, view), path=folder / "reliability_test.png")
-    digests = {split: sha256(folder / f"probs_{split}.csv") for split in ("val", "test")}
+    digests = {split: sha256(folder / f"probs_{split}.csv") for split in splits}
     story = {"manifest_sha256": digest, "checkpoint_sha256": model, "prior_correction": True}
     story |= {"pos_weight": dict.fromkeys(classes, 2.0), "probs_sha256": digests}
     write_json(folder / "probs.json", story)
@@ -85,11 +95,9 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
     plots.learning_curves(history, folder=folder, title=model)
 
 
-def make_run(
-    run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, seed: int = 1, mark: str = ""
-) -> Path:
-    """A run that has gone through stages 1 to 6."""
-    write_split(run, classes, patients=patients, seed=seed, mark=mark)
+def make_run(run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, seed: int = 1, **drawn) -> Path:
+    """A run that has gone through stages 1 to 6; `drawn` goes to `draw_table`."""
+    write_split(run, classes, patients=patients, seed=seed, **drawn)
     eda_labels.main(["--run-dir", str(run)])
     for number, model in enumerate(MODELS):
         write_model(run, model, seed=seed + number)

@@ -26,7 +26,8 @@ def writer_of(path: Path) -> str:
         tested = name.startswith(("probs", "metrics", "reliability"))
         return f"{'test' if tested else 'train'}_{MODELS[folder]}.py"
     if folder == "ensemble":
-        return "ensemble_threshold_search.py" if name.startswith("threshold") else "ensemble_alpha_search.py"
+        searched = name.startswith(("threshold", "subgroups", "readers"))
+        return "ensemble_threshold_search.py" if searched else "ensemble_alpha_search.py"
     return "the script that writes it"
 
 

@@ -4,62 +4,95 @@ import csv
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.artifacts.io import atomic_path, read_json, write_json
+from src.artifacts.prediction_rows import image_layout, study_layout, study_rows
+from src.artifacts.thresholds_file import SavedThresholds
 
 
-def image_id(path: Path) -> str:
+def image_id(path: Path | str) -> str:
     """The path as it was given, as text that a row of a CSV can hold."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")  # csv does not quote it
 
 
 class PredictionTable:
-    """The rows of a CSV by image id, as text, and a JSON file next to it that records what made them."""
+    """The rows of a CSV by image id, as text, and a JSON file next to it that records what made them.
 
-    def __init__(self, path: Path, classes: Sequence[str]):
-        self.path, self.classes = path, tuple(classes)
-        self.header = ["image_id", *(n for c in classes for n in (c, f"{c} flagged")), "flags", "error"]
+    Where the thresholds are of studies, a second CSV next to it has a row per study, made from those of the images.
+    """
+
+    def __init__(self, path: Path, thresholds: SavedThresholds):
+        self.path, self.thresholds = path, thresholds
+        self.of_studies = thresholds.unit == "study"
+        self.layout = image_layout(thresholds)
+        self.study_layout = study_layout(thresholds)
+        self.study_path = path.with_name(f"{path.stem}_studies{path.suffix}")
         self.rows: dict[str, list[str]] = {}
         self.folder = os.getcwd()  # the folder to which the ids are relative
-        self._ids: dict[str, str] = {}  # by absolute path, so that its spelling does not matter
+        self._ids: dict[str, str] = {}  # of images and of folders by absolute path, so that spelling does not matter
         self._story = path.with_name(path.name + ".json")
         self._origin: dict[str, Any] = {}
-        self._owner = _left_by_a_run(self._story).get("owner")  # the run that wrote it last
+        self._left = _left_by_a_run(self._story)  # by the run that wrote it last
+        self._owner = self._left.get("owner")
         self._saved: float | None = None  # the time of the last save
-        if len(set(self.header)) < len(self.header):
-            raise ValueError("the run has a finding named as another column of the table; rename it")
+        self._took = 0.0  # how long it took [s]
+
+    @property
+    def written(self) -> list[Path]:
+        """The tables that `save` writes."""
+        return [self.path, self.study_path] if self.of_studies else [self.path]
 
     @classmethod
     def open(
-        cls, path: Path, classes: Sequence[str], *, origin: Mapping[str, Any], append: bool, overwrite: bool
+        cls, path: Path, thresholds: SavedThresholds, *, origin: Mapping[str, Any], append: bool, overwrite: bool
     ) -> "PredictionTable":
         """A new table, or with `append` the existing one, if the same models and thresholds made it.
 
         `origin` describes what makes the table, as JSON reads it back. No file changes before `save`. Raises ValueError
         if the existing table was made by something else, has other columns, or may not be replaced.
         """
-        table = cls(path, classes)
-        story = table._story
+        table = cls(path, thresholds)
+        table._origin = dict(origin)
         if append and path.exists():
-            if not story.exists():
-                raise ValueError(f"{story}, which says what made it, is missing; remove {path} or pass another --out")
-            made_by = read_json(story)
-            changed = [key for key in origin if made_by.get(key) != origin[key]]
-            if changed:
-                raise ValueError(f"{path} was made with other {', '.join(changed)}; pass --overwrite or another --out")
-            table.folder = str(made_by.get("folder", table.folder))
-            table._read()
-        elif path.exists() and not overwrite:
-            raise ValueError(f"{path} is already there; pass --append to go on with it, or --overwrite to replace it")
-        elif (path.exists() or story.exists()) and "checkpoint_sha256" not in _left_by_a_run(story):
-            raise ValueError(f"{path} or {story} is there and was not made by predict.py; pass another --out")
-        table._origin = {**origin, "folder": table.folder}
+            table._continue()
+        else:
+            table._check_free(append=append, overwrite=overwrite)
+        table._origin |= {"folder": table.folder, "promise": thresholds.promise}
         return table
+
+    def _continue(self) -> None:
+        """Read the rows there are; raises ValueError where something else made them."""
+        if not self._story.exists():
+            raise ValueError(
+                f"{self._story}, which says what made it, is missing; remove {self.path} or pass another --out"
+            )
+        made_by = {"unit": "image", **read_json(self._story)}  # the unit of tables from before it was recorded
+        changed = [key for key in self._origin if made_by.get(key) != self._origin[key]]
+        if changed:
+            names = ", ".join("--study" if key == "study" else key for key in changed)
+            raise ValueError(f"{self.path} was made with other {names}; pass --overwrite or another --out")
+        self.folder = str(made_by.get("folder", self.folder))
+        self._read()
+
+    def _check_free(self, *, append: bool, overwrite: bool) -> None:
+        """Raise ValueError where a file that is to be written is there and may not be replaced."""
+        of_a_run = "checkpoint_sha256" in self._left
+        ours = {self.path: of_a_run, self._story: of_a_run}
+        if self.of_studies:
+            ours[self.study_path] = of_a_run and self._left.get("unit") == "study"
+        there = [path for path in ours if path.exists()]
+        for path in there:
+            if not ours[path]:
+                raise ValueError(f"{path} is there and was not made by predict.py; pass another --out")
+        there = [path for path in there if path != self._story]
+        if there and not overwrite:
+            go_on = "" if append else "--append to go on with it, or "
+            raise ValueError(f"{there[0]} is already there; pass {go_on}--overwrite to replace it")
 
     def id_of(self, path: Path) -> str:
         """The id of an image: its path as it was first given, relative to the folder where the table was started."""
@@ -71,50 +104,64 @@ class PredictionTable:
         """Whether the table has results for an image; one that could not be read counts as missing."""
         return not self.rows.get(self.id_of(path), ["", "no results"])[-1]
 
-    def add(self, path: Path, probs: np.ndarray, flags: np.ndarray) -> None:
-        """Add the row of an image: probs [C] as `as_stored` returns them, flags [C] bool."""
-        cells = [text for p, flag in zip(probs, flags, strict=True) for text in (f"{p:.9g}", str(int(flag)))]
-        self._set([self.id_of(path), *cells, str(int(flags.sum())), ""])
+    def add(self, path: Path, probs: np.ndarray, *, study: Path | str = "") -> None:
+        """Add the row of an image: probs [C] as `as_stored` returns them, and the study that it is of.
 
-    def add_fault(self, path: Path, reason: str) -> None:
+        A study is named by a text, or by a path: that of a folder, or of an image that is a study of its own.
+        """
+        self._set(self.layout.row(self._keys(path, study), probs, self.thresholds.flags(probs)))
+
+    def add_fault(self, path: Path, reason: str, *, study: Path | str = "") -> None:
         """Add the row of an image that cannot be read."""
-        blank = [""] * (2 * len(self.classes) + 1)
         text = reason.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        self._set([self.id_of(path), *blank, text])
+        self._set(self.layout.blank(self._keys(path, study), error=text))
+
+    def _keys(self, path: Path, study: Path | str) -> list[str]:
+        name = self.id_of(path)
+        if not self.of_studies:
+            return [name]
+        return [name, self.id_of(study) if isinstance(study, Path) else study or name]
 
     def _set(self, row: list[str]) -> None:
         self.rows[row[0]] = row
-        self._ids[self._absolute(row[0])] = row[0]
+        for name in row[: len(self.layout.keys)]:
+            self._ids.setdefault(self._absolute(name), name)
 
     def _absolute(self, path: Path | str) -> str:
-        return os.path.normpath(os.path.join(self.folder, path))
-
-    def flagged(self, image: str) -> list[str]:
-        """The findings that an image's row flags."""
-        return [name for name, flag in zip(self.classes, self.rows[image][2:-2:2], strict=True) if flag == "1"]
+        return image_id(os.path.normpath(os.path.join(self.folder, path)))
 
     def fault(self, image: str) -> str:
         """Why an image could not be read, "" where it could."""
         return self.rows[image][-1]
 
-    def save(self, *, every: float = 0.0) -> None:
-        """Rewrite the file, unless it was written less than `every` seconds ago.
+    def studies(self) -> dict[str, list[str]]:
+        """The rows of the table of studies by study, which `study_layout` reads."""
+        return study_rows(list(self.rows.values()), self.thresholds)
 
-        Raises ValueError if another run writes it too.
+    def save(self, *, every: float = 0.0) -> None:
+        """Rewrite the files, unless they were written less than `every` seconds ago.
+
+        Large tables are written less often, so that at most a tenth of the time goes into writing. Raises ValueError if
+        another run writes them too.
         """
-        if every and self._saved is not None and time.monotonic() - self._saved < every:
+        started = time.monotonic()
+        if every and self._saved is not None and started - self._saved < max(every, 10 * self._took):
             return
         if _left_by_a_run(self._story).get("owner") != self._owner:
             raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
         if self._saved is None:
             owner = uuid.uuid4().hex
-            # The old table goes first, so that --append never takes its rows for those of other models. A link stays.
+            # The old tables go first, so that --append never takes their rows for those of other models. A link stays.
+            if self.of_studies or self._left.get("unit") == "study":
+                Path(os.path.realpath(self.study_path)).unlink(missing_ok=True)
             Path(os.path.realpath(self.path)).unlink(missing_ok=True)
             write_json(self._story, {**self._origin, "owner": owner})
             self._owner = owner
-        with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows.values()])
+        _write(self.path, [self.layout.header, *self.rows.values()])
+        if self.of_studies:
+            _write(self.study_path, [self.study_layout.header, *self.studies().values()])
         self._saved = time.monotonic()
+        self._took = self._saved - started
 
     def forget(self, path: Path) -> None:
         """Drop the row of an image or a folder that could not be read."""
@@ -127,25 +174,18 @@ class PredictionTable:
                 header, *rows = list(csv.reader(stream)) or [[]]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a table of predict.py ({error}); pass another --out") from None
-        if header != self.header or any(len(row) != len(header) for row in rows):
+        if header != self.layout.header or any(len(row) != len(header) for row in rows):
             raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
         for row in rows:
-            if row[0] in self.rows or not _is_whole(row):
+            if row[0] in self.rows or not self.layout.is_whole(row):
                 what = "appears more than once" if row[0] in self.rows else "is corrupt"
                 raise ValueError(f"{self.path}: the row of {row[0]!r} {what}; pass --overwrite or another --out")
             self._set(row)
 
 
-def _is_whole(row: list[str]) -> bool:
-    """Whether this class wrote a row: probabilities, flags and their number, or the reason of a fault."""
-    probs, flags, (number, error) = row[1:-2:2], row[2:-2:2], row[-2:]
-    if error:
-        return not any(row[1:-1])
-    try:
-        inside = all(0 <= float(prob) <= 1 for prob in probs)
-    except ValueError:
-        return False
-    return inside and set(flags) <= {"0", "1"} and number == str(flags.count("1"))
+def _write(path: Path, rows: Iterable[list[str]]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
 def _left_by_a_run(path: Path) -> dict[str, Any]:

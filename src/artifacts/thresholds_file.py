@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.artifacts.io import is_number, read_json
+from src.artifacts.truth import AGGREGATES, UNITS
 
 AGAIN = "run ensemble_threshold_search.py --overwrite, or save it from the report again"
 
@@ -19,6 +20,9 @@ class SavedThresholds:
 
     `targets` [C] are the recall targets of each class, `recall` or one above it that was chosen in the report.
     `needed` has the classes without a feasible threshold, which flag all, with the positive patients they lack.
+    `confidences` [C] are 0 where a threshold is the empirical rule's. `unit` (study or image) is what the thresholds
+    flag, `aggregate` (max or mean) gives a study its probability, `weights` (study, image or patient) says whose recall
+    reaches the target, and `chosen_on` (val or calib) where the thresholds were chosen.
     """
 
     classes: tuple[str, ...]
@@ -26,6 +30,32 @@ class SavedThresholds:
     targets: tuple[float, ...]
     values: np.ndarray
     needed: dict[str, int]
+    confidences: tuple[float, ...]
+    unit: str
+    aggregate: str
+    weights: str
+    chosen_on: str
+
+    @property
+    def confidence(self) -> float | None:
+        """The lowest confidence of any class; None where one has the empirical rule, which has none."""
+        return min(self.confidences) or None
+
+    @property
+    def rule(self) -> str:
+        """certified where every class is, else empirical."""
+        return "certified" if self.confidence else "empirical"
+
+    @property
+    def promise(self) -> str:
+        """What the thresholds are of, and whose recall they are for."""
+        or_more = " or more" if len(set(self.confidences)) > 1 else ""
+        rule = f"certified at {100 * self.confidence:g}%{or_more}" if self.confidence else "empirical,"
+        whose = f"the next {self.unit}" if self.confidence else f"a random {self.unit} of {self.chosen_on}"
+        if self.weights == "patient":
+            whose = f"a random {self.unit} of a random patient" + ("" if self.confidence else f" of {self.chosen_on}")
+        how = f"; the probability of a study is the {self.aggregate} over its images" if self.unit == "study" else ""
+        return f"{rule} for the recall of {whose}{how}"
 
     def flags(self, probs: np.ndarray) -> np.ndarray:
         """Whether probabilities [.., C], as files hold them, are at or above their thresholds: bool [.., C]."""
@@ -54,9 +84,18 @@ def read_thresholds(
     points = by_target[target]
     needed = {name: points[name]["positives_needed"] for name in classes if points[name]["status"] == "infeasible"}
     values = [0.0 if name in needed else float(points[name]["threshold"]) for name in classes]
+    confidence = read_confidence(path, content) or 0.0
     chosen = _chosen(path, content.get("report", {}), classes)
-    targets = tuple(chosen.get(name, target) for name in classes)
-    return SavedThresholds(tuple(classes), target, targets, np.array(values), needed)
+    targets, confidences = zip(*(chosen.get(name, (target, None)) for name in classes), strict=True)
+    return SavedThresholds(
+        tuple(classes),
+        target,
+        targets,
+        np.array(values),
+        needed,
+        tuple(confidence if value is None else value for value in confidences),
+        **_counted(path, content),
+    )
 
 
 def read_confidence(path: Path, content: Mapping[str, Any]) -> float | None:
@@ -72,6 +111,21 @@ def read_confidence(path: Path, content: Mapping[str, Any]) -> float | None:
     if rule == "certified" and not (is_number(confidence) and 0 < confidence < 1):
         raise ValueError(f"{path}: its confidence is {confidence!r}; expected a number above 0 and below 1; {AGAIN}")
     return confidence if rule == "certified" else None
+
+
+def _counted(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
+    """What the thresholds of a thresholds.json flag and whose recall they are for; of images where it does not say.
+
+    Raises ValueError where an entry is not what stage 6 and the report write.
+    """
+    unit = content.get("unit", "image")
+    choices = {"unit": UNITS, "aggregate": AGGREGATES, "weights": (unit, "patient"), "chosen_on": ("val", "calib")}
+    counted = {"unit": unit, "aggregate": "max", "weights": unit, "chosen_on": "val"}
+    for key, allowed in choices.items():
+        counted[key] = content.get(key, counted[key])
+        if counted[key] not in allowed:
+            raise ValueError(f"{path}: its {key} is {counted[key]!r}; expected {' or '.join(allowed)}; {AGAIN}")
+    return counted
 
 
 def check_targets(path: Path, content: Mapping[str, Any]) -> dict[float, dict[str, dict[str, Any]]]:
@@ -134,18 +188,24 @@ def _check_point(path: Path, name: str, point: Any) -> None:
         )
 
 
-def _chosen(path: Path, report: Any, classes: Sequence[str]) -> dict[str, float]:
-    """The recall target of each class that was chosen in the report."""
+def _chosen(path: Path, report: Any, classes: Sequence[str]) -> dict[str, tuple[float, float | None]]:
+    """The recall target of each class that was chosen in the report, and its confidence where the report says so."""
     chosen = report.get("chosen", {}) if isinstance(report, dict) else report
     if not isinstance(chosen, dict):
         raise ValueError(f"{path}: its 'report' is not what the report writes; {AGAIN}")
-    targets = {}
+    found = {}
     for name in filter(chosen.__contains__, classes):
-        value = chosen[name].get("recall") if isinstance(chosen[name], dict) else chosen[name]
-        if not is_number(value) or not 0 < value <= 1:
-            raise ValueError(f"{path}: the recall chosen for {name} is {value!r}; expected a number up to 1; {AGAIN}")
-        targets[name] = float(value)
-    return targets
+        entry = chosen[name] if isinstance(chosen[name], dict) else {"recall": chosen[name]}
+        target, confidence = entry.get("recall"), entry.get("confidence")
+        if not is_number(target) or not 0 < target <= 1:
+            raise ValueError(f"{path}: the recall chosen for {name} is {target!r}; expected a number up to 1; {AGAIN}")
+        if confidence is not None and not (is_number(confidence) and 0 <= confidence < 1):
+            raise ValueError(
+                f"{path}: the confidence chosen for {name} is {confidence!r}; expected a number below 1, or 0 for the "
+                f"empirical rule; {AGAIN}"
+            )
+        found[name] = float(target), confidence
+    return found
 
 
 def _other(found: Any, classes: Sequence[str]) -> str:

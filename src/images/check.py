@@ -72,7 +72,7 @@ def _open(path: Path) -> OpenedImage:
         data = path.read_bytes()
         if not data:
             return OpenedImage(fault="is empty")
-        pixels = gray_pixels(data, size=WHOLE)
+        pixels = gray_pixels(path, data, size=WHOLE)
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     except FileNotFoundError:
         return OpenedImage(fault="does not exist")

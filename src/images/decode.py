@@ -46,7 +46,7 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     except OSError as error:
         raise access_error(path, error) from None
     try:
-        gray = torch.from_numpy(gray_pixels(data, size=size))
+        gray = torch.from_numpy(gray_pixels(path, data, size=size))
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
     except Exception as error:  # each decoder raises its own

@@ -6,26 +6,19 @@ from pathlib import Path
 
 import torch
 
-from src.images.decode import ImageError, access_error, read_images, resized
-from src.images.dicom import is_dicom, read_dicom
-from src.images.pixels import check_contrast, stretched
+from src.images.decode import ImageError, access_error, read_images
+from src.images.dicom import is_dicom, study_uid
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 
 
 def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
-    """An image of any kind as uint8 [1, S, S] for each size S. Raises ValueError saying what is wrong with it.
-
-    DICOM is treated as 16-bit PNG once it looks as in a viewer: stretched over its own range, then resized.
-    """
+    """`read_images` of a file that is no part of a run; raises ValueError saying what is wrong with it."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError(f"{path} is not a regular file")
-        if not is_dicom(path):
-            return read_images(path, sizes=sizes)
-        gray = _of_dicom(path)
-        return {size: resized(gray, size).unsqueeze(0) for size in sizes}
+        return read_images(path, sizes=sizes)
     except OSError as error:
         raise ValueError(access_error(path, error).reason) from None
     except ImageError as error:  # without its advice, which is for the images of a run
@@ -34,15 +27,19 @@ def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
         raise ValueError(str(error) or "MemoryError") from None
 
 
-def _of_dicom(path: Path) -> torch.Tensor:
-    """A DICOM file as gray, uint8 [H, W]."""
-    values = read_dicom(path)
+def study_of(path: Path, *, by: str) -> Path | str:
+    """What names the study that an image is of: its folder, its StudyInstanceUID, or its own path.
+
+    by: "folder" takes the folder; "auto" the UID of a DICOM file that has one, and else the path; "file" the path. A
+    folder in which no image was found stands for a study of its own.
+    """
+    if by == "folder":
+        return path if os.path.isdir(path) else path.parent
     try:
-        gray = stretched(values)
-        check_contrast(gray)
-    except ValueError as error:
-        raise ValueError(f"DICOM file {path} cannot be read ({error})") from None
-    return torch.from_numpy(gray)
+        uid = study_uid(path) if by == "auto" and os.path.isfile(path) and is_dicom(path) else ""
+    except OSError:  # its row says why it cannot be read
+        uid = ""
+    return uid or path
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:

@@ -2,11 +2,13 @@
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from src.images.dicom import looks_like_dicom, read_dicom
 from src.images.jpeg import decoded_jpeg
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
@@ -21,14 +23,18 @@ NEARLY_ALL = 0.995  # of the pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def gray_pixels(data: bytes, *, size: int) -> np.ndarray:
-    """An image file as gray, upright by its EXIF orientation, uint8 [H, W] about `size` or larger.
+def gray_pixels(path: Path, data: bytes, *, size: int) -> np.ndarray:
+    """An image file and its content as gray, upright by its EXIF orientation, uint8 [H, W] about `size` or larger.
 
-    A JPEG much larger than `size` is decoded at a reduced scale. Images of more than 8 bits are `stretched`.
-    Transparency is ignored. Raises an error of the decoder for what is damaged, and ValueError for what is no picture.
+    A JPEG much larger than `size` is decoded at a reduced scale. DICOM, as a viewer shows it, and images of more than 8
+    bits are `stretched`. Transparency is ignored. Raises an error of the decoder for what is damaged, and ValueError
+    for what is no picture.
     """
-    jpeg = decoded_jpeg(data, size)
-    gray = _by_pillow(data) if jpeg is None else _turned(jpeg, _jpeg_orientation(data))
+    if looks_like_dicom(path, data):
+        gray = stretched(read_dicom(data))
+    else:
+        jpeg = decoded_jpeg(data, size)
+        gray = _by_pillow(data) if jpeg is None else _turned(jpeg, _jpeg_orientation(data))
     check_contrast(gray)
     return gray
 

@@ -1,145 +1,92 @@
-"""The data behind the report's threshold explorer: what stage 6 would print, for a grid of targets and confidences.
+"""The data behind the report's threshold explorer: what stage 6 would choose, at each target of a grid.
 
-Every choice is made by a rule of `stats.thresholds` and every figure comes from counts, so the page only looks up.
+At the targets that stage 6 was given there is all that it printed. At every other target there are figures of the data
+that thresholds are chosen on, and none of test.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from src.artifacts.io import read_stage_table
-from src.artifacts.probs import EvalSplit
-from src.evaluate import masked_metrics, ratio
+from src.artifacts.rule_results import Evaluation, evaluate
+from src.artifacts.truth import EvalSplit
 from src.report.source import SCRIPT, Search
-from src.stats.bootstrap import bootstrap_outcomes
-from src.stats.thresholds import Curve, OperatingPoint, bonferroni, build_curves, certified_rule, empirical_rule
-from src.stats.workload import StudyScores, by_study, count_any, count_studies
+from src.stats.thresholds import Curve, OperatingPoint, build_curves, certified_rule, empirical_rule, shared_confidence
+from src.stats.workload import count
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
-CONFIDENCES = (0.0, 0.8, 0.9, 0.95, 0.975, 0.99)  # 0: the empirical rule
+ANY_TARGET = 0.995  # confidence at which recall reached all targets of RECALLS together in at least 95.2%, simulated
 CURVE_BINS = 160  # of a curve as wide as a phone: two pixels each
 CLOSE = 1e-9  # a bound computed by another version of SciPy
+FIGURES = ("recall", "recall_ci", "precision", "precision_ci", "specificity", "verdict")
 
-Grid = list[list[OperatingPoint | None]]  # by confidence, then by recall target
 
+def explore(chosen_on: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[str, Any]:
+    """Everything the explorer shows, as JSON can hold it.
 
-def explore(val: EvalSplit, test: EvalSplit | None, *, search: Search) -> dict[str, Any]:
-    """Everything the explorer shows, as JSON can hold it; evaluated on test, or on val without test data.
-
-    Raises ValueError where stage 6's own tables say something else of the same targets. "classes" holds per class
-    what `_class_data` returns; "any" the studies with a flag, a miss and a false flag in any class, by confidence and
-    recall target.
+    "targets" holds per recall target the confidence, the operating point of each class, and the workload in each split
+    that may be shown; where stage 6 was given the target also "figures", what the points do on test, or without test
+    data on `chosen_on`. Raises ValueError where stage 6's own tables say something else.
     """
-    eval_split, recorded = test or val, search.confidence or 0.0
-    recalls = sorted({*RECALLS, *map(float, search.chosen)})
-    confidences = sorted({*CONFIDENCES, recorded})
-    asked, at = [recalls.index(float(key)) for key in search.chosen], confidences.index(recorded)
-    curves = build_curves(val.probs, **_labels(val), patients=val.patients, grid=search.settings["grid"] or None)
-    eval_curves = build_curves(eval_split.probs, **_labels(eval_split), patients=eval_split.patients)
-    together = len(search.classes) if search.settings["family_wise"] else 1
-    levels = [confidence and bonferroni(confidence, classes=together) for confidence in confidences]
-    with ThreadPoolExecutor() as pool:
-        grids = list(pool.map(lambda curve: _choose(curve, recalls=recalls, confidences=levels), curves))
-    chosen = [[grid[at][r] for r in asked] for grid in grids]
-    _check(search, chosen, tested=eval_curves if test else None)
-    studies = by_study(eval_split.probs, **_labels(eval_split), studies=eval_split.view.truth.studies)
-    metrics = masked_metrics(eval_split.probs, **eval_split.view.arrays())["per_class"]
-    classes = [_class_data(*parts) for parts in zip(curves, eval_curves, grids, strict=True)]
-    for c, (name, data) in enumerate(zip(search.classes, classes, strict=True)):
-        data |= {"name": name, "auprc": metrics[name]["auprc"]}
-        events = count_studies(studies, c, thresholds=data["thresholds"])
-        counts = dict(zip(("flagged", "missed", "false"), events, strict=True))
-        data["studies"] = {"valid": studies.valid[c].sum(), **counts}
-    _add_intervals(classes, eval_split, search.settings)
+    by_patient = search.recorded["weights"] == "patient"
+    own = Evaluation.of(chosen_on, by_patient=by_patient)
+    evaluated = Evaluation.of(test, by_patient=by_patient) if test else own
+    labels = {"targets": chosen_on.view.targets, "mask": chosen_on.view.mask, "patients": chosen_on.patients}
+    grid = search.recorded["grid"] or None
+    curves = build_curves(chosen_on.probs, **labels, by_patient=by_patient, grid=grid)
+    given = {float(key) for key in search.chosen}
+
+    def at(recall: float) -> dict[str, Any]:
+        """One target."""
+        confidence = search.confidence
+        if confidence and recall not in given:
+            confidence = max(confidence, ANY_TARGET)
+        points = _choose(curves, recall, confidence, together=search.recorded["family_wise"])
+        cuts = np.array([point.threshold for point in points])
+        shown = (own, evaluated) if recall in given else (own,)
+        work = {one.split.name: [count(one.split.probs >= cuts, known) for known in one.views()] for one in shown}
+        target = {"recall": f"{recall:g}", "confidence": confidence, "points": list(map(asdict, points)), "work": work}
+        if recall not in given:
+            return target
+        metrics = evaluate(search.recorded["rule"], points, evaluated, recall).metrics
+        return target | {"figures": [{key: values[key] for key in FIGURES} for values in metrics]}
+
+    targets = [at(recall) for recall in sorted({*RECALLS, *given})]
+    _check(search, [target for target in targets if "figures" in target], tested=test is not None)
     return {
-        "eval_split": eval_split.name,
-        "recalls": [f"{recall:g}" for recall in recalls],
-        "confidences": confidences,
-        "start": {"recalls": asked, "confidence": at},
-        "settings": {**search.settings, "assumed": list(search.assumed)},
-        "origin": search.origin,
-        "classes": classes,
-        "any": _any_finding(studies, grids),
-        "any_studies": int(studies.valid.any(axis=0).sum()),
+        "chosen_on": chosen_on.name,
+        "evaluated": evaluated.split.name,
+        "recorded": search.recorded,
+        "targets": targets,
+        "classes": [
+            {
+                "name": name,
+                "patients": curve.patients,
+                "curves": {split.split.name: _picture(split.curves[c]) for split in (own, evaluated)},
+            }
+            for c, (name, curve) in enumerate(zip(search.classes, curves, strict=True))
+        ],
     }
 
 
-def _labels(split: EvalSplit) -> dict[str, Any]:
-    return {"targets": split.view.targets, "mask": split.view.mask}
+def _choose(
+    curves: Sequence[Curve], recall: float, confidence: float | None, *, together: bool
+) -> list[OperatingPoint]:
+    """Stage 6's choice for each class."""
+    if not confidence:
+        return [empirical_rule(curve, recall=recall) for curve in curves]
+    if together:
+        confidence = shared_confidence(confidence, curves, recall=recall)
+    return [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
 
 
-def _choose(curve: Curve, *, recalls: Sequence[float], confidences: Sequence[float]) -> Grid:
-    """Stage 6's choice; None where it can never be promised, which is recall 1 with a confidence."""
-
-    def choice(recall: float, confidence: float) -> OperatingPoint | None:
-        if not confidence:
-            return empirical_rule(curve, recall=recall)
-        return None if recall == 1 else certified_rule(curve, recall=recall, confidence=confidence)
-
-    return [[choice(recall, confidence) for recall in recalls] for confidence in confidences]
-
-
-def _class_data(curve: Curve, eval_curve: Curve, grid: Grid) -> dict[str, Any]:
-    """One class: its distinct thresholds with their counts, and which one each target and confidence chooses.
-
-    "choices" are [index of the threshold, lower bound, positives needed], "chosen" the index of a choice by
-    confidence and recall target, -1 where nothing can be promised; it is infeasible where positives are needed.
-    """
-    thresholds = np.array(sorted({point.threshold for row in grid for point in row if point}, reverse=True))
-    at = {threshold: index for index, threshold in enumerate(thresholds.tolist())}
-    choices: dict[tuple, int] = {}
-
-    def place(point: OperatingPoint | None) -> int:
-        """The number of a choice, a new one where it is new."""
-        if point is None:
-            return -1
-        lower = None if np.isnan(point.recall_lower) else point.recall_lower
-        return choices.setdefault((at[point.threshold], lower, point.positives_needed), len(choices))
-
-    chosen = [[place(point) for point in row] for row in grid]
-    recall, precision = thin_curve(eval_curve.recall, eval_curve.precision, bins=CURVE_BINS)
-    return {
-        "thresholds": thresholds,
-        "val": {**_counts(curve, thresholds), "patients": curve.patients},
-        "eval_split": _counts(eval_curve, thresholds),
-        "choices": [list(choice) for choice in choices],
-        "chosen": chosen,
-        "curve": {"recall": recall.round(4), "precision": precision.round(4)},
-    }
-
-
-def _counts(curve: Curve, thresholds: np.ndarray) -> dict[str, Any]:
-    tp, fp = curve.counts_at(thresholds)
-    return {"tp": tp, "fp": fp, "positives": curve.positives, "negatives": curve.negatives}
-
-
-def _add_intervals(classes: list[dict[str, Any]], split: EvalSplit, settings: Mapping[str, Any]) -> None:
-    """Intervals of precision and recall at each threshold, to the three digits that stage 6 prints."""
-    if not settings["resamples"]:
-        return
-    cuts = [data["thresholds"] for data in classes]
-    options = {"patients": split.patients, "resamples": settings["resamples"], "seed": settings["seed"]}
-    intervals = bootstrap_outcomes(split.probs, **split.view.arrays(), thresholds=cuts, **options)
-    for data, found in zip(classes, intervals, strict=True):
-        printed = [[float(f"{value:.3f}") for value in row] for row in found.tolist()]  # by Python's own rounding
-        data["eval_split"]["intervals"] = printed
-
-
-def _any_finding(studies: StudyScores, grids: list[Grid]) -> list[list[tuple[int, ...] | None]]:
-    """By confidence and recall target; None where a class has no choice."""
-
-    @cache
-    def count(thresholds: tuple[float, ...]) -> tuple[int, ...]:
-        return count_any(studies, thresholds=np.array(thresholds))
-
-    return [
-        [None if None in points else count(tuple(p.threshold for p in points)) for points in zip(*rows, strict=True)]
-        for rows in zip(*grids, strict=True)
-    ]
+def _picture(curve: Curve) -> dict[str, Any]:
+    """A precision-recall curve as the page draws it."""
+    recall, precision = thin_curve(curve.recall, curve.precision, bins=CURVE_BINS)
+    return {"recall": recall.round(4), "precision": precision.round(4), "prevalence": curve.prevalence}
 
 
 def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,26 +106,32 @@ def thin_curve(recall: np.ndarray, precision: np.ndarray, *, bins: int) -> tuple
     return recall[places], precision[places]
 
 
-def _check(search: Search, chosen: Grid, *, tested: list[Curve] | None) -> None:
-    """Raise ValueError where stage 6 left other figures; chosen: per class a point for each target it was given."""
-    columns = ["test_precision", "test_recall"] if tested else []
-    options = {"dtype": {"class": str}, "keep_default_na": False, "na_values": {name: [""] for name in columns}}
-    for r, (key, named) in enumerate(search.chosen.items()):
+def _check(search: Search, targets: Sequence[Mapping[str, Any]], *, tested: bool) -> None:
+    """Raise ValueError where stage 6 left other points or figures at the targets that it was given."""
+    for target in targets:
+        key = target["recall"]
         path = search.folder / f"thresholds_recall_{key}.csv"
-        table = read_stage_table(path, ["class", *columns], **options)
-        for c, name in enumerate(search.classes):
-            point = chosen[c][r]
-            same = point is not None and _alike(asdict(point), named.get(name, {}))
-            if point and same and tested:
-                row, (tp, fp) = table[table["class"] == name], map(int, tested[c].counts_at(point.threshold))
-                ours = {"test_precision": ratio(tp, tp + fp), "test_recall": ratio(tp, tested[c].positives)}
-                same = len(row) == 1 and _alike(ours, row[columns].iloc[0])
-            if not same:
+        rows = [_row(search, *pair, tested=tested) for pair in zip(target["points"], target["figures"], strict=True)]
+        numbers = [name for name, value in rows[0].items() if not isinstance(value, str)]
+        texts = dict.fromkeys(("class", *(rows[0].keys() - {*numbers})), str)
+        options = {"dtype": texts, "keep_default_na": False, "na_values": {name: [""] for name in numbers}}
+        table = read_stage_table(path, ["class", *rows[0]], **options)
+        for name, point, row in zip(search.classes, target["points"], rows, strict=True):
+            theirs = table[table["class"] == name]
+            same = len(theirs) == 1 and _alike(row, theirs[list(row)].iloc[0])
+            if not same or not _alike(point, search.chosen.get(key, {}).get(name, {})):
                 raise ValueError(
                     f"{path.with_name('thresholds.json')} and {path.name} are not what the probabilities and labels "
-                    f"give for {name!r} at recall {key}; run {SCRIPT} --overwrite (with the default --uncertain and "
-                    "--missing, where the file does not record them)"
+                    f"give for {name!r} at recall {key}; run {SCRIPT} --overwrite"
                 )
+
+
+def _row(search: Search, point: Mapping[str, Any], figures: Mapping[str, Any], *, tested: bool) -> dict[str, Any]:
+    """What stage 6's table has of a class."""
+    split = search.recorded["chosen_on"]
+    row = {key: point[key] for key in ("threshold", "status")}
+    row |= {f"{split}_{key}": point[key] for key in ("precision", "recall", "recall_lower", "positives")}
+    return row | ({f"test_{key}": figures[key] for key in ("precision", "recall", "verdict")} if tested else {})
 
 
 def _alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ Each part is a mapping JSON can hold. Where there is nothing to show it is {"abs
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +22,7 @@ from src.plots.results import CURVES
 from src.plots.results import reliability as draw_reliability
 from src.runtime.tables import plural, with_interval
 from src.stats.calibration import masked_calibration, reliability
+from src.stats.subgroups import COLUMNS as SUBGROUPS
 
 HISTORY = ("epoch", "train_loss", "val_loss", "val_auroc", "val_auprc", "lr")
 LEARNING_CURVES = {
@@ -29,7 +30,9 @@ LEARNING_CURVES = {
     "val_loss": "Validation loss: if it rises while the training loss falls, the model overfits",
     "val_auprc": "Validation AUPRC, mean over findings, by which the epoch is chosen",
 }
+READER_CURVES = {"precision_recall": "Precision over recall", "roc": "Recall over 1 - specificity"}
 CALIBRATION = ("raw", "corrected")
+COUNTED = ("uncertain", "missing", "unit", "aggregate")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 
 
@@ -188,15 +191,15 @@ def reliability_part(
 
 
 def _model_reliability(folder: Path, manifest: Manifest | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's diagrams; the caption says so where its labels were not taken as `flags`, those of stage 6, say."""
+    """A model's diagrams; the caption says so where it did not count what `flags`, those of stage 6, say."""
     model, script = folder.name, f"test_{MODELS[folder.name]}.py"
     metrics = metrics_part(folder, "test", script=script)
     if manifest is None or not (folder / "probs.json").exists() or "calibration" not in metrics:
         return absent(f"{model} has no reliability diagrams on test; {script} draws them.")
     read_stage_probs(folder, "test", manifest)  # raises where they are of another manifest
     story = read_json(folder / "probs.json")
-    changed = [key for key in ("uncertain", "missing") if tuple(story.get(key, flags[key])) != tuple(flags[key])]
-    other = "".join(f"; here --{key} was {' '.join(story[key])}" for key in changed)
+    changed = {key: story[key] for key in COUNTED if key in story and story[key] != flags[key]}
+    other = "".join(f"; here --{key} was {v if isinstance(v, str) else ' '.join(v)}" for key, v in changed.items())
     raw, corrected = (with_interval(metrics["calibration"], kind) for kind in CALIBRATION)
     return picture(
         folder / "reliability_test.png",
@@ -223,6 +226,43 @@ def _blend_reliability(split: EvalSplit) -> dict[str, Any]:
             f"{with_interval(macro, 'calibration_error')}.",
             caption=f"The ensemble on {split.name}, whose probabilities are compared with the thresholds",
         )
+
+
+def subgroups_part(folder: Path, targets: Iterable[str], *, split: str) -> list[dict[str, Any]] | dict[str, str]:
+    """The audit that stage 6 left of each recall target: its picture, and its rows in the order that it gave them."""
+    found = {key: path for key in targets if (path := Path(folder) / f"subgroups_recall_{key}.csv").exists()}
+    if not found:
+        return absent(
+            "Recall within groups of patients was not audited; ensemble_threshold_search.py --subgroups sex age view "
+            "does that."
+        )
+    parts = []
+    for key, path in found.items():
+        texts = dict.fromkeys(("class", "by", "group", "verdict"), str)
+        numbers = {name: [""] for name in SUBGROUPS if name not in texts}
+        table = read_stage_table(path, SUBGROUPS, dtype=texts, keep_default_na=False, na_values=numbers)
+        shown = picture(
+            path.with_suffix(".png"),
+            script="ensemble_threshold_search.py",
+            alt=f"Recall on {split} within groups against {key}, a panel per finding, with the figures of the table.",
+            caption=f"Recall on {split} within groups, against the target {key}",
+        )
+        parts.append({"recall": key, "picture": shown, "rows": table[list(SUBGROUPS)].to_dict("records")})
+    return parts
+
+
+def readers_part(folder: Path, *, split: str) -> list[dict[str, Any]]:
+    """The pictures that stage 6 left of readers beside the model; none where no reader was compared."""
+    return [
+        picture(
+            Path(folder) / f"readers_{kind}.png",
+            script="ensemble_threshold_search.py",
+            alt=f"{title} of the model on {split} with a point per reader, a panel per finding.",
+            caption=f"{title} of the model on {split}, with each reader's point",
+        )
+        for kind, title in READER_CURVES.items()
+        if (Path(folder) / "readers.csv").exists()
+    ]
 
 
 def picture(path: Path, *, script: str, alt: str, caption: str) -> dict[str, Any]:

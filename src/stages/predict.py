@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,14 @@ from src.images import files, heatmaps
 from src.models import ARCHITECTURES, FusedInference
 from src.runtime.cpu import CPU_STEP
 from src.runtime.distributed import world_size
-from src.runtime.tables import format_table, plural
+from src.runtime.tables import plural
+from src.stages import prediction_tables as tables
 from src.stats.calibration import correct_probs
 from src.stats.ensemble import blend
 from src.train_utils import pick_device
 from src.transforms import prepare
 
 SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
-SHOWN = 20  # images in the table on stdout, and as many more that could not be read
 
 
 @dataclass(frozen=True)
@@ -69,20 +67,25 @@ def predict_images(config: PredictConfig) -> int:
     members, origin = _load_members(config.run_dir, manifest, device)
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
+    if config.study and thresholds.unit != "study":
+        raise ValueError(f"--study is {config.study}, and the thresholds in {path} are of images; leave --study out")
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
+    origin |= {"unit": thresholds.unit}
+    if thresholds.unit == "study":
+        origin |= {"aggregate": thresholds.aggregate, "study": config.study or "auto"}
     found = files.find_images(config.images, skip=config.heatmaps)
-    if os.path.abspath(config.out) in map(os.path.abspath, found):
-        raise ValueError(f"--out {config.out} is one of the images; give the table another name")
+    for path in PredictionTable(config.out, thresholds).written:
+        if os.path.abspath(path) in map(os.path.abspath, found):
+            raise ValueError(f"{path} is to be written and is one of the images; pass another --out")
     flags = {"append": config.append, "overwrite": config.overwrite}
-    table = PredictionTable.open(config.out, manifest.classes, origin=json.loads(json.dumps(origin)), **flags)
+    table = PredictionTable.open(config.out, thresholds, origin=json.loads(json.dumps(origin)), **flags)
     if config.heatmaps:
         config.heatmaps.mkdir(parents=True, exist_ok=True)
-    _fill(config, table, found, members, thresholds, device)
+    print(f"thresholds: {thresholds.promise}")
+    _fill(config, table, found, members, device)
     names = [table.id_of(path) for path in found]
-    _print(table, names, thresholds)
-    failed = sum(bool(table.fault(name)) for name in names)
-    print(f"wrote {config.out}: {plural(len(table.rows), 'row')}" + (f", {failed} could not be read" if failed else ""))
-    return int(failed > 0)
+    tables.print_predictions(table, names, by=config.study or "auto")
+    return int(any(map(table.fault, names)))
 
 
 def _fill(
@@ -90,7 +93,6 @@ def _fill(
     table: PredictionTable,
     found: dict[Path, str],
     members: list[Member],
-    thresholds: SavedThresholds,
     device: torch.device,
 ) -> None:
     """Add the images that the table lacks and save it, also after an interrupt if there are results."""
@@ -102,8 +104,8 @@ def _fill(
         print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already{drawn}")
     try:
         for path in [path for path, fault in new.items() if fault]:
-            table.add_fault(path, new.pop(path))
-        _predict(config, list(new), members, thresholds, table, device)
+            table.add_fault(path, new.pop(path), study=_study_of(config, table, path))
+        _predict(config, list(new), members, table, device)
     except BaseException as error:
         if any(map(table.has, found)):
             table.save()
@@ -111,6 +113,11 @@ def _fill(
                 print(f"{config.out} holds the finished rows. Continue with --append", file=sys.stderr)
         raise
     table.save()
+
+
+def _study_of(config: PredictConfig, table: PredictionTable, path: Path) -> Path | str:
+    """What names the study of an image, where that matters."""
+    return files.study_of(path, by=config.study or "auto") if table.of_studies else path
 
 
 def _check_arguments(config: PredictConfig) -> None:
@@ -137,7 +144,6 @@ def _predict(
     config: PredictConfig,
     paths: list[Path],
     members: list[Member],
-    thresholds: SavedThresholds,
     table: PredictionTable,
     device: torch.device,
 ) -> None:
@@ -151,16 +157,16 @@ def _predict(
             raw = [member.probs(images.by_size[member.image_size], full=full) for member in members]
             single = as_stored(np.stack(raw))
             probs = as_stored(blend(single, [member.weight for member in members]))
-            flags = thresholds.flags(probs)
             for index, row in enumerate(images.rows.tolist()):
+                study = _study_of(config, table, paths[row])
                 if images.faults[index]:
-                    table.add_fault(paths[row], images.faults[index])
+                    table.add_fault(paths[row], images.faults[index], study=study)
                     continue
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
-                    result = {"single": single[:, index], "probs": probs[index], "thresholds": thresholds}
+                    result = {"single": single[:, index], "probs": probs[index], "thresholds": table.thresholds}
                     _draw(config.heatmaps, paths[row], members, seen, **result)
-                table.add(paths[row], probs[index], flags[index])
+                table.add(paths[row], probs[index], study=study)
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
 
@@ -233,40 +239,3 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": story["probs_sha256"]["val"]}
     origin |= {"checkpoint_sha256": digests, "weights": story["weights"], "prior_correction": corrected}
     return members, origin
-
-
-def _print(table: PredictionTable, names: Sequence[str], thresholds: SavedThresholds) -> None:
-    """Print what is flagged in the first images, the images that could not be read, and the flags per finding."""
-    flagged = {name: table.flagged(name) for name in names}
-    shown = [*names[:SHOWN], *[name for name in names[SHOWN:] if table.fault(name)][:SHOWN]]
-    lines = []
-    for name in shown:
-        fault = _printable(table.fault(name))
-        count = "-" if fault else str(len(flagged[name]))
-        lines.append((_printable(name), count, fault or ", ".join(flagged[name]) or "none"))
-    print(format_table(("Image", "Flags", "Findings flagged, or why it could not be read"), lines))
-    if len(names) > len(shown):
-        print(f"... and {len(names) - len(shown):,} more")
-    read = sum(not table.fault(name) for name in names)
-    several = len(set(thresholds.targets)) > 1
-    target = "the recall targets below" if several else f"recall >= {thresholds.targets[0]:g}"
-    print(f"\nflagged among {plural(read, 'image')}, for {target}:")
-    counts = Counter(itertools.chain.from_iterable(flagged.values()))
-    columns: list[Sequence[Any]] = [thresholds.classes, thresholds.values.tolist()]
-    columns.append([counts[c] for c in thresholds.classes])
-    headers = ["Finding", "Threshold", "Flagged"]
-    if several:
-        columns.append([f"{target:g}" for target in thresholds.targets])
-        headers.append("Recall target")
-    print(format_table(headers, list(zip(*columns, strict=True))))
-    for name, recall in zip(thresholds.classes, thresholds.targets, strict=True):
-        if name in thresholds.needed:
-            print(
-                f"{name}: no threshold is known to reach recall {recall:g} ({thresholds.needed[name]} more positive "
-                "patients needed); it flags every image"
-            )
-
-
-def _printable(text: str) -> str:
-    """The text without characters that would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)

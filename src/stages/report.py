@@ -1,15 +1,23 @@
 """The report: a run as one page, with the thresholds to explore."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from src.artifacts.io import MODELS, atomic_path, refuse_overwrite
 from src.artifacts.manifest import read_manifest
-from src.config import ReportConfig, ThresholdConfig
+from src.config import ReportConfig
 from src.report.explorer import explore
 from src.report.render import render
-from src.report.sections import alpha_part, data_part, history_part, labels_part, metrics_part, reliability_part
-from src.report.source import SCRIPT, read_search, read_splits
+from src.report.sections import (
+    alpha_part,
+    data_part,
+    history_part,
+    labels_part,
+    metrics_part,
+    readers_part,
+    reliability_part,
+    subgroups_part,
+)
+from src.report.source import read_search, read_splits
 
 LARGEST = 3_000_000  # bytes; more is slow to open on a phone
 
@@ -20,22 +28,22 @@ def write_report(config: ReportConfig) -> None:
     if path.suffix.lower() != ".html":
         raise ValueError(f"--out is {path}; expected a name that ends in .html")
     refuse_overwrite([path], overwrite=config.overwrite)
-    search = read_search(config.run_dir, defaults=asdict(ThresholdConfig()))
-    val, test = read_splits(config.run_dir, search)
-    if search.assumed:
-        print(f"thresholds.json does not record {', '.join(search.assumed)}; {SCRIPT}'s defaults are taken")
+    search = read_search(config.run_dir)
+    chosen_on, test = read_splits(config.run_dir, search)
     name = config.run_dir.resolve().name
     manifest = read_manifest(config.run_dir) if (config.run_dir / "manifest.csv").exists() else None
-    eval_split = test or val
+    evaluated = test or chosen_on
     page = {
         "run": name,
-        "explorer": explore(val, test, search=search),
+        "explorer": explore(chosen_on, test, search=search),
+        "subgroups": subgroups_part(search.folder, search.chosen, split=evaluated.name),
+        "readers": readers_part(search.folder, split=evaluated.name),
         "data": data_part(manifest),
         "labels": labels_part(config.run_dir, manifest),
         "histories": {model: history_part(config.run_dir, model, manifest) for model in MODELS},
         "metrics": _metrics(config.run_dir),
         "alpha": alpha_part(config.run_dir / "ensemble"),
-        "reliability": reliability_part(config.run_dir, eval_split, manifest, flags=search.settings),
+        "reliability": reliability_part(config.run_dir, evaluated, manifest, flags=search.recorded),
     }
     text = render(page, title=f"{name}: thresholds under a recall target")
     with atomic_path(path) as temporary:

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import write_table
+from src.artifacts.rule_results import RuleResult
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.plots import audits
 from src.runtime.tables import format_table, plural, with_interval
-from src.stages.rule_results import RuleResult
 from src.stats.subgroups import age_bands, audit
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from src.artifacts.io import read_table
+from src.artifacts.rule_results import Evaluation, RuleResult
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.runtime.tables import format_table, plural, with_interval
 from src.stages.metric_tables import two_views
-from src.stages.rule_results import Evaluation, RuleResult
 from src.stats.intervals import VERDICTS, share_interval, top_share
 from src.stats.planning import plan
 from src.stats.thresholds import OperatingPoint
-from src.stats.workload import answers, per_thousand, precision_at
+from src.stats.workload import per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
 HIGH_AUPRC, SOME_WAY = 0.95, 0.25
@@ -154,9 +154,7 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
     """Flagged, missed and falsely flagged units per 1,000 at the rule's thresholds, in both views of the labels."""
     split = evaluation.split
     flags = split.probs >= rule.thresholds
-    blank = np.isnan(split.view.truth.labels)
-    views = answers(split.view.targets, mask=split.view.mask, blank=blank)
-    left, right = (per_thousand(flags, known, classes=split.view.truth.classes) for known in views)
+    left, right = (per_thousand(flags, known, classes=split.view.truth.classes) for known in evaluation.views())
     print(
         f"\nper 1,000 of {split.name}, at the {rule.kind} thresholds: left, of those with a label; right, of all, with "
         "every flag counted and each blank a negative. The last row counts those with at least one flag, one finding "

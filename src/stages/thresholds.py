@@ -11,22 +11,22 @@ import pandas as pd
 from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_context, read_manifest
 from src.artifacts.probs import read_blend, read_probs
+from src.artifacts.rule_results import Evaluation, RuleResult, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth
 from src.config import ThresholdConfig
 from src.plots import results as plots
 from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.readers import compare_readers, read_calls
-from src.stages.rule_results import Evaluation, RuleResult, evaluate
 from src.stages.subgroups import audit_subgroups, groups_of
 from src.stats.thresholds import (
     Curve,
     OperatingPoint,
-    bonferroni,
     build_curves,
     certified_rule,
     empirical_rule,
     patients_needed,
+    shared_confidence,
 )
 
 
@@ -74,7 +74,9 @@ def search_thresholds(config: ThresholdConfig) -> None:
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
     chosen = {}
     for recall, path in zip(config.recall, paths, strict=True):
-        confidence = _confidence(config, curves, recall)
+        confidence = config.confidence
+        if config.family_wise:
+            confidence = shared_confidence(confidence, curves, recall=recall)
         points = _choose(config, curves, recall, confidence)
         rules = [evaluate(kind, of_rule, evaluation, recall) for kind, of_rule in points.items()]
         write_table(path, _table(rules, evaluation, search), exact=True)
@@ -111,14 +113,6 @@ def _check_weights(config: ThresholdConfig) -> ThresholdConfig:
             f"--weights is {weights} and --unit is {config.unit}; pass --unit {weights} as well, or --weights patient"
         )
     return replace(config, weights=weights)
-
-
-def _confidence(config: ThresholdConfig, curves: list[Curve], recall: float) -> float:
-    """The confidence of each finding: with --family-wise, shared by those that have enough patients to be certified."""
-    if not config.family_wise:
-        return config.confidence
-    needed = patients_needed(recall, confidence=config.confidence)
-    return bonferroni(config.confidence, classes=max(1, sum(curve.patients >= needed for curve in curves)))
 
 
 def _settings(config: ThresholdConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ image. Recall is that of the next unit, or with `by_patient` that of a random un
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -251,6 +252,12 @@ def patients_needed(recall: float, *, confidence: float) -> int:
 def bonferroni(confidence: float, *, classes: int) -> float:
     """The confidence that each of `classes` classes needs for all to hold at `confidence` (Dunn 1961)."""
     return 1 - (1 - confidence) / classes
+
+
+def shared_confidence(confidence: float, curves: Sequence[Curve], *, recall: float) -> float:
+    """The confidence of each class for all with enough patients to reach `recall` together at `confidence`."""
+    needed = patients_needed(recall, confidence=confidence)
+    return bonferroni(confidence, classes=max(1, sum(curve.patients >= needed for curve in curves)))
 
 
 def empirical_rule(curve: Curve, *, recall: float) -> OperatingPoint:

@@ -11,7 +11,7 @@ import pytest
 import predict
 import report
 from src.artifacts.manifest import read_manifest
-from src.report.explorer import CONFIDENCES, RECALLS
+from src.report.explorer import RECALLS
 from tests.page_runs import CLASSES, make_run, page_data, random_run, search
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed, so no browser is driven")
@@ -75,11 +75,10 @@ def text_of(page, selector):
     return page.execute_script("return document.querySelector(arguments[0]).innerText", selector)
 
 
-def move(page, dial, value):
-    script = (
-        "const d = document.getElementById(arguments[0]); d.value = arguments[1]; d.dispatchEvent(new Event('input'))"
-    )
-    page.execute_script(script, dial, value)
+def move(page, recall):
+    """The slider to a target of the page's grid."""
+    script = "const d = document.getElementById('recall'); d.value = arguments[0]; d.dispatchEvent(new Event('input'))"
+    page.execute_script(script, RECALLS.index(recall))
 
 
 def press(page, selector, key):
@@ -93,6 +92,7 @@ def table(page):
     return page.execute_script("""
         return [...document.querySelectorAll("#findings tbody tr")].map((row) => Object.fromEntries([
           ["name", row.querySelector("th").firstChild.textContent],
+          ["about", row.querySelector("th .muted").textContent],
           ["status", row.querySelector(".status").textContent],
           ...[...row.querySelectorAll("td")].map((cell) => [cell.dataset.label,
             (cell.firstChild && cell.firstChild.textContent) || ""]),
@@ -101,19 +101,44 @@ def table(page):
         ]))""")
 
 
-def printed(run, capsys, *flags):
-    """What stage 6 prints: per class the row of the certified rule, and the workload; {name: [cells], ...} each."""
-    capsys.readouterr()
-    search(run, *flags)
-    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
-    rows = {cells[0]: cells[2:] for cells in lines if len(cells) == 10 and cells[1] == "certified"}
-    work = {cells[0]: cells[2:] for cells in lines if len(cells) == 5 and cells[0] != "Class"}
-    return rows, work
+@pytest.fixture
+def changed(run, tmp_path, capsys):
+    """A copy of the run after stage 6 with other flags, with its report, and what stage 6 printed."""
+
+    def make(*flags):
+        copied = shutil.copytree(run, tmp_path / "run")
+        capsys.readouterr()
+        search(copied, *flags)
+        out = capsys.readouterr().out
+        report.main(["--run-dir", str(copied), "--overwrite"])
+        return copied, out
+
+    return make
+
+
+def printed(out, rule="certified"):
+    """Of the one target stage 6 printed: per class the row of its rule and the workload, and the count of verdicts."""
+    lines = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
+    name, rows = "", {}
+    for cells in lines:
+        name = cells[0] or name
+        if len(cells) == 11 and cells[1] == rule:
+            rows[name] = cells[2:]
+    work = {cells[0]: cells[1:] for cells in lines if len(cells) == 9}
+    return rows, work, next(cells[0] for cells in lines if cells[0].startswith(f"{rule}: ")).split(": ")[1]
+
+
+EVENTS = ("Flagged", "Missed", "Falsely flagged")
+
+
+def workload(row):
+    """The six figures of a row, as stage 6 prints them after the number of units."""
+    return [row[f"{event} per 1,000 {view}"] for view in ("labeled", "in all") for event in EVENTS]
 
 
 def test_it_opens_on_what_stage_6_chose_and_asks_for_nothing_else(page, run):
     assert text_of(page, "h1") == "What does a recall target cost, per finding?"
-    assert (text_of(page, "#recall-value"), text_of(page, "#confidence-value")) == ("0.85", "95%")
+    assert (text_of(page, "#recall-value"), text_of(page, "#terms")) == ("0.85", "95% confidence, figures of test")
     assert [row["name"] for row in table(page)] == list(CLASSES)
     loaded = page.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
     assert loaded == []
@@ -123,58 +148,141 @@ def test_it_opens_on_what_stage_6_chose_and_asks_for_nothing_else(page, run):
     assert "default-src 'none'" in html and "http://" not in html.replace("http://www.w3.org/2000/svg", "")
 
 
-@pytest.mark.parametrize("recall", ["0.85", "0.9"])
-def test_the_table_is_what_stage_6_prints_to_the_digit(page, run, capsys, recall):
-    rows, work = printed(run, capsys, "--recall", recall)
-    search(run)
-    page.execute_script(
-        f"[...document.querySelectorAll('#presets button')].find((b) => b.innerText === '{recall}').click()"
-    )
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("0.85",),
+        ("0.9", "--family-wise"),
+        ("0.85", "--weights", "patient"),
+        ("0.9", "--unit", "image"),
+        ("0.8", "--missing", "0"),
+        ("0.9", "--rule", "empirical"),
+    ],
+    ids=" ".join,
+)
+def test_at_a_given_target_the_table_is_what_stage_6_prints_to_the_digit(browser, changed, flags):
+    run, out = changed("--recall", *flags)
+    resize(browser, 1360, 900)
+    page = opened(browser, run / "report.html")
+    rows, work, counts = printed(out, "empirical" if "empirical" in flags else "certified")
     shown = table(page)
     assert len(shown) == len(rows) == len(CLASSES)
+    unit, units = ("image", "images") if "image" in flags else ("study", "studies")
     for row in shown:
-        threshold, val_precision, val_recall, lower, precision, found, _, status = rows[row["name"]]
-        assert (row["Threshold"], row["Precision on test"], row["Recall on test"]) == (threshold, precision, found)
+        threshold, val_precision, val_recall, lower, precision, found, verdict, _, status = rows[row["name"]]
+        assert (row["Threshold"], row["Precision"], row["Recall"]) == (threshold, precision, found)
         bound = "" if lower == "n/a" else f", at least {lower}"
-        assert row["small Recall on test"] == f"val {val_recall}{bound}"
-        assert row["small Precision on test"] == f"val {val_precision}"
-        assert row["status"] == status
-        names = ("Flagged per 1,000", "Missed per 1,000", "Falsely flagged per 1,000")
-        assert [row[name] for name in names] == work[row["name"]]
-    ids = ("any-flagged", "any-missed", "any-false")
-    assert [text_of(page, f"#{name}") for name in ids] == work["at least one finding"]
+        assert row["small Recall"] == f"on test; val {val_recall}{bound}"
+        assert row["small Precision"] == f"on test; val {val_precision}"
+        assert (row["Verdict"], row["status"]) == (verdict, status)
+        labeled, *per_labeled, _, flagged, missed, falsely = work[row["name"]]
+        assert workload(row) == [*per_labeled, flagged, missed, falsely]
+        assert row["about"].endswith(f"; {labeled} labeled in test")
+    _, *per_labeled, _, flagged, missed, falsely = work["at least one finding"]
+    assert page.execute_script("return [...document.querySelectorAll('#any [data-view]')].map((c) => c.innerText)") == [
+        *per_labeled, flagged, missed, falsely,
+    ]  # fmt: skip
+    assert text_of(page, "#summary").startswith(
+        f"On test, at recall {flags[0]}: {counts}. Of 1,000 {units}, each blank"
+    )
+    whose = "a random study of a random patient" if "patient" in flags else f"the next {unit}"
+    assert text_of(page, "#promise").startswith(f"Recall (sensitivity) is that of {whose}")
+    assert f"Per 1,000 labeled {units}" in text_of(page, "#findings")
+    assert ("images" if unit == "study" else "studies") not in text_of(page, "#findings")
+
+
+def test_off_the_given_targets_there_is_no_test_figure(page, run):
+    """A target that is moved until test looks good breaks the promise."""
+
+    def curve():
+        return page.execute_script("return document.querySelector('#curves path.curve').getAttribute('d')")
+
+    def texts():
+        return [text_of(page, one) for one in ("#findings", "#summary", "#curves", "#terms")]
+
+    at_given = curve()
+    assert "on test" in texts()[0]
+    move(page, 0.6)
+    assert curve() != at_given
+    assert not any("test" in text for text in texts())
+    assert text_of(page, "#terms") == "99.5% confidence, figures of val"
+    promise = text_of(page, "#promise")
+    assert "certified with 99.5% confidence, with which recall reaches all targets" in promise and "95.2%" in promise
+    assert promise.endswith("Test figures are shown only at what the threshold search was given: 0.85 and 0.9.")
+    target = page_data(run / "report.html")["explorer"]["targets"][RECALLS.index(0.6)]
+    for row, point, counts in zip(table(page), target["points"], target["work"]["val"][0], strict=False):
+        assert row["Verdict"] == "-" and row["small Recall"].startswith("on val")
+        recall = "n/a" if point["recall"] is None else f"{point['recall']:.3f}"
+        assert (row["Recall"], row["Precision"]) == (recall, f"{point['precision']:.3f}")  # without intervals
+        assert workload(row)[:3] == [f"{1000 * events / counts[0]:.0f}" for events in counts[1:]]
+    assert page.execute_script("return document.querySelectorAll('#curves line.error').length") == 0
+    assert text_of(page, "#summary").startswith("On val, at recall 0.6: feasible 2, infeasible 2.")
+    move(page, 0.9)
+    assert "on test" in texts()[0] and text_of(page, "#terms") == "95% confidence, figures of test"
+
+
+def test_a_kept_finding_shows_test_only_at_given_targets(page):
+    box = "#findings input[type=checkbox]"
+
+    def split():
+        return [row["small Recall"].split(",")[0].split(";")[0] for row in table(page)[::2]]  # of the first and third
+
+    press(page, box, webdriver.Keys.SPACE)  # at 0.85
+    move(page, 0.9)
+    assert split() == ["on test", "on test"] and "each finding's own target" in text_of(page, "#summary")
+    assert set(text_of(page, "#any").split()[-6:]) == {"n/a"}
+    move(page, 0.6)
+    assert split() == ["on val", "on val"]
+    press(page, box, webdriver.Keys.SPACE)
+    press(page, box, webdriver.Keys.SPACE)  # now at 0.6
+    move(page, 0.85)
+    assert split() == ["on val", "on test"]
+    words = "contradicted 0, confirmed 0, consistent 1, feasible 1, infeasible 2."
+    assert text_of(page, "#summary") == f"On test, at each finding's own target: {words}"
+
+
+def test_the_empirical_rule_promises_nothing_at_any_target(browser, changed):
+    run, _ = changed("--recall", "0.85", "--rule", "empirical")
+    page = opened(browser, run / "report.html")
+    for recall, split in ((0.85, "test"), (0.6, "val")):
+        move(page, recall)
+        assert text_of(page, "#terms") == f"empirical rule, figures of {split}"
+        assert "recall on val reaches the target, and nothing is promised for new patients" in text_of(page, "#promise")
+        assert "at least" not in "".join(row["small Recall"] for row in table(page))
+    found = saved(page)
+    assert (found["rule"], found["confidence"]) == ("empirical", None)
+    assert found["report"]["chosen"]["Edema"] == {"recall": 0.6, "confidence": None}
 
 
 def test_the_slider_moves_the_table_the_point_and_the_words(page):
     def point():
         return page.execute_script("return document.querySelector('#curves path.point').getAttribute('d')")
 
+    move(page, 0.8)
     before, place, words = table(page), point(), text_of(page, "#summary")
-    move(page, "recall", RECALLS.index(0.6))
+    move(page, 0.6)
     after = table(page)
     assert text_of(page, "#recall-value") == "0.6"
     assert float(after[0]["Threshold"]) > float(before[0]["Threshold"])
-    assert int(after[0]["Missed per 1,000"]) > int(before[0]["Missed per 1,000"])
+    assert int(after[0]["Missed per 1,000 labeled"]) > int(before[0]["Missed per 1,000 labeled"])
     assert point() != place and text_of(page, "#summary") != words
-    move(page, "confidence", 0)
-    assert text_of(page, "#confidence-value") == "none (empirical rule)"
-    assert float(table(page)[0]["Threshold"]) >= float(after[0]["Threshold"])
-    assert "at least" not in table(page)[0]["small Recall on test"]
+    page.execute_script("[...document.querySelectorAll('#presets button')].at(-1).click()")
+    assert text_of(page, "#recall-value") == "0.9"
+    assert page.execute_script("return document.getElementById('recall').value") == str(RECALLS.index(0.9))
 
 
 def test_a_finding_with_too_few_patients_is_infeasible_and_says_how_many_are_missing(page):
     rare = table(page)[CLASSES.index("Rare")]
     assert rare["status"].startswith("infeasible, flags all: ") and rare["Threshold"] == "0.000"
-    hidden = page.execute_script("""
+    marks = page.execute_script("""
         return [...document.querySelectorAll("#curves figure")].map((panel) =>
-          ["path.point", "circle.hollow"].map((one) => panel.querySelector(one).checkVisibility()))""")
-    assert dict(zip(CLASSES[:3], hidden, strict=False)) == {
-        "Edema": [True, False],
-        "Rare": [False, True],
-        "Common": [True, False],
+          [...panel.querySelectorAll(".point")].map((mark) => mark.tagName))""")
+    assert dict(zip(CLASSES, marks, strict=True)) == {
+        "Edema": ["path"],
+        "Rare": ["circle"],
+        "Common": ["path"],
+        "Never": [],
     }
-    move(page, "confidence", 0)
-    assert table(page)[CLASSES.index("Rare")]["status"] == "ok"
 
 
 def test_the_keyboard_alone_moves_keeps_and_saves(page):
@@ -185,7 +293,7 @@ def test_the_keyboard_alone_moves_keeps_and_saves(page):
     time.sleep(0.7)
     assert text_of(page, "#live") == text_of(page, "#summary")  # what a screen reader hears
     press(page, "#findings input[type=checkbox]", keys.SPACE)
-    assert text_of(page, "#findings tr.kept .keep .muted") == "0.855 at 95%"
+    assert text_of(page, "#findings tr.kept .keep .muted") == "0.855 at 99.5%"
     order = page.execute_script("""
         const all = [...document.querySelectorAll("a, button, input, select, summary")];
         return all.filter((one) => one.tabIndex < 0).length
@@ -198,7 +306,7 @@ def test_the_keyboard_alone_moves_keeps_and_saves(page):
 def test_what_was_chosen_is_not_half_restored_on_the_way_back(page):
     """Of Keep, the slider and a prevalence, the browser would restore the marks and not what they stand for."""
     press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)
-    move(page, "recall", RECALLS.index(0.6))
+    move(page, 0.6)
     page.get("about:blank")
     page.back()
     shown = (
@@ -209,13 +317,20 @@ def test_what_was_chosen_is_not_half_restored_on_the_way_back(page):
     assert RECALLS[int(value)] == float(text) and ticked == bool(kept)
 
 
-def test_precision_at_another_prevalence_is_stage_6s(page, run, capsys):
-    search(run, "--recall", "0.85", "--prevalence", "Edema=0.05")
-    last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Edema")][-1]
-    search(run)
+def test_precision_at_another_prevalence_is_stage_6s(browser, changed):
+    run, out = changed("--recall", "0.85", "--prevalence", "Edema=0.05")
+    last = [line for line in out.splitlines() if line.startswith("Edema")][-1].split("|")
+    resize(browser, 1360, 900)
+    page = opened(browser, run / "report.html")
     field = "#findings input[type=number]"
+    assert page.execute_script("return document.querySelector(arguments[0]).placeholder", field) == last[3].strip()
     press(page, field, "0.05")
-    assert text_of(page, "#findings .there output") == last.split("|")[-1].strip()
+    assert text_of(page, "#findings .there output") == last[-1].split("[")[0].strip()
+    move(page, 0.6)
+    target = page_data(run / "report.html")["explorer"]["targets"][RECALLS.index(0.6)]
+    units, _, _, falsely = target["work"]["val"][0][0]
+    hits, misses = 0.05 * target["points"][0]["recall"], 0.95 * falsely / (units - target["points"][0]["positives"])
+    assert text_of(page, "#findings .there output") == f"{hits / (hits + misses):.3f}"
     press(page, field, webdriver.Keys.BACKSPACE * 2 + "0" + webdriver.Keys.BACKSPACE * 3 + "7")
     assert (
         page.execute_script("return document.querySelector(arguments[0]).getAttribute('aria-invalid')", field) == "true"
@@ -236,60 +351,59 @@ def saved(page):
     raise AssertionError("nothing was downloaded")
 
 
-def test_the_saved_file_is_stage_6s_with_a_note(page, run):
-    found = saved(page)
+@pytest.mark.parametrize("flags", [(), ("--weights", "patient", "--aggregate", "mean", "--family-wise")], ids=len)
+def test_the_saved_file_is_stage_6s_with_a_note(browser, changed, flags):
+    run, _ = changed("--recall", "0.85", "0.9", *flags)
+    found = saved(opened(browser, run / "report.html"))
     theirs = json.loads((run / "ensemble" / "thresholds.json").read_text())
     note = found.pop("report")
     assert note == {"run": "run", "chosen": {name: {"recall": 0.85, "confidence": 0.95} for name in CLASSES}}
     assert found == theirs | {"recall": {"0.85": theirs["recall"]["0.85"]}}
+    assert (found["unit"], found["weights"]) == ("study", "patient" if flags else "study")
 
 
 def test_a_kept_finding_is_saved_as_it_stands(page, run):
+    move(page, 0.9)
     press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)
-    move(page, "recall", RECALLS.index(0.6))
-    move(page, "confidence", 2)
+    move(page, 0.6)
     found = saved(page)
     theirs = json.loads((run / "ensemble" / "thresholds.json").read_text())
-    assert (list(found["recall"]), found["confidence"]) == (["0.6"], 0.9)
-    assert found["recall"]["0.6"]["Edema"] == theirs["recall"]["0.85"]["Edema"]
-    assert found["report"]["chosen"]["Edema"] == {"recall": 0.85, "confidence": 0.95}
-    assert found["report"]["chosen"]["Common"] == {"recall": 0.6, "confidence": 0.9}
-    at = page_data(run / "report.html")["explorer"]["classes"][2]
-    choice = at["choices"][at["chosen"][2][RECALLS.index(0.6)]]
-    assert found["recall"]["0.6"]["Common"]["threshold"] == at["thresholds"][choice[0]]
+    assert (list(found["recall"]), found["confidence"]) == (["0.6"], 0.95)  # the lowest of both
+    assert found["recall"]["0.6"]["Edema"] == theirs["recall"]["0.9"]["Edema"]
+    assert found["report"]["chosen"]["Edema"] == {"recall": 0.9, "confidence": 0.95}
+    assert found["report"]["chosen"]["Common"] == {"recall": 0.6, "confidence": 0.995}
+    target = page_data(run / "report.html")["explorer"]["targets"][RECALLS.index(0.6)]
+    assert found["recall"]["0.6"]["Common"] == target["points"][CLASSES.index("Common")]
     page.execute_script("document.getElementById('release').click()")
-    assert table(page)[0]["Threshold"] != f"{theirs['recall']['0.85']['Edema']['threshold']:.3f}"
+    assert table(page)[0]["Threshold"] == f"{target['points'][0]['threshold']:.3f}"
+    assert saved(page)["confidence"] == 0.995
 
 
 def test_predict_takes_the_saved_file_and_flags_by_it(browser, once, tmp_path):
-    """On the images of val: the probabilities are the rows that the page's thresholds were chosen from."""
+    """At a target of stage 6 it predicts what stage 6's own file does, and at another target something else."""
     run = next(once("random_run", random_run).glob("*/run"))
     report.main(["--run-dir", str(run), "--out", str(tmp_path / "report.html")])
     resize(browser, 1360, 900)
     page = opened(browser, tmp_path / "report.html")
     parts = page_data(tmp_path / "report.html")
     assert all("src" in part for part in [*parts["reliability"], parts["alpha"]["picture"]])  # as the scripts name them
-    manifest = read_manifest(run)
-    paths = list(map(str, manifest.part("val").image_paths()))
-    probs = pd.read_csv(run / "ensemble" / "probs_val.csv")[list(manifest.classes)].to_numpy()
-    press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)  # the first finding stays at 0.85
-    seen = []
-    for recall, confidence, statuses in ((0.6, 0.0, {"ok"}), (0.7, 0.95, {"ok", "infeasible"})):
-        move(page, "recall", RECALLS.index(recall))
-        move(page, "confidence", CONFIDENCES.index(confidence))
-        points = saved(page)["recall"][f"{recall:g}"]
-        assert {point["status"] for point in points.values()} == statuses
-        out = tmp_path / f"{recall}.csv"
-        flags = ["--run-dir", run, "--thresholds", page.downloads / "thresholds.json", "--out", out, "--workers", 0]
-        assert predict.main([*paths, *map(str, flags)]) == 0
-        table = pd.read_csv(out)
-        assert table["image_id"].tolist() == paths and table["error"].isna().all()
-        flagged = table[[f"{name} flagged" for name in manifest.classes]].to_numpy()
-        seen.append([points[name]["threshold"] for name in manifest.classes])
-        assert (flagged == (probs >= seen[-1])).all()
-    theirs = json.loads((run / "ensemble" / "thresholds.json").read_text())["recall"]["0.85"]
-    stage_6 = [theirs[name]["threshold"] for name in manifest.classes]
-    assert all(cuts[0] == stage_6[0] and ((probs >= cuts) != (probs >= stage_6)).any() for cuts in seen)
+    recorded = json.loads((run / "ensemble" / "thresholds.json").read_text())
+    paths = list(map(str, read_manifest(run).part("val").image_paths()))
+
+    def predicted(name, *flags):
+        out = tmp_path / f"{name}.csv"
+        assert predict.main([*paths, *map(str, ("--run-dir", run, "--out", out, "--workers", 0, *flags))]) == 0
+        return pd.read_csv(out)
+
+    tables = {"given": predicted("given", "--recall", 0.9)}
+    for recall in (0.9, 0.6):
+        move(page, recall)
+        kept = saved(page)
+        for key in ("rule", "confidence", "unit", "aggregate", "weights", "chosen_on", "manifest_sha256"):
+            assert kept[key] == recorded[key]
+        tables[recall] = predicted(recall, "--thresholds", page.downloads / "thresholds.json")
+    pd.testing.assert_frame_equal(tables["given"], tables[0.9])
+    assert tables["given"]["error"].isna().all() and not tables["given"].equals(tables[0.6])
 
 
 def test_numbers_are_rounded_as_python_rounds(page):
@@ -301,17 +415,25 @@ def test_numbers_are_rounded_as_python_rounds(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 820, 1360])
+@pytest.mark.parametrize("width", [320, 390, 820, 1240, 1280, 1360])
 def test_nothing_is_cut_off_at_any_width(browser, run, width, scheme):
     resize(browser, width, 800, scheme)
     page = opened(browser, run / "report.html")
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    press(page, "#findings input[type=checkbox]", webdriver.Keys.SPACE)
+    press(page, "#findings input[type=number]", "0.05")
+    for recall in (0.6, 0.85):
+        move(page, recall)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        table, frame = page.execute_script(
+            "const one = document.getElementById('findings'); return [one.scrollWidth, one.parentElement.clientWidth]"
+        )
+        assert table <= frame
     rights = "return [...document.querySelectorAll('nav a')].map((link) => link.getBoundingClientRect().right)"
     assert max(page.execute_script(rights)) <= width
     captions = "return [...document.querySelectorAll('#curves figcaption')].map((one) => one.innerText)"
-    assert page.execute_script(captions)[-1].startswith("Never\ninfeasible")  # on a line of its own
+    assert page.execute_script(captions)[-1].startswith("Never\non test; infeasible")  # on a line of its own
     cards = page.execute_script("return getComputedStyle(document.querySelector('#findings tr:last-child')).display")
-    assert cards == ("grid" if width < 992 else "table-row")
+    assert cards == ("grid" if width <= 1248 else "table-row")
     ink, paper = page.execute_script(
         "const look = getComputedStyle(document.documentElement); return [look.color, look.backgroundColor]"
     )
@@ -336,6 +458,28 @@ def test_print_unfolds_everything_and_leaves_the_controls_out(page):
     page.execute_script("document.querySelector('#findings .keep input').click()")
     assert page.execute_script(column)[:3] == ["Keep", "0.85 at 95%", ""]
     assert base64.b64decode(page.print_page())[:4] == b"%PDF"
+
+
+def test_subgroups_are_folded_and_in_the_order_of_the_audit(browser, changed):
+    run, _ = changed("--recall", "0.85", "--subgroups", "sex", "age")
+    resize(browser, 1360, 900)
+    page = opened(browser, run / "report.html")
+    assert "subgroups_recall_0.85.png is missing; ensemble_threshold_search.py draws it" in text_of(page, "#subgroups")
+    cells = (
+        "return [...document.querySelectorAll('#subgroups tbody tr')].map((row) =>"
+        " [...row.children].map((cell) => cell.textContent))"
+    )
+    shown = page.execute_script(cells)
+    theirs = pd.read_csv(run / "ensemble" / "subgroups_recall_0.85.csv")
+    assert [row[:2] for row in shown] == [[a, f"{b} {c}"] for a, b, c in theirs[["class", "by", "group"]].to_numpy()]
+    edema = theirs.iloc[0]
+    assert shown[0][2:5] == [
+        f"{edema['positives']}", f"{edema['missed']}",
+        f"{edema['recall']:.3f} [{edema['low']:.3f}, {edema['high']:.3f}]",
+    ]  # fmt: skip
+    assert shown[0][5] == f"cannot be stated: {edema['needed']} more positive patients needed"
+    assert page.execute_script("return document.querySelector('#subgroups details').open") is False
+    assert page.execute_script("return document.getElementById('readers')") is None
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

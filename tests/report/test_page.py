@@ -10,19 +10,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import ensemble_threshold_search
 import report
 from src.artifacts.io import MODELS
-from src.artifacts.probs import EvalLabels, EvalSplit, Truth
-from src.artifacts.thresholds_file import read_thresholds
-from src.config import ThresholdConfig
+from src.artifacts.truth import EvalSplit, Truth, Units
 from src.labels.policy import LabelPolicy
-from src.report.explorer import CONFIDENCES, RECALLS, explore, thin_curve
+from src.report.explorer import RECALLS, explore, thin_curve
 from src.report.render import embed_json
 from src.report.source import Search, read_search, read_splits
 from src.stats.calibration import masked_calibration
+from src.stats.subgroups import COLUMNS
+from src.stats.thresholds import OperatingPoint
 from tests.page_runs import CLASSES, make_run, page_data, search, write_model, write_split
-
-DEFAULTS = dataclasses.asdict(ThresholdConfig())
 
 
 @pytest.fixture(scope="module")
@@ -45,61 +44,132 @@ def copied(run_dir, tmp_path):
 
 
 def explored(run):
-    found = read_search(run, defaults=DEFAULTS)
-    return explore(*read_splits(run, found), search=found)
+    """What the page holds, as its scripts read it."""
+    found = read_search(run)
+    return json.loads(embed_json(explore(*read_splits(run, found), search=found)))
 
 
-def rows_of(page, *, recall, confidence):
-    """A choice per class, as thresholds_recall_*.csv has it."""
-    r, k = page["recalls"].index(recall), page["confidences"].index(confidence)
-    for finding in page["classes"]:
-        at, lower, needed = finding["choices"][finding["chosen"][k][r]]
-        val, eval_split = finding["val"], finding["eval_split"]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            yield {
-                "class": finding["name"],
-                "threshold": finding["thresholds"][at],
-                "val_precision": np.divide(val["tp"][at], val["tp"][at] + val["fp"][at]),
-                "val_recall": np.divide(val["tp"][at], val["positives"]),
-                "val_recall_lower": np.nan if lower is None else lower,
-                "val_positives": val["positives"],
-                "test_precision": np.divide(eval_split["tp"][at], eval_split["tp"][at] + eval_split["fp"][at]),
-                "test_recall": np.divide(eval_split["tp"][at], eval_split["positives"]),
-                "auprc": finding["auprc"],
-                "status": "infeasible" if needed else "ok",
+def target_of(page, recall):
+    return next(target for target in page["targets"] if target["recall"] == recall)
+
+
+def chosen_by_stage_6(run, recall):
+    """The operating points of thresholds.json."""
+    found = json.loads((run / "ensemble" / "thresholds.json").read_text())
+    return [found["recall"][recall][name] for name in CLASSES]
+
+
+GIVEN = [
+    (),
+    ("--family-wise",),
+    ("--weights", "patient"),
+    ("--unit", "image"),
+    ("--aggregate", "mean", "--grid", "0.01"),
+    ("--rule", "empirical"),
+    ("--confidence", "0.8", "--missing", "0"),
+]
+
+
+@pytest.mark.parametrize("flags", GIVEN, ids=" ".join)
+def test_at_a_given_target_the_page_has_what_stage_6_wrote(copied, flags):
+    search(copied, "--recall", "0.333", "0.85", *flags)
+    page = explored(copied)
+    found = [target for target in page["targets"] if "figures" in target]
+    assert [target["recall"] for target in found] == ["0.333", "0.85"]
+    for target in found:
+        assert target["points"] == chosen_by_stage_6(copied, target["recall"])
+        assert target["confidence"] == json.loads((copied / "ensemble" / "thresholds.json").read_text())["confidence"]
+        theirs = pd.read_csv(copied / "ensemble" / f"thresholds_recall_{target['recall']}.csv")
+        ours = pd.DataFrame(
+            {
+                "test_precision": values["precision"],
+                "test_recall": values["recall"],
+                "test_recall_low": values["recall_ci"][0],
+                "test_recall_high": values["recall_ci"][1],
+                "test_verdict": values["verdict"] or np.nan,
             }
+            for values in target["figures"]
+        )
+        pd.testing.assert_frame_equal(ours.fillna(np.nan), theirs[list(ours)], check_dtype=False)
 
 
 @pytest.mark.parametrize(
-    ("recall", "confidence", "more"),
-    [("0.85", 0.95, ()), ("0.9", 0.95, ()), ("0.7", 0.8, ()), ("0.99", 0.0, ()), ("0.875", 0.99, ("--family-wise",)),
-     ("0.8", 0.9, ("--grid", "0.01"))],
-)  # fmt: skip
-def test_the_page_says_of_any_target_what_stage_6_says(copied, recall, confidence, more):
-    search(copied, "--recall", "0.6", "--confidence", "0.97", *more)
+    ("recorded", "there"),
+    [
+        (("--confidence", "0.9"), ("--confidence", "0.995")),
+        (("--confidence", "0.999"), ("--confidence", "0.999")),
+        (("--family-wise",), ("--family-wise", "--confidence", "0.995")),
+        (("--weights", "patient"), ("--weights", "patient", "--confidence", "0.995")),
+        (("--unit", "image", "--grid", "0.01"), ("--unit", "image", "--grid", "0.01", "--confidence", "0.995")),
+        (("--rule", "empirical"), ("--rule", "empirical")),
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_any_other_target_has_what_stage_6_chooses_at_the_higher_confidence(copied, recorded, there):
+    search(copied, "--recall", "0.6", *recorded)
     page = explored(copied)
-    rule = ("--confidence", str(confidence)) if confidence else ("--rule", "empirical")
-    search(copied, "--recall", recall, *rule, *more)
-    path = copied / "ensemble" / f"thresholds_recall_{recall}.csv"
-    theirs = pd.read_csv(path)
-    ours = pd.DataFrame(rows_of(page, recall=recall, confidence=confidence))
-    pd.testing.assert_frame_equal(ours, theirs[list(ours)], rtol=1e-13)
+    search(copied, "--recall", "0.7", "0.875", *there)
+    written = json.loads((copied / "ensemble" / "thresholds.json").read_text())
+    for recall in ("0.7", "0.875"):
+        target = target_of(page, recall)
+        assert target["points"] == chosen_by_stage_6(copied, recall)
+        assert target["confidence"] == written["confidence"]
 
 
-def test_the_demo_run_has_feasible_and_infeasible_findings(run_dir):
-    status = {row["class"]: row["status"] for row in rows_of(explored(run_dir), recall="0.85", confidence=0.95)}
-    assert status == {"Edema": "ok", "Rare": "infeasible", "Common": "ok", "Never": "infeasible"}
+def test_test_figures_of_targets_that_were_not_given_are_not_in_the_file(page):
+    """Not merely hidden: of each such target there is nothing but validation."""
+    explorer = page["explorer"]
+    assert [target["recall"] for target in explorer["targets"]] == [f"{recall:g}" for recall in RECALLS]
+    fields = {field.name for field in dataclasses.fields(OperatingPoint)}
+    for target in explorer["targets"]:
+        if target["recall"] in ("0.85", "0.9"):
+            assert set(target["work"]) == {"val", "test"} and len(target["figures"]) == len(CLASSES)
+            continue
+        assert set(target) == {"recall", "confidence", "points", "work"} and set(target["work"]) == {"val"}
+        assert all(set(point) == fields for point in target["points"])
+        assert target["confidence"] == 0.995
+    assert set(explorer) == {"chosen_on", "evaluated", "recorded", "targets", "classes"}
+    assert all(set(finding) == {"name", "patients", "curves"} for finding in explorer["classes"])
+    assert "test" not in json.dumps(explorer["recorded"])
 
 
-def test_the_grid_holds_the_recorded_targets_and_recall_1_only_without_a_confidence(copied):
-    search(copied, "--recall", "0.333", "1", "--rule", "empirical")
+def test_the_workload_is_counted_in_both_views(page, run_dir):
+    splits = dict(zip(("val", "test"), read_splits(run_dir, read_search(run_dir)), strict=True))
+    for recall, name in (("0.85", "test"), ("0.85", "val"), ("0.6", "val")):
+        target, split = target_of(page["explorer"], recall), splits[name]
+        flags = split.probs >= [point["threshold"] for point in target["points"]]
+        labels = split.view.truth.labels
+        known, blank = np.isin(labels, (0, 1)), np.isnan(labels)
+        present = labels == 1
+        labeled = [known, flags & known, present & ~flags, flags & (labels == 0)]
+        everyone = [np.ones_like(known), flags, present & ~flags, flags & ((labels == 0) | blank)]
+        for counts, events in zip(target["work"][name], (labeled, everyone), strict=True):
+            assert np.array_equal(counts[:-1], np.transpose([event.sum(axis=0) for event in events]))
+            assert counts[-1] == [event.any(axis=1).sum() for event in events]
+
+
+def test_the_demo_run_has_feasible_and_infeasible_findings(page):
+    status = [point["status"] for point in target_of(page["explorer"], "0.85")["points"]]
+    assert dict(zip(CLASSES, status, strict=True)) == {
+        "Edema": "ok",
+        "Rare": "infeasible",
+        "Common": "ok",
+        "Never": "infeasible",
+    }
+
+
+def test_recall_1_may_be_given_to_the_empirical_rule(copied):
+    search(copied, "--recall", "1", "--rule", "empirical")
     page = explored(copied)
-    assert page["confidences"][page["start"]["confidence"]] == 0
-    assert page["recalls"][0] == "0.333" and page["recalls"][-1] == "1"
-    assert [page["recalls"][r] for r in page["start"]["recalls"]] == ["0.333", "1"]
-    chosen = page["classes"][0]["chosen"]
-    assert chosen[0][-1] >= 0 and all(row[-1] == -1 for row in chosen[1:])
-    assert page["any"][0][-1] is not None and page["any"][1][-1] is None
+    assert page["targets"][-1]["recall"] == "1" and page["targets"][-1]["points"][0]["recall"] == 1
+    assert all(target["confidence"] is None for target in page["targets"])
+
+
+def test_a_split_kept_for_thresholds_is_what_the_page_calls_it(tmp_path):
+    run = make_run(tmp_path / "run", patients=320, splits=("train", "val", "calib", "test"))
+    page = explored(run)
+    assert (page["chosen_on"], page["evaluated"]) == ("calib", "test")
+    assert set(target_of(page, "0.6")["work"]) == {"calib"} and set(page["classes"][0]["curves"]) == {"calib", "test"}
 
 
 def test_a_thinned_curve_keeps_the_ends_and_the_extremes_of_every_bin():
@@ -122,24 +192,25 @@ def test_outside_probabilities_make_a_page_without_a_manifest(run_dir, tmp_path,
     for split in ("val", "test"):
         files += [f"--{split}-probs={run_dir / 'ensemble' / f'probs_{split}.csv'}"]
         files += [f"--{split}-labels={tmp_path / f'labels_{split}.csv'}"]
-    for flags, eval_split in ((files[:2], "val"), (files, "test")):
+    for flags, evaluated in ((files[:2], "val"), (files, "test")):
         search(tmp_path / "out", "--recall", "0.85", *flags)
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
         page = page_data(tmp_path / "out" / "report.html")
-        assert page["explorer"]["eval_split"] == eval_split
+        assert page["explorer"]["evaluated"] == evaluated
         parts = (page["data"], page["labels"], page["alpha"], *page["histories"].values(), *page["metrics"])
         for part in (*parts, *page["reliability"][1:]):
             assert ".py" in part["absent"]
-        assert f"The ensemble on {eval_split}" in page["reliability"][0]["caption"]
-    run = explored(run_dir)["classes"]
-    assert [c["eval_split"]["tp"] for c in page["explorer"]["classes"]] == [c["eval_split"]["tp"].tolist() for c in run]
+        assert f"The ensemble on {evaluated}" in page["reliability"][0]["caption"]
+    for recall in ("0.6", "0.85"):
+        assert target_of(page["explorer"], recall) == target_of(explored(run_dir), recall)
     (tmp_path / "labels_val.csv").write_text((tmp_path / "labels_val.csv").read_text() + "\n")
     with pytest.raises(ValueError, match="labels_val.csv has changed since ensemble_threshold_search.py read it"):
         report.main(["--run-dir", str(tmp_path / "out"), "--overwrite"])
 
 
 def test_what_a_stage_did_not_leave_is_said_with_the_stage(page, copied):
-    assert "absent" not in json.dumps(page)
+    assert "--subgroups sex age view" in page["subgroups"]["absent"] and page["readers"] == []
+    assert "absent" not in json.dumps(page | {"subgroups": []})
     shutil.rmtree(copied / "eda")
     (copied / "efficientnet_b1" / "history.csv").unlink()
     (copied / "ensemble" / "metrics_test.json").unlink()
@@ -205,7 +276,7 @@ def test_alternative_texts_state_the_main_figures(page, run_dir):
     errors = json.loads((run_dir / "resnet50" / "metrics_test.json").read_text())["calibration"]
     for kind in ("raw", "corrected"):
         assert f"{errors[kind]['macro']['calibration_error']:.3f}" in page["reliability"][1]["alt"]
-    test = read_splits(run_dir, read_search(run_dir, defaults=DEFAULTS))[1]
+    test = read_splits(run_dir, read_search(run_dir))[1]
     error = masked_calibration(test.probs, **test.view.arrays())["macro"]["calibration_error"]
     assert page["reliability"][0]["alt"].endswith(f"{error:.3f}.")
 
@@ -239,9 +310,12 @@ def test_a_model_trained_again_since_the_blend_is_refused(copied):
         ({"grid": 1e-9}, "its grid is 1e-09; expected"),
         ({"sources": [1]}, r"its sources is \[1\]; expected a dict"),
         ({"sources": {"a": 1}}, "its sources are no paths"),
-        ({"seed": 1.5}, "its seed is 1.5; expected a whole number"),
+        ({"unit": "patient"}, "its unit is 'patient'; expected study or image"),
+        ({"aggregate": None}, "its aggregate is None; expected max or mean"),
+        ({"weights": "finding"}, "its weights is 'finding'"),
+        ({"chosen_on": "test"}, "its chosen_on is 'test'; expected val or calib"),
+        ({"chosen_on": "calib"}, "its chosen_on is 'calib', and the run has no such split"),
         ({"uncertain": [1]}, r"its uncertain is \[1\]; expected a list"),
-        ({"resamples": -5}, "its resamples is -5"),
         ({"family_wise": 1}, "its family_wise is 1; expected true or false"),
         ({"missing": "mask"}, "its missing is 'mask'; expected a list"),
         ({"classes": "Edema"}, "its classes are 'Edema'"),
@@ -257,19 +331,12 @@ def test_thresholds_that_stage_6_does_not_write_are_refused(copied, changed, mat
         report.main(["--run-dir", str(copied)])
 
 
-@pytest.mark.parametrize(("rule", "confidence"), [("certified", 0.9), ("empirical", 0)])
-def test_thresholds_of_before_there_was_a_rule_are_read(copied, rule, confidence):
-    """A confidence of 0 stood for the empirical rule."""
-    search(copied, "--recall", "0.6", "--rule", rule, "--confidence", "0.9")
+def test_thresholds_of_before_units_were_recorded_are_refused(copied):
     path = copied / "ensemble" / "thresholds.json"
     found = json.loads(path.read_text())
-    assert (found.pop("rule"), found.pop("confidence")) == (rule, confidence or None)
-    path.write_text(json.dumps(found | {"confidence": confidence}))
-    page = explored(copied)
-    assert page["confidences"][page["start"]["confidence"]] == confidence
-    origin = {key: found[key] for key in ("manifest_sha256", "probs_val_sha256")}
-    saved = read_thresholds(path, recall=None, classes=CLASSES, origin=origin)
-    assert saved.values.tolist() == [found["recall"]["0.6"][name]["threshold"] for name in CLASSES]
+    path.write_text(json.dumps({key: value for key, value in found.items() if key != "unit"}))
+    with pytest.raises(ValueError, match="does not record its unit: an earlier version .* --unit image"):
+        report.main(["--run-dir", str(copied)])
 
 
 @pytest.mark.parametrize(
@@ -297,6 +364,8 @@ def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, cont
     ("file", "old", "new", "match"),
     [
         ("ensemble/thresholds_recall_0.85.csv", "test_precision", "precision", "has no column 'test_precision'"),
+        ("ensemble/thresholds_recall_0.85.csv", "test_verdict", "verdict", "has no column 'test_verdict'"),
+        ("ensemble/thresholds_recall_0.85.csv", "confirmed", "consistent", "give for 'Edema' at recall 0.85"),
         ("ensemble/alpha_search.csv", "auprc", "aucpr", "has no column 'auprc'"),
         ("resnet50/history.csv", "1,0.6", ",0.6", "has no rows, or a value that is not a number"),
         ("ensemble/alpha_search.csv", "0.5,", "half,", "or a value that is not a number"),
@@ -353,16 +422,12 @@ def test_labels_counted_on_another_manifest_are_refused(copied):
         report.main(["--run-dir", str(copied)])
 
 
-@pytest.mark.parametrize("flags", [("--missing", "0"), ("--uncertain", "1")])
-def test_thresholds_under_a_policy_that_is_not_theirs_are_refused(copied, flags):
-    """Where thresholds.json records the policy, the page takes it; where it does not, a wrong guess shows."""
-    search(copied, "--recall", "0.85", *flags)
+@pytest.mark.parametrize(
+    "other", [{"missing": ["0"]}, {"uncertain": ["1"]}, {"unit": "image", "weights": "image"}, {"aggregate": "mean"}]
+)
+def test_thresholds_of_other_labels_or_units_than_recorded_are_refused(copied, other):
     path = copied / "ensemble" / "thresholds.json"
-    found = json.loads(path.read_text())
-    recorded = {flags[0][2:]: [flags[1]]}
-    path.write_text(json.dumps(found | recorded))
-    explored(copied)
-    path.write_text(json.dumps({k: v for k, v in found.items() if k not in ("missing", "uncertain")}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
     with pytest.raises(ValueError, match="are not what the probabilities and labels give for 'Edema' at recall 0.85"):
         explored(copied)
 
@@ -381,24 +446,50 @@ def test_tables_of_stage_6_changed_by_hand_are_refused(copied):
     json_path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match="give for 'Common' at recall 0.85; run ensemble_threshold_search.py"):
         report.main(["--run-dir", str(copied)])
-    json_path.write_text(json.dumps(found | {"recall": {"1": found["recall"]["0.9"]}}))
-    csv_path.rename(csv_path.with_name("thresholds_recall_1.csv"))
-    with pytest.raises(ValueError, match="give for 'Edema' at recall 1; run ensemble_threshold_search.py"):
+    json_path.write_text(json.dumps(found | {"recall": {"0.850": found["recall"]["0.9"]}}))
+    with pytest.raises(ValueError, match="give for 'Edema' at recall 0.85; run ensemble_threshold_search.py"):
         report.main(["--run-dir", str(copied)])
 
 
-def test_recorded_resamples_and_seed_are_used_and_said(copied):
-    path = copied / "ensemble" / "thresholds.json"
-    found = json.loads(path.read_text())
-    pages = []
-    for seed in (0, 4):
-        path.write_text(json.dumps(found | {"resamples": 30, "seed": seed}))
-        pages.append(explored(copied))
-    assert pages[0]["settings"]["resamples"] == 30
-    assert not {"resamples", "seed"} & set(pages[0]["settings"]["assumed"])
-    assert pages[0]["classes"][0]["eval_split"]["intervals"] != pages[1]["classes"][0]["eval_split"]["intervals"]
-    path.write_text(json.dumps(found | {"resamples": 0}))
-    assert "intervals" not in explored(copied)["classes"][0]["eval_split"]
+def test_the_audit_of_subgroups_is_shown_in_its_own_order(copied):
+    flags = ["--run-dir", str(copied), "--recall", "0.85", "0.9", "--overwrite", "--subgroups", "sex", "age"]
+    ensemble_threshold_search.main(flags)
+    report.main(["--run-dir", str(copied)])
+    page = page_data(copied / "report.html")
+    assert [part["recall"] for part in page["subgroups"]] == ["0.85", "0.9"]
+    for part in page["subgroups"]:
+        path = copied / "ensemble" / f"subgroups_recall_{part['recall']}.csv"
+        theirs = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("recall", "low", "high")})
+        assert list(part["rows"][0]) == list(COLUMNS)
+        pd.testing.assert_frame_equal(pd.DataFrame(part["rows"]).fillna(np.nan), theirs, check_dtype=False)
+        with Image.open(path.with_suffix(".png")) as drawn:
+            assert drawn.size == (part["picture"]["width"], part["picture"]["height"])
+    path.with_suffix(".png").unlink()
+    path.write_text(path.read_text().replace("verdict", "said"))
+    with pytest.raises(ValueError, match="subgroups_recall_0.9.csv has no column 'verdict'.*run ensemble_threshold"):
+        report.main(["--run-dir", str(copied), "--overwrite"])
+
+
+def test_readers_are_shown_where_stage_6_compared_them(copied):
+    for name in ("readers.csv", "readers_roc.png"):
+        source = copied / "eda" / "prevalence.png"
+        shutil.copy(source, copied / "ensemble" / name)
+    report.main(["--run-dir", str(copied)])
+    first, second = page_data(copied / "report.html")["readers"]
+    assert "readers_precision_recall.png is missing; ensemble_threshold_search.py draws it" in first["absent"]
+    assert second["src"].startswith("data:image/png") and "reader" in second["alt"]
+
+
+def test_a_model_that_counted_something_else_is_said_to(copied):
+    path = copied / "resnet50" / "probs.json"
+    story = json.loads(path.read_text())
+    path.write_text(json.dumps(story | {"unit": "image", "aggregate": "max", "uncertain": ["1"], "missing": ["mask"]}))
+    blend = copied / "ensemble" / "probs.json"
+    flags = {"members_flags": {"resnet50": [["1"], ["mask"], "image", "max"]}}
+    blend.write_text(json.dumps(json.loads(blend.read_text()) | flags))
+    report.main(["--run-dir", str(copied)])
+    caption = page_data(copied / "report.html")["reliability"][1]["caption"]
+    assert caption.endswith("; here --uncertain was 1; here --unit was image")
 
 
 def test_embedded_json_cannot_end_its_element():
@@ -409,20 +500,19 @@ def test_embedded_json_cannot_end_its_element():
 
 
 def test_the_page_grows_with_the_targets_not_with_the_rows():
-    """30,000 images, 13 findings: no class has more thresholds than targets, and the data fit a page."""
+    """10,000 images, 13 findings: the data fit a page."""
     rng = np.random.default_rng(0)
-    rows, classes = 30_000, tuple(f"finding {c}" for c in range(13))
+    rows, classes = 10_000, tuple(f"finding {c}" for c in range(13))
     labels = (rng.random((rows, 13)) < 0.2).astype(float)
-    patients = np.array([f"p{i}" for i in rng.integers(9_000, size=rows)])
-    truth = Truth(tuple(map(str, range(rows))), classes, labels, patients, patients)
+    patients = np.array([f"p{i}" for i in rng.integers(3_000, size=rows)])
+    truth = Truth(tuple(map(str, range(rows))), classes, labels, patients, patients, pd.DataFrame(index=range(rows)))
     probs = 1 / (1 + np.exp(-rng.normal(size=labels.shape) - labels))
-    codes = np.unique(patients, return_inverse=True)[1]
-    settings = {key: DEFAULTS[key] for key in ("family_wise", "grid", "uncertain", "missing", "seed")}
-    found = Search(None, 0.95, settings | {"resamples": 2}, (), {}, classes, {"0.85": {}})
-    split = EvalSplit("val", probs, EvalLabels.of(truth, LabelPolicy.parse(classes=truth.classes)), codes)
+    recorded = {"rule": "certified", "weights": "image", "family_wise": False, "grid": 0, "chosen_on": "val"}
+    found = Search(None, 0.95, recorded | {"classes": list(classes)}, {"0.85": {}})
+    units = Units.of(truth, unit="image", aggregate="max")
+    split = EvalSplit.of("val", probs, units, LabelPolicy.parse(classes=classes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.explorer._check", lambda *args, **kwargs: None)  # no files of stage 6 here
         page = explore(split, None, search=found)
-    most = len(RECALLS) * len(CONFIDENCES)
-    assert all(100 < len(one["thresholds"]) <= most for one in page["classes"])
-    assert len(embed_json(page)) < 2_500_000
+    assert len({target["points"][0]["threshold"] for target in page["targets"]}) > 50
+    assert len(embed_json(page)) < 500_000

@@ -1,6 +1,7 @@
 """Stage 6: the rule it is asked for, and what it refuses."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 import ensemble_threshold_search
 from src.stages.threshold_tables import parse_prevalence
+from tests.page_runs import make_run, search
 
 CLASSES = ("A", "B C")
 
@@ -233,3 +235,27 @@ def test_the_interval_of_a_precision_elsewhere_holds_the_figure(studies, tmp_pat
     line = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A ")][-1]
     value, low, high = (float(word.strip("[],")) for word in line.split("|")[-1].split())
     assert 0.05 < low < value < high < 1
+
+
+def test_thresholds_are_certified_on_the_calibration_split_where_there_is_one(tmp_path, capsys):
+    run = make_run(tmp_path / "run", splits=("train", "val", "calib", "test"), patients=400)
+    capsys.readouterr()
+    search(run, "--recall", "0.8")
+    out = capsys.readouterr().out
+    assert "Calib precision" in out and "studies in calib" in out and "were chosen on val too" not in out
+    table = pd.read_csv(run / "ensemble" / "thresholds_recall_0.8.csv").set_index("class")
+    manifest = pd.read_csv(run / "manifest.csv").query("split == 'calib'")
+    probs = pd.read_csv(run / "ensemble" / "probs_calib.csv", index_col="image_id")["Edema"]
+    studies = manifest.set_index("image_id")["study_id"].reindex(probs.index)
+    ill = manifest.groupby("study_id")["Edema"].max() == 1
+    flags = probs.groupby(studies).max() >= table.loc["Edema", "threshold"]
+    assert table.loc["Edema", "calib_recall"] == pytest.approx(flags[ill].mean())
+    assert json.loads((run / "ensemble" / "thresholds.json").read_text())["chosen_on"] == "calib"
+
+
+def test_other_runs_of_the_same_split_are_noticed(tmp_path, capsys):
+    first = make_run(tmp_path / "a", patients=150)
+    shutil.copytree(first, tmp_path / "b")
+    capsys.readouterr()
+    search(tmp_path / "b", "--recall", "0.8")
+    assert "which with 1 other run of this split to choose from costs some of the confidence" in capsys.readouterr().out

@@ -1,151 +1,143 @@
-// The threshold explorer: two sliders, a row and a curve per finding.
+// The threshold explorer: a slider, and a row and a curve per finding.
+
+const EVENTS = ["Flagged", "Missed", "Falsely flagged"];
 
 /** Build the explorer from the page's data and keep it up to date. */
 function startExplorer(page) {
   const { explorer } = page;
   const state = {
-    target: explorer.start.recalls[0],
-    confidence: explorer.start.confidence,
-    kept: new Map(), // finding: {confidence, target} it stays at
+    target: explorer.targets.findIndex((target) => target.figures),
+    kept: new Map(), // finding: the target it stays at
     prevalence: new Map(), // finding: share, where one was stated
   };
-  const rows = buildRows(page, state, () => show());
-  const panels = explorer.classes.map((finding) => buildPanel(finding, explorer.eval_split));
-  document.getElementById("curves").append(...panels.map((panel) => panel.root));
-  buildLegends(explorer);
+  const cells = buildTable(explorer, state, () => show());
+  buildLegend();
   let spoken = 0;
+  const current = () => explorer.classes.map((_, c) => rowOf(explorer, state, c));
   const show = () => {
+    const rows = current();
     showControls(explorer, state);
-    const found = explorer.classes.map((finding, c) => {
-      const choice = choiceOf(state, c);
-      return outcome(finding, choice.confidence, choice.target);
-    });
-    explorer.classes.forEach((finding, c) => {
-      showRow(rows[c], found[c], finding, state, c, explorer);
-      showPanel(panels[c], found[c], Number(explorer.recalls[choiceOf(state, c).target]), finding);
-    });
+    rows.forEach((row, c) => showRow(cells[c], row, explorer, state, c));
     showAny(explorer, state);
-    const text = summaryOf(explorer, state, found);
+    document.getElementById("curves").replaceChildren(...rows.map((row, c) => panel(explorer.classes[c], row)));
+    const text = summaryOf(explorer, state, rows);
     document.getElementById("summary").textContent = text;
     clearTimeout(spoken); // a reader hears where the slider stops, not every step of the way
     spoken = setTimeout(() => (document.getElementById("live").textContent = text), 500);
     document.getElementById("release").hidden = !state.kept.size;
     document.getElementById("export-note").textContent = "";
   };
-  bindControls(page, state, show);
+  bindControls(explorer, state, show);
+  document.getElementById("export").addEventListener("click", () => saveThresholds(page, current()));
   show();
 }
 
-function choiceOf(state, c) {
-  return state.kept.get(c) ?? { confidence: state.confidence, target: state.target };
-}
-
-function bindControls(page, state, show) {
-  const { explorer } = page;
-  const dials = { recall: ["target", explorer.recalls], confidence: ["confidence", explorer.confidences] };
-  for (const [id, [key, values]] of Object.entries(dials)) {
-    const dial = document.getElementById(id);
-    dial.max = values.length - 1;
-    dial.value = state[key];
-    const ends = [values[0], values.at(-1)].map((value) => element("span", {}, id === "recall" ? value : value ? percent(value) : "none"));
-    dial.after(element("p", { class: "ends muted", "aria-hidden": "true" }, ...ends));
-    dial.addEventListener("input", () => {
-      state[key] = Number(dial.value);
-      show();
-    });
-  }
-  for (const target of explorer.start.recalls) {
-    const button = element("button", { type: "button", "data-target": target }, explorer.recalls[target]);
-    button.addEventListener("click", () => {
-      Object.assign(state, { target, confidence: explorer.start.confidence });
-      document.getElementById("recall").value = state.target;
-      document.getElementById("confidence").value = state.confidence;
-      show();
-    });
+function bindControls({ targets }, state, show) {
+  const dial = document.getElementById("recall");
+  const move = (target) => {
+    state.target = target;
+    dial.value = target;
+    show();
+  };
+  dial.max = targets.length - 1;
+  dial.value = state.target;
+  const ends = [targets[0], targets.at(-1)].map((target) => element("span", {}, target.recall));
+  dial.after(element("p", { class: "ends muted", "aria-hidden": "true" }, ...ends));
+  dial.addEventListener("input", () => move(Number(dial.value)));
+  targets.forEach((target, index) => {
+    if (!target.figures) return;
+    const button = element("button", { type: "button", "data-target": index }, target.recall);
+    button.addEventListener("click", () => move(index));
     document.getElementById("presets").append(button);
-  }
+  });
   document.getElementById("release").addEventListener("click", () => {
     state.kept.clear();
     document.querySelectorAll("#findings input[type=checkbox]").forEach((box) => (box.checked = false));
     show();
-    document.getElementById("recall").focus();
+    dial.focus();
   });
-  document.getElementById("export").addEventListener("click", () => saveThresholds(page, state));
 }
 
 function showControls(explorer, state) {
-  const confidence = explorer.confidences[state.confidence];
-  const together = explorer.settings.family_wise ? ", for all findings together" : "";
-  const texts = {
-    recall: explorer.recalls[state.target],
-    confidence: confidence ? percent(confidence) + together : "none (empirical rule)",
-  };
-  for (const [id, text] of Object.entries(texts)) {
-    document.getElementById(`${id}-value`).textContent = text;
-    document.getElementById(id).setAttribute("aria-valuetext", text);
-  }
+  const target = explorer.targets[state.target];
+  const together = explorer.recorded.family_wise ? " for all findings together" : "";
+  const rule = target.confidence ? `${percent(target.confidence)} confidence${together}` : "empirical rule";
+  const split = target.figures ? explorer.evaluated : explorer.chosen_on;
+  document.getElementById("recall-value").textContent = target.recall;
+  document.getElementById("recall").setAttribute("aria-valuetext", target.recall);
+  document.getElementById("terms").textContent = `${rule}, figures of ${split}`;
+  document.getElementById("promise").textContent = `${whoseRecall(explorer)} ${promiseOf(explorer, target)}`;
   for (const button of document.querySelectorAll("#presets button")) {
-    const same = Number(button.dataset.target) === state.target && state.confidence === explorer.start.confidence;
-    button.setAttribute("aria-pressed", same);
+    button.setAttribute("aria-pressed", Number(button.dataset.target) === state.target);
   }
 }
 
-function summaryOf(explorer, state, found) {
-  const target = explorer.recalls[state.target];
-  if (found.every((one) => one === null)) {
-    return `Recall ${target} can never be promised: aim below 1, or choose the empirical rule.`;
-  }
-  const feasible = found.map((one, c) => [one, c]).filter(([one]) => one && !one.needed && !Number.isNaN(one.recall));
-  const reached = feasible.filter(([one, c]) => one.recall >= Number(explorer.recalls[choiceOf(state, c).target]));
-  const infeasible = found.filter((one) => one && one.needed).length;
-  const goal = state.kept.size ? "each finding's own target" : `recall ${target}`;
-  const held = `On ${explorer.eval_split}, ${goal} is reached in ${reached.length} of ${plural(feasible.length, "finding")}`;
-  const any = explorer.any[state.confidence][state.target];
-  const text = held + (infeasible ? `; ${infeasible} infeasible, which flag everybody.` : ".");
-  if (state.kept.size || !any) return text;
-  const [flagged, missed, falsely] = any.map((events) => fixed(ratio(1000 * events, explorer.any_studies), 0));
-  return (
-    `${text} Of 1,000 studies, ${flagged} get at least one flag, ${falsely} at least one false flag, ` +
-    `and ${missed} have at least one finding missed.`
-  );
+function whoseRecall({ chosen_on: chosenOn, recorded: { unit, weights } }) {
+  if (weights === "patient") return `Recall (sensitivity) is that of a random ${unit} of a random patient.`;
+  return `Recall (sensitivity) is that of the next ${unit}, drawn as those of ${chosenOn} were.`;
 }
 
-function saveThresholds(page, state) {
-  const note = document.getElementById("export-note");
-  const choices = page.explorer.classes.map((_, c) => choiceOf(state, c));
-  const content = thresholdsFile(page, choices);
-  if (content === null) {
-    note.textContent = "Nothing was saved: recall 1 can never be promised. Aim below 1, or choose the empirical rule.";
-    return;
+function promiseOf({ chosen_on: chosenOn, evaluated, targets }, target) {
+  const given = targets.filter((one) => one.figures).map((one) => one.recall).join(" and ");
+  const only = evaluated === "test" ? ` Test figures are shown only at what the threshold search was given: ${given}.` : "";
+  if (!target.confidence) {
+    const empirical = `The empirical rule was used: recall on ${chosenOn} reaches the target, and nothing is promised for new patients.`;
+    return target.figures ? empirical : empirical + only;
   }
+  if (target.figures) {
+    return "The threshold search was given this target, and its promise holds if it was fixed before its figures were seen.";
+  }
+  return `A target that is chosen on this page is certified with ${percent(target.confidence)} confidence, with which ` +
+    "recall reaches all targets from 0.50 to 0.99 together in at least 95.2% of the cases (simulated), at a cost of " +
+    `5 points of precision with 50 positives and of 2 points with 300.${only}`;
+}
+
+function summaryOf(explorer, state, rows) {
+  const target = explorer.targets[state.target];
+  const split = target.figures ? explorer.evaluated : explorer.chosen_on;
+  const goal = state.kept.size ? "each finding's own target" : `recall ${target.recall}`;
+  const text = `On ${split}, at ${goal}: ${countVerdicts(rows)}.`;
+  if (state.kept.size) return text;
+  const [flagged, missed, falsely] = perThousand(target.work[split][1].at(-1));
+  return `${text} Of 1,000 ${several(explorer.recorded.unit)}, each blank a negative, ${flagged} get at least one flag, ` +
+    `${falsely} at least one false flag, and ${missed} have at least one finding missed.`;
+}
+
+function saveThresholds(page, rows) {
+  const content = thresholdsFile(page, rows);
   const url = URL.createObjectURL(new Blob([JSON.stringify(content, null, 2) + "\n"], { type: "application/json" }));
   element("a", { href: url, download: "thresholds.json" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
-  const target = Object.keys(content.recall)[0];
-  note.textContent = `Saved for recall ${target}. Use it with: python predict.py --thresholds thresholds.json`;
+  document.getElementById("export-note").textContent =
+    `Saved for recall ${Object.keys(content.recall)[0]}. Use it with: python predict.py --thresholds thresholds.json`;
 }
 
 // ---- The table
 
-function buildRows(page, state, show) {
-  const { eval_split: evalSplit, classes } = page.explorer;
-  const heads = [
-    ["Finding", "Threshold", `Recall on ${evalSplit}`, `Precision on ${evalSplit}`].map((text) => head(text, { rowspan: 2 })),
-    ["Missed", "Falsely flagged", "Flagged"].map((text) => head(text, { class: "num" })),
-  ];
-  heads[0].push(head("Per 1,000 labeled studies", { colspan: 4, scope: "colgroup", class: "group" }));
-  heads[0].push(head("Precision at a prevalence of", { rowspan: 2 }), head("Keep", { rowspan: 2, class: "keep" }));
-  const table = document.getElementById("findings");
-  table.append(element("thead", { role: "rowgroup" }, ...heads.map((cells) => row(...cells))));
-  heads[1][0].before(element("td", { class: "bars" }));
-  const rows = classes.map((finding, c) => buildRow(finding, c, page.explorer, state, show));
-  table.append(element("tbody", { role: "rowgroup" }, ...rows.map((one) => one.root)));
-  const any = Array.from({ length: 3 }, (_, i) => cell(["Missed", "Falsely flagged", "Flagged"][i], "num"));
-  any.forEach((one, i) => (one.id = ["any-missed", "any-false", "any-flagged"][i]));
-  const blank = element("td", { colspan: 4, class: "blank" });
-  const last = [element("th", { scope: "row", role: "rowheader" }, "At least one finding"), blank, ...any];
-  last.push(element("td", { colspan: 2, class: "blank" }));
-  table.append(element("tfoot", { role: "rowgroup" }, row(...last)));
+function buildTable(explorer, state, show) {
+  const units = several(explorer.recorded.unit);
+  const groups = [`Per 1,000 labeled ${units}`, `Per 1,000 ${units}, blanks negative`];
+  const wide = (text) => head(text, { colspan: 3, scope: "colgroup", class: "group" });
+  const tall = (text, attributes = {}) => head(text, { rowspan: 2, ...attributes });
+  const first = [...["Finding", "Threshold", "Recall", "Precision", "Verdict"].map((text) => tall(text))];
+  first.push(...groups.map(wide), tall("Precision at a prevalence of"), tall("Keep", { class: "keep" }));
+  const second = groups.flatMap(() => EVENTS.map((text) => head(text, { class: "num" })));
+  const workload = () => ["labeled", "all"].flatMap((view) => EVENTS.map((text) => {
+    const label = `${text} per 1,000 ${view === "labeled" ? "labeled" : "in all"}`;
+    return element("td", { role: "cell", class: "num", "data-label": label, "data-view": view });
+  }));
+  const rows = explorer.classes.map((finding, c) => buildRow(finding, c, workload(), state, show));
+  const any = workload();
+  const last = row(
+    element("th", { scope: "row", role: "rowheader" }, "At least one finding"),
+    element("td", { colspan: 4, class: "blank" }), ...any, element("td", { colspan: 2, class: "blank" }),
+  );
+  last.id = "any";
+  document.getElementById("findings").append(
+    element("thead", { role: "rowgroup" }, row(...first), row(...second)),
+    element("tbody", { role: "rowgroup" }, ...rows.map((one) => one.root)),
+    element("tfoot", { role: "rowgroup" }, last),
+  );
   return rows;
 }
 
@@ -161,44 +153,31 @@ function cell(label, look = "", ...children) {
   return element("td", { role: "cell", class: look, "data-label": label }, ...children);
 }
 
-function buildRow(finding, c, explorer, state, show) {
-  const { eval_split: evalSplit } = explorer;
-  const cells = {
-    threshold: cell("Threshold", "num"),
-    recall: cell(`Recall on ${evalSplit}`),
-    precision: cell(`Precision on ${evalSplit}`),
-    bar: cell("Of 1,000 studies", "bars"),
-    missed: cell("Missed per 1,000", "num"),
-    falselyFlagged: cell("Falsely flagged per 1,000", "num"),
-    flagged: cell("Flagged per 1,000", "num"),
-    there: cell("Precision at a prevalence of", "there"),
-    keep: cell("Keep as it is", "keep"),
-  };
+function buildRow({ name }, c, workload, state, show) {
+  const about = element("span", { class: "muted" });
   const status = element("span", { class: "status" });
-  const positives = `${plural(finding.val.positives, "positive")} of ${plural(finding.val.patients, "patient")} in val`;
-  const about = element("span", { class: "muted" }, positives);
-  const root = row(element("th", { scope: "row", role: "rowheader" }, finding.name, about, status));
-  root.append(...Object.values(cells));
+  const [threshold, recall, precision, verdict] =
+    [["Threshold", "num"], ["Recall"], ["Precision"], ["Verdict"]].map((label) => cell(...label));
   const there = element("output", {});
-  cells.there.append(prevalenceField(finding, c, explorer, state, show), there);
+  const field = prevalenceField(c, state, show);
   const kept = element("span", { class: "muted" });
-  const box = element("input", { type: "checkbox", autocomplete: "off", "aria-label": `Keep ${finding.name} at its target` });
+  const box = element("input", { type: "checkbox", autocomplete: "off", "aria-label": `Keep ${name} at its target` });
   box.addEventListener("change", () => {
-    if (box.checked) state.kept.set(c, choiceOf(state, c));
+    if (box.checked) state.kept.set(c, state.target);
     else state.kept.delete(c);
     show();
   });
-  cells.keep.append(element("label", {}, box, kept));
-  return { root, cells, status, there, kept };
+  const root = row(
+    element("th", { scope: "row", role: "rowheader" }, name, about, status),
+    threshold, recall, precision, verdict, ...workload,
+    cell("Precision at a prevalence of", "there", field, there),
+    cell("Keep as it is", "keep", element("label", {}, box, kept)),
+  );
+  return { root, about, status, threshold, recall, precision, verdict, workload, field, there, kept };
 }
 
-function prevalenceField(finding, c, explorer, state, show) {
-  const here = prevalenceOf(finding);
-  const field = element("input", {
-    type: "number", autocomplete: "off", min: 0, max: 1, step: 0.001, inputmode: "decimal",
-    placeholder: fixed(here),
-    "aria-label": `Prevalence of ${finding.name}, a share; in ${explorer.eval_split} it is ${fixed(here)}`,
-  });
+function prevalenceField(c, state, show) {
+  const field = element("input", { type: "number", autocomplete: "off", min: 0, max: 1, step: 0.001, inputmode: "decimal" });
   field.addEventListener("input", () => {
     const share = Number(field.value);
     const stated = field.value !== "" && share > 0 && share < 1;
@@ -213,118 +192,79 @@ function prevalenceField(finding, c, explorer, state, show) {
   return field;
 }
 
-function showRow(row, found, finding, state, c, explorer) {
-  const { cells } = row;
-  const choice = choiceOf(state, c);
+function showRow(cells, found, { chosen_on: chosenOn, classes }, state, c) {
+  const { target, point, split, labeled, all } = found;
   const kept = state.kept.has(c);
-  row.root.classList.toggle("kept", kept);
-  row.root.classList.toggle("infeasible", Boolean(found && found.needed));
-  const level = explorer.confidences[choice.confidence];
-  row.kept.textContent = kept ? `${explorer.recalls[choice.target]} at ${level ? percent(level) : "empirical"}` : "";
-  if (!found) {
-    for (const key of Object.keys(cells)) if (!["there", "keep"].includes(key)) cells[key].textContent = "n/a";
-    row.status.textContent = "cannot be promised";
-    row.there.textContent = "";
-    return;
-  }
-  cells.threshold.textContent = fixed(found.threshold);
-  const lower = found.lower === null ? "" : `, at least ${fixed(found.lower)}`;
   const small = (text) => element("span", { class: "muted" }, text);
-  const recall = withInterval(found.recall, found.recallInterval);
-  cells.recall.replaceChildren(recall, small(`val ${fixed(found.valRecall)}${lower}`));
-  const precision = withInterval(found.precision, found.precisionInterval);
-  cells.precision.replaceChildren(precision, small(`val ${fixed(found.valPrecision)}`));
-  for (const key of ["missed", "falselyFlagged", "flagged"]) cells[key].textContent = fixed(found[key], 0);
-  cells.bar.replaceChildren(studyBar(found, finding.name));
-  row.status.textContent = statusOf(found);
-  row.status.classList.toggle("plain", statusOf(found) === "ok");
+  const own = (value) => `on ${split}` + (split === chosenOn ? "" : `; ${chosenOn} ${fixed(value)}`);
+  const lower = point.recall_lower === null ? "" : `, at least ${fixed(point.recall_lower)}`;
+  cells.root.classList.toggle("kept", kept);
+  const level = target.confidence ? percent(target.confidence) : "empirical";
+  cells.kept.textContent = kept ? `${target.recall} at ${level}` : "";
+  const here = `${plural(point.positives, "positive")} of ${plural(classes[c].patients, "patient")} in ${chosenOn}`;
+  cells.about.textContent = `${here}; ${count(labeled[0])} labeled in ${split}`;
+  cells.status.textContent = found.status;
+  cells.status.classList.toggle("plain", found.status === "ok");
+  cells.threshold.textContent = fixed(point.threshold);
+  cells.recall.replaceChildren(withInterval(found.recall, found.recall_ci), small(own(point.recall) + lower));
+  cells.precision.replaceChildren(withInterval(found.precision, found.precision_ci), small(own(point.precision)));
+  cells.verdict.textContent = VERDICTS.includes(found.verdict) ? found.verdict : "-";
+  cells.verdict.className = found.verdict === VERDICTS[0] ? "contradicted" : "";
+  fill(cells.workload, [labeled, all]);
+  const prevalence = fixed(classes[c].curves[split].prevalence);
+  cells.field.placeholder = prevalence;
+  cells.field.setAttribute("aria-label", `Prevalence of ${classes[c].name}, a share; in ${split} it is ${prevalence}`);
   const stated = state.prevalence.get(c);
-  row.there.textContent = stated === undefined ? "" : fixed(precisionAt(found, stated));
+  cells.there.textContent = stated === undefined ? "" : fixed(precisionAt(found, stated));
 }
 
-function studyBar(found, name) {
-  const parts = [
-    ["found", "found", found.flagged - found.falselyFlagged],
-    ["false", "falsely flagged", found.falselyFlagged],
-    ["missed", "missed", found.missed],
-  ].map(([look, label, events]) => ({ look, label, share: events / 1000, text: fixed(events, 0) }));
-  return stackedBar(parts, `${name}, of 1,000 studies`);
+/** Workload cells from the counts of both views, or n/a without them. */
+function fill(cells, views) {
+  const texts = views ? views.flatMap(perThousand) : cells.map(() => "n/a");
+  cells.forEach((one, i) => (one.textContent = texts[i]));
 }
 
 function showAny(explorer, state) {
-  const any = state.kept.size ? null : explorer.any[state.confidence][state.target];
-  ["any-flagged", "any-missed", "any-false"].forEach((id, i) => {
-    document.getElementById(id).textContent = any ? fixed(ratio(1000 * any[i], explorer.any_studies), 0) : "n/a";
-  });
+  const target = explorer.targets[state.target];
+  const views = target.work[target.figures ? explorer.evaluated : explorer.chosen_on];
+  fill([...document.querySelectorAll("#any [data-view]")], state.kept.size ? null : views.map((counts) => counts.at(-1)));
 }
 
 // ---- The curves
 
-function buildLegends(explorer) {
-  legend(document.getElementById("legend"), [
-    ["found", "found"],
-    ["false", "falsely flagged"],
-    ["missed", "missed"],
-    ["rest", "neither, of 1,000 studies"],
-  ]);
-  const intervals = explorer.settings.resamples ? ", with 95% intervals" : "";
+function buildLegend() {
   legend(document.getElementById("curves-legend"), [
-    ["point", `the chosen threshold on ${explorer.eval_split}${intervals}`, "diamond"],
+    ["point", "the chosen threshold, with 95% intervals at the targets of the threshold search", "diamond"],
     ["point hollow", "infeasible: flags all", "circle"],
-    ["curve", `precision over recall, ${explorer.eval_split}`, "line"],
+    ["curve", "precision over recall, on the split that is named", "line"],
     ["target", "recall target", "line"],
     ["chance", "chance (prevalence)", "line"],
   ]);
 }
 
-function buildPanel(finding, evalSplit) {
-  const { recall, precision } = finding.curve;
-  const yLabel = `precision over recall on ${evalSplit}`;
-  const axes = plot({ title: finding.name, xLabel: `recall (${evalSplit})`, yLabel });
-  const chance = axes.y(prevalenceOf(finding));
-  if (Number.isFinite(chance)) axes.add(line(axes.x(0), chance, axes.x(1), chance, "chance"));
-  const steps = recall.flatMap((x, i) => [
-    [axes.x(i ? recall[i - 1] : 0), axes.y(precision[i])],
-    [axes.x(x), axes.y(precision[i])],
-  ]);
-  const moving = {
-    target: line(0, axes.y(0), 0, axes.y(1), "target"),
-    across: line(0, 0, 0, 0, "error"),
-    upright: line(0, 0, 0, 0, "error"),
-    point: shape("path", { class: "point" }),
-    ring: shape("circle", { r: 4.5, class: "point hollow" }),
-  };
-  axes.add(path(steps, "curve"), ...Object.values(moving));
-  if (!recall.length) axes.add(shape("text", { x: axes.x(0.5), y: axes.y(0.5), "text-anchor": "middle" }, "not defined"));
-  const said = element("span", { class: "muted" });
-  const root = element("figure", {}, element("figcaption", {}, finding.name, said), axes.root);
-  return { root, axes, moving, said };
-}
-
-function showPanel({ axes, moving, said }, found, target, finding) {
-  place(moving.target, { x1: axes.x(target), x2: axes.x(target) });
-  const there = found !== null && Number.isFinite(found.recall) && Number.isFinite(found.precision);
-  const feasible = there && !found.needed;
-  moving.point.toggleAttribute("hidden", !feasible);
-  moving.ring.toggleAttribute("hidden", !there || feasible);
-  const crossed = there && found.recallInterval !== null && !found.recallInterval.includes(null);
-  for (const part of [moving.across, moving.upright]) part.toggleAttribute("hidden", !crossed || !feasible);
-  const status = found ? statusOf(found) : "cannot be promised";
-  said.textContent = status === "ok" ? "" : status;
-  if (!there) return;
-  const [x, y] = [axes.x(found.recall), axes.y(found.precision)];
-  place(moving.point, { d: diamond(x, y) });
-  place(moving.ring, { cx: x, cy: y });
-  if (crossed) {
-    place(moving.across, { x1: axes.x(found.recallInterval[0]), x2: axes.x(found.recallInterval[1]), y1: y, y2: y });
-    const reach = found.precisionInterval.map((value) => axes.y(value));
-    place(moving.upright, { x1: x, x2: x, y1: reach[0], y2: reach[1] });
+/** A finding's curve on the split that its row shows, with its point. */
+function panel(finding, { target, point, split, status, recall, precision, recall_ci: across, precision_ci: upright }) {
+  const curve = finding.curves[split];
+  const aim = Number(target.recall);
+  const words = `Recall ${fixed(recall)}, precision ${fixed(precision)} on ${split}, target ${target.recall}`;
+  const axes = plot({ title: `Precision over recall, ${finding.name}`, words, xLabel: "recall" });
+  if (Number.isFinite(curve.prevalence)) {
+    axes.add(line(axes.x(0), axes.y(curve.prevalence), axes.x(1), axes.y(curve.prevalence), "chance"));
   }
-  const words = `Recall ${fixed(found.recall)}, precision ${fixed(found.precision)}, target ${target}`;
-  axes.root.querySelector("desc").textContent = words;
-  axes.root.setAttribute("aria-label", `Precision over recall, ${finding.name}. ${words}`);
-}
-
-function place(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  curve.drawn ??= path(curve.recall.flatMap((x, i) => [
+    [axes.x(i ? curve.recall[i - 1] : 0), axes.y(curve.precision[i])],
+    [axes.x(x), axes.y(curve.precision[i])],
+  ]), "curve");
+  axes.add(line(axes.x(aim), axes.y(0), axes.x(aim), axes.y(1), "target"), curve.drawn);
+  if (!curve.recall.length) axes.add(shape("text", { x: axes.x(0.5), y: axes.y(0.5), "text-anchor": "middle" }, "not defined"));
+  if (recall !== null && precision !== null) {
+    const [x, y] = [axes.x(recall), axes.y(precision)];
+    const feasible = point.status === "ok";
+    if (feasible && across) axes.add(line(axes.x(across[0]), y, axes.x(across[1]), y, "error"));
+    if (feasible && upright) axes.add(line(x, axes.y(upright[0]), x, axes.y(upright[1]), "error"));
+    axes.add(feasible ? shape("path", { d: diamond(x, y), class: "point" })
+      : shape("circle", { cx: x, cy: y, r: 4.5, class: "point hollow" }));
+  }
+  const said = element("span", { class: "muted" }, status === "ok" ? `on ${split}` : `on ${split}; ${status}`);
+  return element("figure", {}, element("figcaption", {}, finding.name, said), axes.root);
 }

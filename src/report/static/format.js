@@ -26,9 +26,14 @@ function percent(share) {
   return `${Number((100 * share).toPrecision(6))}%`;
 }
 
-/** `1 finding`, `2 findings` */
+/** `1 finding`, `2 findings`, `2 studies` */
 function plural(number, noun) {
-  return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+  return `${count(number)} ${number === 1 ? noun : several(noun)}`;
+}
+
+/** `findings`, `studies` */
+function several(noun) {
+  return noun.replace(/y$/, "ie") + "s";
 }
 
 /** part / whole, NaN where the whole is 0. */

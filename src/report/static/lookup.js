@@ -1,88 +1,66 @@
 // What stage 6 would say: looked up, never estimated here.
 
-/** What a finding's threshold does for one confidence and target (both as indexes); null where none is promised. */
-function outcome(finding, confidence, target) {
-  const chosen = finding.chosen[confidence][target];
-  if (chosen < 0) return null;
-  const [at, lower, needed] = finding.choices[chosen];
-  const { val, eval_split: evalSplit, studies } = finding;
-  const [tp, fp] = [evalSplit.tp[at], evalSplit.fp[at]];
-  const interval = evalSplit.intervals ? evalSplit.intervals[at] : null;
-  const perThousand = (events) => ratio(1000 * events[at], studies.valid);
+const VERDICTS = ["contradicted", "confirmed", "consistent"];
+
+/**
+ * What a finding shows: figures of the evaluated split if the slider and the finding are both at a target that stage 6
+ * was given, else those of the split that thresholds are chosen on.
+ */
+function rowOf(explorer, state, c) {
+  const target = explorer.targets[state.kept.get(c) ?? state.target];
+  const point = target.points[c];
+  const figures = explorer.targets[state.target].figures && target.figures && target.figures[c];
+  const split = figures ? explorer.evaluated : explorer.chosen_on;
+  const [labeled, all] = target.work[split].map((counts) => counts[c]);
+  const own = {
+    recall: point.recall,
+    precision: point.precision,
+    specificity: 1 - ratio(labeled[3], labeled[0] - point.positives),
+  };
+  const feasible = point.status === "ok";
+  const tested = split === "test" ? figures.verdict || "without positives on test" : "feasible";
   return {
-    threshold: finding.thresholds[at],
-    needed,
-    lower,
-    flagsAll: tp + fp === evalSplit.positives + evalSplit.negatives,
-    valPrecision: ratio(val.tp[at], val.tp[at] + val.fp[at]),
-    valRecall: ratio(val.tp[at], val.positives),
-    precision: ratio(tp, tp + fp),
-    recall: ratio(tp, evalSplit.positives),
-    specificity: 1 - ratio(fp, evalSplit.negatives),
-    precisionInterval: interval && interval.slice(0, 2),
-    recallInterval: interval && interval.slice(2),
-    flagged: perThousand(studies.flagged),
-    missed: perThousand(studies.missed),
-    falselyFlagged: perThousand(studies.false),
+    target, point, split, labeled, all, ...(figures || own),
+    verdict: feasible ? tested : "infeasible",
+    status: feasible
+      ? labeled[0] === labeled[1] ? "ok, flags all" : "ok"
+      : `infeasible, flags all: ${count(point.positives_needed)} more positive patients needed`,
   };
 }
 
-/** Share of positives among the labeled images the thresholds are evaluated on. */
-function prevalenceOf(finding) {
-  return ratio(finding.eval_split.positives, finding.eval_split.positives + finding.eval_split.negatives);
+/** Flagged, missed and falsely flagged per 1,000 of the units that were counted. */
+function perThousand([units, ...events]) {
+  return events.map((number) => fixed(ratio(1000 * number, units), 0));
+}
+
+/** `contradicted 0, confirmed 1, consistent 1, infeasible 2`, as stage 6 counts the findings. */
+function countVerdicts(rows) {
+  const words = rows.some((row) => row.split === "test") ? [...VERDICTS, "infeasible"] : ["feasible", "infeasible"];
+  const found = rows.map((row) => row.verdict);
+  const shown = [...new Set([...VERDICTS, "feasible", "infeasible", ...found])]
+    .filter((word) => words.includes(word) || found.includes(word));
+  return shown.map((word) => `${word} ${found.filter((one) => one === word).length}`).join(", ");
 }
 
 /** Precision where the finding has another prevalence (Bayes' rule), recall and specificity being the same. */
 function precisionAt({ recall, specificity }, prevalence) {
+  if (recall === null || specificity === null) return NaN;
   const [hits, falsely] = [recall * prevalence, (1 - specificity) * (1 - prevalence)];
   return hits + falsely > 0 ? hits / (hits + falsely) : NaN;
 }
 
-/** The words stage 6 has for how a choice went. */
-function statusOf(found) {
-  if (found.needed) return `infeasible, flags all: ${count(found.needed)} more positive patients needed`;
-  return found.flagsAll ? "ok, flags all" : "ok";
-}
-
 /**
- * The content of a thresholds.json as stage 6 writes it, for one choice {confidence, target} per finding.
- * It has one target: the lowest chosen, with the lowest confidence, which every finding then keeps. "report"
- * says what was chosen for each. Null where a finding has no choice.
+ * The content of a thresholds.json as stage 6 writes it. It has one target: the lowest chosen, with the lowest
+ * confidence, which every finding then keeps. "report" says what was chosen for each.
  */
-function thresholdsFile(page, choices) {
-  const { explorer } = page;
-  const { recalls, confidences, settings, origin, classes } = explorer;
-  const points = classes.map((finding, c) => operatingPoint(finding, choices[c]));
-  if (points.includes(null)) return null;
-  const byName = (values) => Object.fromEntries(classes.map((finding, c) => [finding.name, values[c]]));
-  const targets = choices.map((choice) => ({
-    recall: Number(recalls[choice.target]),
-    confidence: confidences[choice.confidence],
-  }));
-  const { assumed, ...recorded } = settings;
-  for (const name of assumed) delete recorded[name];
-  const lowest = recalls[Math.min(...choices.map((choice) => choice.target))];
-  const confidence = Math.min(...targets.map((target) => target.confidence)); // 0: the empirical rule
+function thresholdsFile({ run, explorer }, rows) {
+  const byName = (values) => Object.fromEntries(explorer.classes.map(({ name }, c) => [name, values[c]]));
+  const chosen = rows.map(({ target }) => ({ recall: Number(target.recall), confidence: target.confidence }));
+  const lowest = rows.reduce((least, { target }) => (Number(target.recall) < Number(least) ? target.recall : least), "1");
   return {
-    ...recorded,
-    rule: confidence ? "certified" : "empirical",
-    confidence: confidence || null,
-    ...origin,
-    classes: classes.map((finding) => finding.name),
-    recall: { [lowest]: byName(points) },
-    report: { run: page.run, chosen: byName(targets) },
-  };
-}
-
-function operatingPoint(finding, { confidence, target }) {
-  const found = outcome(finding, confidence, target);
-  return found && {
-    threshold: found.threshold,
-    precision: found.valPrecision,
-    recall: found.valRecall,
-    recall_lower: found.lower,
-    positives: finding.val.positives,
-    status: found.needed ? "infeasible" : "ok",
-    positives_needed: found.needed,
+    ...explorer.recorded,
+    confidence: explorer.recorded.confidence && Math.min(...chosen.map((one) => one.confidence)),
+    recall: { [lowest]: byName(rows.map((row) => row.point)) },
+    report: { run, chosen: byName(chosen) },
   };
 }

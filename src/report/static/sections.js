@@ -46,6 +46,23 @@ function figures(pictures) {
   return element("div", { class: "charts" }, ...pictures.map(figure));
 }
 
+/** Groups in the order of the audit: the largest gap among many is mostly chance, so that none is ranked. */
+function subgroupsSection(parts) {
+  const words = "Recall within groups of patients. Verdicts hold for all groups of a finding together; a group with too " +
+    "few positive patients has none.";
+  const heads = ["Finding", "Group", "Positives", "Missed", "Recall", "Verdict"];
+  const folded = ({ recall, picture, rows }) => {
+    const texts = rows.map((row) => [
+      row.class, `${row.by} ${row.group}`, count(row.positives), count(row.missed),
+      withInterval(row.recall, [row.low, row.high]),
+      row.verdict || `cannot be stated: ${count(row.needed)} more positive patients needed`,
+    ]);
+    const title = `Recall within groups, against ${recall}`;
+    return [figure(picture), element("details", {}, element("summary", {}, `${title}: the figures`), cardTable(heads, texts, title))];
+  };
+  return [element("p", {}, words), ...parts.flatMap(folded)];
+}
+
 function trainingSection(histories) {
   return Object.entries(histories).flatMap(([model, { absent, text, pictures }]) => {
     if (absent) return [figure({ absent })];

@@ -18,16 +18,11 @@ function filled(node, attributes, children) {
   return node;
 }
 
-/** An SVG drawing with a title and a description for those who hear it. */
-function drawing(width, height, title, description = "", attributes = {}) {
-  const frame = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. ${description}` };
-  return shape("svg", { ...frame, ...attributes }, shape("title", {}, title), shape("desc", {}, description));
-}
-
-/** Axes from 0 to 1 both ways: {root, x, y, add}, where x and y turn values into places. */
-function plot({ title, xLabel, yLabel }) {
+/** Axes from 0 to 1 both ways: {root, x, y, add}, where x and y turn values into places; words for those who hear. */
+function plot({ title, words, xLabel }) {
   const [width, height, left, right, top, bottom] = [230, 190, 42, 10, 8, 36];
-  const root = drawing(width, height, `${title}: ${yLabel}`, "", { class: "plot" });
+  const frame = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. ${words}`, class: "plot" };
+  const root = shape("svg", frame, shape("title", {}, title), shape("desc", {}, words));
   const x = (value) => left + value * (width - left - right);
   const y = (value) => height - bottom - value * (height - top - bottom);
   for (const tick of [0, 0.5, 1]) {
@@ -55,29 +50,13 @@ function diamond(x, y, size = 5.5) {
   return `M${x - size} ${y}L${x} ${y - size}L${x + size} ${y}L${x} ${y + size}Z`;
 }
 
-/** Parts of a whole side by side: parts are {share, look}; a part of 0 is left out. */
-function stackedBar(parts, title) {
-  const [width, height] = [150, 12];
-  const words = parts.map((part) => `${part.label} ${part.text}`).join(", ");
-  const root = drawing(width, height, title, words, { class: "bar", preserveAspectRatio: "none" });
-  root.append(shape("rect", { x: 0, y: 0, width, height, class: "rest" }));
-  let from = 0;
-  for (const part of parts) {
-    const wide = width * (part.share || 0);
-    if (wide > 0) root.append(shape("rect", { x: from, y: 0, width: wide, height, class: part.look }));
-    from += wide;
-  }
-  return root;
-}
-
-/** Names of looks: items are [class, text] with a swatch, or [class, text, "line", "circle" or "diamond"]. */
+/** Names of looks: items are [class, text, "line", "circle" or "diamond"]. */
 function legend(node, items) {
   for (const [look, text, kind] of items) {
     const swatch = shape("svg", { viewBox: "0 0 16 12", class: "swatch", "aria-hidden": "true" });
     if (kind === "line") swatch.append(line(0, 6, 16, 6, look));
     else if (kind === "circle") swatch.append(shape("circle", { cx: 8, cy: 6, r: 3.6, class: look }));
-    else if (kind) swatch.append(shape("path", { d: diamond(8, 6, 4.5), class: look }));
-    else swatch.append(shape("rect", { width: 16, height: 12, class: look }));
+    else swatch.append(shape("path", { d: diamond(8, 6, 4.5), class: look }));
     node.append(element("span", {}, swatch, text));
   }
 }

@@ -9,6 +9,7 @@ from src.artifacts.truth import EvalSplit
 from src.evaluate import masked_metrics, ratio
 from src.stats.intervals import Share, clustered_share, share_interval, verdict
 from src.stats.thresholds import Curve, OperatingPoint, build_curves
+from src.stats.workload import Answers, answers
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Evaluation:
         curves = build_curves(split.probs, **labels, patients=split.patients, by_patient=by_patient)
         auprc = [v["auprc"] for v in masked_metrics(split.probs, **split.view.arrays())["per_class"].values()]
         return cls(split, curves, auprc, by_patient)
+
+    def views(self) -> tuple[Answers, Answers]:
+        """What the workload counts: the units with a label, and all with each blank as a negative."""
+        view = self.split.view
+        return answers(view.targets, mask=view.mask, blank=np.isnan(view.truth.labels))
 
     def shares(self, c: int, threshold: float) -> dict[str, Share]:
         """Recall, precision and specificity in class `c` of flagging `prob >= threshold`.

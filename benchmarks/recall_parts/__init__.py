@@ -1,0 +1,1 @@
+"""The parts of recall_coverage.py, one per question."""
