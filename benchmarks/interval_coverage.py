@@ -24,7 +24,7 @@ from src.stats.intervals import VERDICTS, clustered_share, share_interval, verdi
 from src.stats.thresholds import build_curve, certified_rule
 
 SHIFT, PREVALENCE = 1.5, 0.2
-CLUSTERS = ((1, 0.0), (8, 0.5))  # most images of a patient, correlation of their scores
+CORRELATIONS = {1: 0.0, 8: 0.5}  # of the scores of a patient, by the most images of a patient
 POSITIVES = (10, 20, 50, 100)
 
 
@@ -74,27 +74,28 @@ def intervals(scores, labels, owner, cut, *, resamples):
     return ours, percentile
 
 
-def coverage_table(repeats, resamples, seed):
+def coverage_table(cells, *, repeats, resamples, seed):
+    """cells: pairs of the most images of a patient and the expected number of positives."""
     print("| positives | images per patient | figure | covered | standard error | percentile bootstrap covers |")
     print("|---|---|---|---|---|---|", flush=True)
     cut = SHIFT - ndtri(0.85)
     truth = truths(cut)
-    for most_images, correlation in CLUSTERS:
-        for positives in POSITIVES:
-            rng = np.random.default_rng([seed, positives, most_images])
-            covered = {key: [] for key in truth}
-            while min(map(len, covered.values())) < repeats:
-                data = draw(positives=positives, most_images=most_images, correlation=correlation, rng=rng)
-                if not 0 < data[1].sum() < len(data[1]) or not (data[0] >= cut).any():
-                    continue
-                both = intervals(*data, cut, resamples=resamples)
-                for key, value in truth.items():
-                    covered[key].append([low <= value <= high for low, high in (one[key] for one in both)])
-            for key, rows in covered.items():
-                ours, theirs = np.mean(rows, axis=0)
-                error = np.sqrt(ours * (1 - ours) / len(rows))
-                images = "1" if most_images == 1 else f"1-{most_images}, correlation {correlation}"
-                print(f"| {positives} | {images} | {key} | {ours:.3f} | {error:.3f} | {theirs:.3f} |", flush=True)
+    for most_images, positives in cells:
+        correlation = CORRELATIONS[most_images]
+        rng = np.random.default_rng([seed, positives, most_images])
+        covered = {key: [] for key in truth}
+        while min(map(len, covered.values())) < repeats:
+            data = draw(positives=positives, most_images=most_images, correlation=correlation, rng=rng)
+            if not 0 < data[1].sum() < len(data[1]) or not (data[0] >= cut).any():
+                continue
+            both = intervals(*data, cut, resamples=resamples)
+            for key, value in truth.items():
+                covered[key].append([low <= value <= high for low, high in (one[key] for one in both)])
+        for key, rows in covered.items():
+            ours, theirs = np.mean(rows, axis=0)
+            error = np.sqrt(ours * (1 - ours) / len(rows))
+            images = "1" if most_images == 1 else f"1-{most_images}, correlation {correlation}"
+            print(f"| {positives} | {images} | {key} | {ours:.3f} | {error:.3f} | {theirs:.3f} |", flush=True)
 
 
 def verdict_table(repeats, seed):
@@ -124,9 +125,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2000, help="data sets for each row (2000)")
     parser.add_argument("--resamples", type=int, default=300, help="bootstrap resamples for each data set (300)")
+    parser.add_argument("--positives", type=int, nargs="+", default=POSITIVES, help="expected numbers (10 20 50 100)")
+    parser.add_argument("--most-images", type=int, nargs="+", choices=CORRELATIONS, default=list(CORRELATIONS),
+                        help="most images of a patient (1 8)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    coverage_table(args.repeats, args.resamples, args.seed)
+    cells = [(images, positives) for images in args.most_images for positives in args.positives]
+    coverage_table(cells, repeats=args.repeats, resamples=args.resamples, seed=args.seed)
     verdict_table(2 * args.repeats, args.seed)
 
 

@@ -72,8 +72,9 @@ def verdict(share: Share, *, target: float, level: float = LEVEL) -> str:
 def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> tuple[float, float]:
     """Interval of an AUROC, an AUPRC, an accuracy, or a mean of such, from its bootstrap replicates [R].
 
-    On the logit scale, logit(value) +- t * standard error / (value * (1 - value)), where the standard error is the
-    standard deviation of the replicates that are defined. `patients` is the number G of patients that the figure rests
+    On the logit scale, logit(value) +- t * standard error, where the standard error is the standard deviation of the
+    logits of the replicates that are defined, or where some are 0 or 1, that of the replicates divided by value * (1 -
+    value). `patients` is the number G of patients that the figure rests
     on, for an area those with the rarer label: it gives t its degrees of freedom, G - 1, and the variance the factor
     G / (G - 1) that resampling G patients takes away. Where the value is 0 or 1 or the replicates do not vary, the
     interval is Clopper & Pearson's for G of G hits. It is (NaN, NaN) where the value or all replicates are not defined,
@@ -84,11 +85,12 @@ def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> t
         return np.nan, np.nan
     if patients < 2 or len(defined) < 2:
         return 0.0, 1.0
-    spread = float(np.std(defined, ddof=1)) * np.sqrt(patients / (patients - 1))
-    if not 0 < value < 1 or spread == 0:
+    if not 0 < value < 1 or defined.min() == defined.max():
         edge = share_interval(Share(1.0, float(patients)))[0]
         return (edge, 1.0) if value >= 0.5 else (0.0, 1 - edge)
-    reach = _t(patients) * spread / (value * (1 - value))
+    inside = defined.min() > 0 and defined.max() < 1
+    spread = np.std(logit(defined), ddof=1) if inside else np.std(defined, ddof=1) / (value * (1 - value))
+    reach = _t(patients) * float(spread) * np.sqrt(patients / (patients - 1))
     return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
 
 

@@ -70,10 +70,13 @@ def test_without_data_there_is_no_verdict_and_a_higher_level_asks_for_more():
 
 
 def test_an_area_has_the_logit_interval_with_students_t():
-    replicates = np.append(np.random.default_rng(0).normal(0.8, 0.05, 400), np.nan)
-    spread = np.nanstd(replicates, ddof=1) * np.sqrt(10 / 9) / (0.8 * 0.2)
-    ends = [1 / (1 + np.exp(-(np.log(4) + sign * stdtrit(9, 0.975) * spread))) for sign in (-1, 1)]
-    assert area_interval(0.8, replicates, patients=10) == pytest.approx(ends)
+    replicates = np.append(np.random.default_rng(0).normal(0.8, 0.03, 400), np.nan)
+    logits = np.log(replicates / (1 - replicates))
+    for drawn, error in ((replicates, np.nanstd(logits, ddof=1)), (np.append(replicates, 1.0), None)):
+        error = np.nanstd(drawn, ddof=1) / (0.8 * 0.2) if error is None else error
+        reach = stdtrit(9, 0.975) * error * np.sqrt(10 / 9)
+        ends = [1 / (1 + np.exp(-(np.log(4) + sign * reach))) for sign in (-1, 1)]
+        assert area_interval(0.8, drawn, patients=10) == pytest.approx(ends)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
