@@ -18,7 +18,7 @@ from src.stats.thresholds import Curve, OperatingPoint, build_curves, certified_
 from src.stats.workload import count
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
-ANY_TARGET = 0.995  # confidence at which recall reached all targets of RECALLS together in at least 95.2%, simulated
+ANY_TARGET = 0.995  # confidence at which recall reached all targets of RECALLS together in at least 95%, simulated
 CURVE_BINS = 160  # of a curve as wide as a phone: two pixels each
 CLOSE = 1e-9  # a bound computed by another version of SciPy
 FIGURES = ("recall", "recall_ci", "precision", "precision_ci", "specificity", "verdict")

@@ -88,7 +88,7 @@ function promiseOf({ chosen_on: chosenOn, evaluated, targets }, target) {
     return "The threshold search was given this target, and its promise holds if it was fixed before its figures were seen.";
   }
   return `A target that is chosen on this page is certified with ${percent(target.confidence)} confidence, with which ` +
-    "recall reaches all targets from 0.50 to 0.99 together in at least 95.2% of the cases (simulated), at a cost of " +
+    "recall reaches all targets from 0.50 to 0.99 together in 95% of the simulated cases or more, at a cost of " +
     `5 points of precision with 50 positives and of 2 points with 300.${only}`;
 }
 
