@@ -1,5 +1,7 @@
 """Stage 1: a data set's label files become a manifest, and the split is checked."""
 
+import importlib.util
+
 import numpy as np
 import pandas as pd
 
@@ -8,6 +10,8 @@ from src.artifacts.manifest import SPLITS, write_manifest
 from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
 from src.images import check
+from src.images.dicom import INSTALL
+from src.images.dicom import SUFFIXES as DICOM_SUFFIXES
 from src.labels import audit
 from src.labels.eda import count_states, side_by_side
 from src.labels.files import LabelSource
@@ -128,6 +132,9 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
     failed: list[str] = []
     if config.images == "skip":
         return [], []
+    dicom = [name for name in ids if name.lower().endswith(DICOM_SUFFIXES)]
+    if dicom and importlib.util.find_spec("pydicom") is None:
+        failed.append(f"{len(dicom):,} images are DICOM, such as {dicom[0]}, and pydicom is not installed; {INSTALL}")
     if config.images == "exist":
         found = check.missing_images(source.image_root, ids)
     else:

@@ -10,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import check_split
+import train_resnet
 from src.images import dicom
 from src.images.decode import read_image
 from src.images.dicom import is_dicom, study_uid
 from src.images.files import read_file, study_of
+from tests.trees import write_csv
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -255,6 +258,7 @@ def test_what_is_no_dicom_file_is_refused(tmp_path, content):
         read_file(tmp_path / "a.dcm", sizes=[8])
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 @pytest.mark.parametrize("part", ["CHEST", "Port_Chest", "THORAX", "Torax", "LUNGS", "UNKNOWN", "", "RIBS"])
 def test_a_chest_by_any_name_is_read(tmp_path, part):
     tags = {"BodyPartExamined": part, "Modality": "DX", "ViewPosition": "PA"}
@@ -363,3 +367,26 @@ def test_padding_is_black_and_no_part_of_the_range(tmp_path):
     padded[:, :4] = 4095
     shown = read_dicom(write(tmp_path / "a.dcm", padded, PixelPaddingValue=4095))
     assert (shown[:, :4] == shown[:, 4:].min()).all() and np.array_equal(shown[:, 4:], values[:, 4:])
+
+
+def test_a_run_is_trained_on_dicom_as_predict_reads_it(tmp_path, monkeypatch, capsys):
+    """From the check of the files to the cache and a checkpoint."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(12):
+        name = f"{patient}.dcm"
+        write(tmp_path / name, rng.integers(0, 4096, (40, 40)).astype(np.uint16))
+        rows.append({"path": name, "patient_id": f"p{patient}", "A": patient % 2})
+    write_csv(tmp_path / "labels.csv", rows)
+    flags = ["--run-dir", str(tmp_path / "run")]
+    split = ["--data", str(tmp_path / "labels.csv"), "--val-fraction", "0.3", "--test-fraction", "0.3", *flags]
+    assert check_split.main([*split, "--images", "open"]) == 0
+    small = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
+    train_resnet.main([*flags, *small, "--cache", str(tmp_path / "cache")])
+    assert (tmp_path / "run" / "resnet50" / "best.pt").exists()
+    path = tmp_path / "0.dcm"
+    assert torch.equal(read_image(path, size=32), read_file(path, sizes=[32])[32])
+    monkeypatch.setattr("src.stages.split.importlib.util.find_spec", lambda name: None)
+    capsys.readouterr()
+    assert check_split.main([*split, "--overwrite"]) == 1
+    assert "12 images are DICOM, such as 0.dcm, and pydicom is not installed" in capsys.readouterr().out
