@@ -140,6 +140,11 @@ class TrainConfig(StageConfig, ABC):
     compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where a run is to be resumed and replaced."""
+        if self.resume and self.overwrite:
+            raise ValueError("--resume continues the training that --overwrite would replace; pass one of the two")
+
     @property
     @abstractmethod
     def unfreeze(self) -> str | int:

@@ -4,6 +4,8 @@ import atexit
 import itertools
 import math
 import multiprocessing
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from src.images.cache import CachedImages, open_cache
 from src.images.decode import read_images
 from src.runtime.distributed import rank, world_size
+
+SHARED_MEMORY = "/dev/shm"  # through which readers hand over batches on Linux
+AHEAD = 2  # batches that each reader prepares, as DataLoader's prefetch_factor
 
 
 class Batch(NamedTuple):
@@ -165,12 +170,14 @@ def train_loader(
 ) -> TrainLoader:
     """Batches in a new order each epoch; set `epoch` and `start` of `loader.sampler` first."""
     sampler = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, accumulate=accumulate)
+    _check_shared_memory(dataset, batch_size, workers)
     return TrainLoader(dataset, sampler=sampler, **_options(workers, pin))
 
 
 def eval_loader(dataset: ImageDataset, *, batch_size: int, workers: int, pin: bool) -> Loader:
     """Batches in row order, of which a process gets its share whole, so that each is computed as if by one process."""
     rows = range(len(dataset))
+    _check_shared_memory(dataset, batch_size, workers)
     batches = [list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
     return Loader(dataset, sampler=batches[rank() :: world_size()], **_options(workers, pin))
 
@@ -187,6 +194,20 @@ def steps(loader: TrainLoader, device: torch.device) -> Iterator[list[Batch]]:
     batches = on_device(loader, device)
     while parts := list(itertools.islice(batches, loader.sampler.accumulate)):
         yield parts
+
+
+def _check_shared_memory(dataset: ImageDataset, batch_size: int, workers: int) -> None:
+    """Raise ValueError where the batches that readers prepare do not fit: they would wait for room without end."""
+    if not workers or not os.path.isdir(SHARED_MEMORY):
+        return
+    needed = workers * AHEAD * batch_size * sum(size**2 for size in dataset.sizes)
+    room = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > room:
+        raise ValueError(
+            f"{workers} reading processes with batches of {batch_size} need {needed / 1e6:,.0f} MB of shared memory, "
+            f"and {SHARED_MEMORY} has {room / 1e6:,.0f} MB; start the container with a larger --shm-size, or pass "
+            "--workers 0"
+        )
 
 
 def _options(workers: int, pin: bool) -> dict[str, Any]:

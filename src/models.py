@@ -4,6 +4,7 @@ import copy
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -15,6 +16,8 @@ from src.runtime.cpu import CPU_STEP
 
 # ResNet50's stages from input to output, by the value of `unfreeze` that trains them and all after them.
 RESNET_STAGES = {"all": ("conv1", "bn1", "relu", "maxpool")} | {f"layer{n}": (f"layer{n}",) for n in range(1, 5)}
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # of Lightning, of many scripts, of timm and this program
+PREFIXES = ("module.", "model.", "net.")
 ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
@@ -195,19 +198,43 @@ def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict as torchvision saves it, or the one in a best.pt of this program."""
+    """The state dict of a file: as torchvision saves it, wrapped as in `WRAPPERS`, or as safetensors.
+
+    The prefix `module.` of DataParallel, and `net.` or `model.` of a network that is an attribute, are taken off.
+    """
+    state = _load_tensors(path)
+    while isinstance(state, dict) and (wrapped := next((key for key in WRAPPERS if key in state), "")):
+        state = state[wrapped]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
+        raise ValueError(f"--weights {path} holds no state dict; expected tensors by name, as torchvision saves them")
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"--weights {path}: {broken[0]} holds NaN or infinity ({len(broken)} such tensors)")
+    return state
+
+
+def _load_tensors(path: Path) -> Any:
+    """What a file holds, read without running what is in it."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise ValueError(f"--weights {path} needs the package safetensors; pip install safetensors") from None
     except FileNotFoundError:
         raise ValueError(f"--weights {path}: no such file; expected imagenet, none or a state dict's file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--weights {path} is not a torchvision state dict ({reason})") from None
-    if isinstance(state, dict) and "arch" in state:
-        state = state.get("model")
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"--weights {path} holds no state dict; expected tensors by name, as torchvision saves them")
-    return state
+    except pickle.UnpicklingError:  # torch's own text advises to load it without the check
+        raise ValueError(
+            f"--weights {path} is not a torchvision state dict: it is corrupt, or holds more than tensors and plain "
+            "values; save its state_dict() alone"
+        ) from None
+    except Exception as error:  # torch and safetensors raise many, some with escape codes in their text
+        raise ValueError(f"--weights {path} is not a torchvision state dict ({type(error).__name__})") from None
 
 
 def _load_backbone(net: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,3 +330,15 @@ def test_python_exits_though_a_reader_is_left(images):
     command = [sys.executable, "-c", code, str(images[0][0])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "['']\n"), done.stderr
+
+
+def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_readers_wait(monkeypatch):
+    dataset = ImageDataset([Path("a.png")] * 64, sizes=[224])
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("src.dataset.shutil.disk_usage", lambda _: usage._replace(free=20_000_000))
+    monkeypatch.setattr("src.dataset.SHARED_MEMORY", "/")
+    eval_loader(dataset, batch_size=32, workers=2, pin=False)
+    match = "2 reading processes with batches of 128 need 26 MB of shared memory, and / has 20 MB; .*--shm-size"
+    with pytest.raises(ValueError, match=match):
+        eval_loader(dataset, batch_size=128, workers=2, pin=False)
+    eval_loader(dataset, batch_size=128, workers=0, pin=False)

@@ -24,7 +24,12 @@ FLOORS = {
 TORCH = {"torch", "torchvision"}
 WITH_TORCH = {"runtime/distributed", "stages/train", "stages/test", "stages/predict", "images"}
 WITH_TORCH |= {"models", "train_utils", "transforms", "dataset", "engine", "checkpoint"}
-WITHOUT_TORCH = {"images/check", "images/jpeg", "images/dicom"}  # what stage 1 and a reader of one file need
+WITHOUT_TORCH = {
+    "images/check",
+    "images/jpeg",
+    "images/pixels",
+    "images/dicom",
+}  # what stage 1 and a reader of one file need
 MODULES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.stem != "__init__")
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "conftest")
 

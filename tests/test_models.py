@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
@@ -232,7 +233,13 @@ def test_weights_from_a_torchvision_state_dict_or_an_earlier_run(arch, tmp_path)
     source = ARCHITECTURES[arch][0](weights=None)
     torch.save(source.state_dict(), tmp_path / "w.pt")
     torch.save({"arch": arch, "model": source.state_dict(), "epoch": 3}, tmp_path / "best.pt")
-    for name in ("w.pt", "best.pt"):
+    wrapped = {f"module.{key}": value for key, value in source.state_dict().items()}
+    torch.save(
+        {"state_dict": {f"model.{key}": v for key, v in source.state_dict().items()}}, tmp_path / "lightning.ckpt"
+    )
+    torch.save({"model": wrapped, "epoch": 3}, tmp_path / "parallel.pt")
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    for name in ("w.pt", "best.pt", "lightning.ckpt", "parallel.pt", "w.safetensors"):
         state = build_model(arch, num_classes=3, weights=str(tmp_path / name)).net.state_dict()
         for key, value in source.state_dict().items():
             assert key.startswith(("fc.", "classifier.")) or torch.equal(state[key], value), key
@@ -251,6 +258,24 @@ def test_weights_that_do_not_fit_or_are_no_state_dict_are_refused(tmp_path):
         build_model("resnet50", num_classes=3, weights=str(path))
     with pytest.raises(ValueError, match="no such file"):
         build_model("resnet50", num_classes=3, weights=str(tmp_path / "gone.pt"))
+
+
+def test_weights_with_nan_and_damaged_safetensors_are_named(tmp_path):
+    state = models.resnet50(weights=None).state_dict()
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="conv1.weight holds NaN or infinity .1 such tensors"):
+        build_model("resnet50", num_classes=3, weights=str(tmp_path / "w.pt"))
+    (tmp_path / "w.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="w.safetensors is not a torchvision state dict .SafetensorError"):
+        build_model("resnet50", num_classes=3, weights=str(tmp_path / "w.safetensors"))
+
+
+def test_what_torch_says_of_a_file_with_code_is_not_passed_on(tmp_path):
+    torch.save({"model": Intruder(tmp_path / "intruder")}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="save its state_dict.. alone") as error:
+        build_model("resnet50", num_classes=3, weights=str(tmp_path / "w.pt"))
+    assert "weights_only" not in str(error.value) and "\x1b" not in str(error.value)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

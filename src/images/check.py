@@ -1,20 +1,19 @@
 """Checks of the image files of a split: which are missing, which cannot be read, which are the same."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from src.images.jpeg import decoded_jpeg
+from src.images.pixels import gray_pixels
 
 SHOWN = 10  # groups of duplicates named; the rest is counted
-EXPECTED_MODES = {"L", "LA", "RGB", "RGBA", "P", "PA", "1", "I", "I;16", "I;16B", "I;16L"}
+WHOLE = 2**30  # px, so that no image is decoded at a reduced scale
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,18 @@ def duplicates(table: pd.DataFrame, opened: Sequence[OpenedImage]) -> list[str]:
 
 
 def _open(path: Path) -> OpenedImage:
-    """Read, decode and digest one image; the pixels' digest is that of the gray image, whatever the encoding."""
+    """Read, decode and digest one image, by the function that training reads with; the pixels' digest is theirs."""
     try:
         data = path.read_bytes()
         if not data:
             return OpenedImage(fault="is empty")
-        decoded_jpeg(data, 1)  # which finds damage that Pillow passes over
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.mode not in EXPECTED_MODES:
-                return OpenedImage(fault=f"has mode {image.mode}; expected gray or RGB")
-            pixels = image if image.mode.startswith("I") else image.convert("RGB").convert("L")
-            digest = hashlib.sha256(f"{pixels.mode} {pixels.size}".encode() + pixels.tobytes()).hexdigest()
+        pixels = gray_pixels(path, data, size=WHOLE)
+        digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     except FileNotFoundError:
         return OpenedImage(fault="does not exist")
-    except Exception as error:  # each decoder of Pillow raises its own
+    except UnidentifiedImageError:
+        return OpenedImage(fault="is not an image")
+    except Exception as error:  # each decoder raises its own
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        return OpenedImage(fault="is not an image" if "cannot identify" in reason else f"cannot be read ({reason})")
+        return OpenedImage(fault=f"cannot be read ({reason})")
     return OpenedImage(hashlib.sha256(data).hexdigest(), digest)

@@ -3,6 +3,7 @@
 pydicom is imported when a file is read, so that everything else runs without it.
 """
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,16 @@ import numpy as np
 MARK = slice(128, 132)  # bytes of a DICOM file that read DICM (PS3.10, section 7.1)
 SUFFIXES = (".dcm", ".dicom")
 INSTALL = "pip install -r requirements-dicom.txt"
+# Modalities of projection radiographs, and of files that do not say: computed, digital, film, other, secondary capture.
+RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC"}
+# Words in the body part of a chest radiograph, also in French, German, Spanish, Italian and Portuguese; names of none.
+CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "PULMO", "POUMON", "HEART", "RIB", "STERNUM", "CXR", "TRUNK")
+UNKNOWN = {"UNKNOWN", "OTHER", "NONE", "N/A", "NA", "DEFAULT", "GENERAL", "STANDARD", "WHOLEBODY", "WHOLE BODY"}
+# Views of breasts, of the skull and teeth, and of joints (PS3.16 and the terms of manufacturers).
+OTHER_VIEWS = frozenset(
+    ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "WATERS", "CALDWELL", "TOWNE", "SMV", "OPEN MOUTH", "BITEWING")
+    + ("PERIAPICAL", "PANORAMIC", "SUNRISE", "SKYLINE", "MERCHANT", "TUNNEL", "FROG LEG", "MORTISE")
+)
 Default = TypeVar("Default", bound=float | None)
 
 
@@ -20,32 +31,79 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     with open(path, "rb", buffering=0) as stream:
-        return stream.read(MARK.stop)[MARK] == b"DICM"
+        return looks_like_dicom(path, stream.read(MARK.stop))
 
 
-def read_dicom(path: Path) -> np.ndarray:
-    """Values as they are meant to be shown, float32 [H, W] of any range, higher is brighter.
+def looks_like_dicom(path: Path, head: bytes) -> bool:
+    """The same, of a file whose first bytes are known."""
+    return path.suffix.lower() in SUFFIXES or head[MARK] == b"DICM"
+
+
+def read_dicom(data: bytes) -> np.ndarray:
+    """Values of a DICOM file as they are meant to be shown, float32 [H, W] of any range, higher is brighter.
 
     Rescaled (slope and intercept, or the modality LUT), then through the VOI LUT or else the first window, as PS3.3
-    C.11.1 and C.11.2 have it, then turned over where the file is MONOCHROME1. Raises ValueError naming the file where
-    pydicom or the plugin for its compression is missing, it has several frames or colors, a tag is missing or wrong,
-    or its pixels are damaged.
+    C.11.1 and C.11.2 have it, then turned over where the file is MONOCHROME1. A file without preamble and file meta
+    information, as some exports are, is read if its content parses as DICOM. Raises ValueError where pydicom or the
+    plugin for its compression is missing, its tags speak against a chest radiograph, it has several frames or colors, a
+    tag is missing or wrong, or its pixels are damaged.
     """
     try:
         import pydicom
     except ImportError:
-        raise ValueError(f"{path} is DICOM, and pydicom is not installed; {INSTALL}") from None
+        raise ValueError(f"it is DICOM, and pydicom is not installed; {INSTALL}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values against the standard; those that matter raise below
-            return _shown(pydicom.dcmread(path))
-    except pydicom.errors.InvalidDicomError:
-        raise ValueError(f"{path} is not a DICOM file (no DICM marker at byte 128)") from None
+            return _shown(_parsed(data, pydicom))
     except Exception as error:  # each tag and each decoder raises its own
         reason = " ".join(str(error).split()) or type(error).__name__
         if "missing dependencies" in reason:
             reason += f"; {INSTALL}"
-        raise ValueError(f"DICOM file {path} cannot be read ({reason})") from None
+        raise ValueError(reason) from None
+
+
+def _parsed(data: bytes, pydicom: Any) -> Any:
+    """The data set of a file; raises ValueError where it is none, or does not say how its pixels are encoded."""
+    whole = data[MARK] == b"DICM"
+    try:
+        file = pydicom.dcmread(io.BytesIO(data), force=True)
+        parsed = {"Rows", "Columns", "PhotometricInterpretation"} <= set(file.dir())
+    except Exception:
+        if whole:
+            raise
+        parsed = False
+    if not whole and not parsed:
+        raise ValueError("it is not a DICOM file: no DICM marker at byte 128, and its content does not parse as DICOM")
+    if "TransferSyntaxUID" in file.file_meta:
+        return file
+    if whole:
+        raise ValueError("its TransferSyntaxUID (0002,0010) is missing")
+    implicit, little = file.original_encoding
+    uid = pydicom.uid
+    file.file_meta.TransferSyntaxUID = (
+        uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    )
+    return file
+
+
+def why_not_chest(file: Any) -> str:
+    """What in the tags of a file speaks against a radiograph of the chest, "" where nothing does."""
+    modality = _words(file.get("Modality"))
+    if modality and modality not in RADIOGRAPHS:
+        return f"its Modality is {modality}; expected a radiograph ({', '.join(sorted(RADIOGRAPHS))})"
+    part = _words(file.get("BodyPartExamined"))
+    if part and part not in UNKNOWN and not any(word in part for word in CHEST):
+        return f"its BodyPartExamined is {part}; expected CHEST or another name of it"
+    view = _words(file.get("ViewPosition"))
+    if view in OTHER_VIEWS:
+        return f"its ViewPosition is {view}, which is no view of the chest"
+    return ""
+
+
+def _words(value: Any) -> str:
+    """The text of a tag in capitals, with one space between its words."""
+    return " ".join(str(value or "").upper().replace("_", " ").split())
 
 
 def study_uid(path: Path) -> str:
@@ -55,7 +113,8 @@ def study_uid(path: Path) -> str:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            tags = ["StudyInstanceUID"]
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
             uid = str(header.get("StudyInstanceUID") or "").strip()
     except Exception:  # each tag raises its own
         return ""
@@ -63,6 +122,8 @@ def study_uid(path: Path) -> str:
 
 
 def _shown(file: Any) -> np.ndarray:
+    if reason := why_not_chest(file):
+        raise ValueError(reason)
     if not file.get("PixelData"):
         raise ValueError("it has no pixel data, or is cut off before their end")
     frames, kind = int(file.get("NumberOfFrames") or 1), file.get("PhotometricInterpretation")
@@ -70,6 +131,9 @@ def _shown(file: Any) -> np.ndarray:
         raise ValueError(f"it has {frames} frames; expected one")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"its photometric interpretation is {kind}; expected MONOCHROME1 or MONOCHROME2")
+    samples = int(file.get("SamplesPerPixel") or 1)
+    if samples != 1:
+        raise ValueError(f"its SamplesPerPixel (0028,0002) is {samples} and its photometric interpretation {kind}")
     stored, high = file.get("BitsStored"), file.get("HighBit")
     if stored and high is not None and high != stored - 1:
         raise ValueError(f"its high bit is {high} of {stored} stored bits; expected {stored - 1}")
@@ -77,6 +141,7 @@ def _shown(file: Any) -> np.ndarray:
     pixels = file.pixel_array
     if pixels.ndim != 2:
         raise ValueError(f"its pixels are an array of {pixels.ndim} dimensions; expected rows and columns")
+    pixels = _within_bits_stored(pixels, file)
     values = _rescaled(pixels, file)
     values = _looked_up(values, file) if file.get("VOILUTSequence") else _windowed(values, file)
     if not np.isfinite(values).all():
@@ -90,6 +155,20 @@ def _shown(file: Any) -> np.ndarray:
     if padding.any() and not padding.all():
         shown[padding] = shown[~padding].min()  # black, and no part of the range that is stretched
     return shown
+
+
+def _within_bits_stored(pixels: np.ndarray, file: Any) -> np.ndarray:
+    """The pixels [H, W] without the bits above BitsStored, in which old files keep overlays (PS3.5, section 8.1.1).
+
+    The decoders of JPEG 2000 and others leave them in.
+    """
+    bits = int(file.get("BitsStored") or 0)
+    if not 0 < bits < 8 * pixels.itemsize or pixels.dtype.kind not in "iu":
+        return pixels
+    low = pixels & (2**bits - 1)
+    if pixels.dtype.kind == "u":
+        return low
+    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low)
 
 
 def _check_end(file: Any) -> None:

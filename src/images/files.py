@@ -6,25 +6,19 @@ from pathlib import Path
 
 import torch
 
-from src.images.decode import ImageError, access_error, read_images, resized, stretched
-from src.images.dicom import is_dicom, read_dicom, study_uid
+from src.images.decode import ImageError, access_error, read_images
+from src.images.dicom import is_dicom, study_uid
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 
 
 def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
-    """An image of any kind as uint8 [1, S, S] for each size S. Raises ValueError saying what is wrong with it.
-
-    DICOM is treated as 16-bit PNG once it looks as in a viewer: stretched over its own range, then resized.
-    """
+    """`read_images` of a file that is no part of a run; raises ValueError saying what is wrong with it."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError(f"{path} is not a regular file")
-        if not is_dicom(path):
-            return read_images(path, sizes=sizes)
-        gray = stretched(read_dicom(path))
-        return {size: resized(gray, size).unsqueeze(0) for size in sizes}
+        return read_images(path, sizes=sizes)
     except OSError as error:
         raise ValueError(access_error(path, error).reason) from None
     except ImageError as error:  # without its advice, which is for the images of a run

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from src.artifacts.io import atomic_path
+from src.runtime.fonts import font_file, say_what_is_missing
 
 # Per architecture, the method and the fewest cells on a side of a map that hit lesions best (benchmarks/README.md), in
 # images that have so many cells of STRIDE px.
@@ -22,6 +23,7 @@ METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "hires-cam": lambda gradient: gradient,  # Draelos & Carin 2020, HiResCAM
 }
 SIDE, LINE, MARGIN = 384, 18, 6  # of a picture [px]
+OTHER_SCRIPTS = 0x2E80  # the first character of Chinese, Japanese and Korean scripts
 
 
 def best_heat(arch: str, side: int) -> tuple[str, int]:
@@ -88,12 +90,23 @@ def overlay(gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> 
     opacity = 0.6 * warm[..., None]
     picture = Image.new("RGB", (SIDE, SIDE + LINE * len(caption) + 2 * MARGIN), "white")
     picture.paste(Image.fromarray(np.rint((1 - opacity) * base + opacity * color).astype(np.uint8)))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
+    draw, font = ImageDraw.Draw(picture), _font(" ".join(caption))
     for number, line in enumerate(caption):
         while draw.textlength(line, font=font) > SIDE - 2 * MARGIN:
             line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
         draw.text((MARGIN, SIDE + MARGIN + LINE * number), line, fill="black", font=font)
     return picture
+
+
+def _font(text: str) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """A font for a caption: Pillow's own, which has Latin letters, or one of the machine's for other scripts."""
+    if all(ord(letter) < OTHER_SCRIPTS for letter in text):
+        return ImageFont.load_default(size=13)
+    file = font_file()
+    if file is None:
+        say_what_is_missing()
+        return ImageFont.load_default(size=13)
+    return ImageFont.truetype(file, size=13)
 
 
 def write_overlay(path: Path, gray: np.ndarray, heat: torch.Tensor, *, caption: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ out. The colors are those of Okabe & Ito (2008), told apart with any color visio
 """
 
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,12 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from src.artifacts.io import atomic_path
+from src.runtime.fonts import installed, say_what_is_missing
 
 BLUE, SKY, GREEN, ORANGE, RED, PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 INK, GRAY, PALE = "#222222", "#7F7F7F", "#D9D9D9"
 DPI = 130
 STYLE = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -46,6 +47,7 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]  # the type of its keys is new in matplotlib 3.11
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *installed()]
         figure = Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.06))
         yield figure
         _save(figure, path)
@@ -141,5 +143,11 @@ def heat_map(
 
 def _save(figure: Figure, path: Path) -> None:
     """Write a PNG in one step; the same figure gives the same bytes."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message="Glyph")
         figure.savefig(temporary, format="png", metadata={"Software": None})
+    for warning in caught:
+        if not str(warning.message).startswith("Glyph"):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if any(str(warning.message).startswith("Glyph") for warning in caught):
+        say_what_is_missing()

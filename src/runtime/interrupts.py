@@ -1,17 +1,24 @@
 """When to save in the middle of an epoch: every so many minutes, and at once where somebody asks to stop."""
 
+import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 8.0  # seconds after SIGTERM within which the batch must have ended; a container is killed after 10
 
 
 class Interrupts:
     """Within its `with` block SIGINT and SIGTERM only set `signal`, so that a batch can end and be saved.
 
-    A second SIGINT, a second or more after the first, interrupts at once.
+    A second SIGINT, a second or more after the first, interrupts at once. SIGTERM ends the process after `GRACE`
+    seconds even if the batch does not end, as when the system waits for a disk or for a reader that has died; what was
+    saved before is kept.
     """
 
     def __init__(self, minutes: float):
@@ -19,6 +26,7 @@ class Interrupts:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
         self._asked = 0.0
+        self._patience: threading.Timer | None = None
         self.saved()
 
     def __enter__(self) -> Self:
@@ -28,6 +36,11 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def reached(self) -> None:
+        """Say that the batch has ended and is being saved, however long that takes."""
+        if self._patience is not None:
+            self._patience.cancel()
 
     def saved(self) -> None:
         """Count the minutes from now."""
@@ -51,4 +64,15 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.stop and time.monotonic() - self._asked >= 1:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM and self._patience is None:
+            self._patience = threading.Timer(GRACE, _give_up)
+            self._patience.daemon = True
+            self._patience.start()
         self.ask(number)
+
+
+def _give_up() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+    print("stopped before the batch had ended; what was saved before it is kept", file=sys.stderr, flush=True)
+    os._exit(128 + signal.SIGTERM)

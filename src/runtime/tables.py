@@ -1,6 +1,7 @@
 """Plain-text tables for stdout."""
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,25 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, digit
     """Aligned `a | b | c` lines: text to the left, numbers to the right, floats with `digits`, NaN as n/a."""
     body = [[_cell(value, digits) for value in row] for row in rows]
     texts = [[str(h) for h in headers], *([text for text, _ in row] for row in body)]
-    widths = [max(len(line[i]) for line in texts) for i in range(len(headers))]
+    widths = [max(_width(line[i]) for line in texts) for i in range(len(headers))]
     numeric = [bool(body) and all(row[i][1] for row in body) for i in range(len(headers))]
     lines = [
-        " | ".join(text.rjust(w) if n else text.ljust(w) for text, w, n in zip(line, widths, numeric, strict=True))
+        " | ".join(_padded(text, w, right=n) for text, w, n in zip(line, widths, numeric, strict=True))
         for line in texts
     ]
     lines.insert(1, "-+-".join("-" * w for w in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes in a terminal: Chinese, Japanese and Korean characters take two."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    blank = " " * (width - _width(text))
+    return blank + text if right else text + blank
 
 
 def _cell(value: Any, digits: int) -> tuple[str, bool]:

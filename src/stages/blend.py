@@ -14,6 +14,7 @@ from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.plots import results as plots
+from src.runtime.locks import exclusive, holder
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import two_views
@@ -59,6 +60,13 @@ def search_alpha(config: AlphaConfig) -> None:
     units = {split: units_of(config, truth) for split, truth in members.truths.items()}
     counted = {split: Counted(one, EvalLabels.of(one.truth, policy)) for split, one in units.items()}
     print(*inherited, sep="\n", end="\n" if inherited else "")
+    with exclusive(folder):
+        _write_blend(config, members, counted)
+
+
+def _write_blend(config: AlphaConfig, members: Members, counted: dict[str, Counted]) -> None:
+    """Choose the weights, write what they give, and print it."""
+    folder = config.run_dir / "ensemble"
     choose = _choose_alpha if len(members.names) == 2 else _choose_weights
     weights = choose(config, members.names, members.stacks["val"], counted["val"])
     choice = {"members": members.names, "weights": weights, "select": config.select, "step": config.step}
@@ -73,7 +81,7 @@ def search_alpha(config: AlphaConfig) -> None:
     write_json(folder / "alpha.json", choice)
     split = "test" if "test" in members.stacks else "val"
     _compare(config, members, weights, counted, split)
-    probs, view = units[split].probs(blended[split]), counted[split].view
+    probs, view = counted[split].units.probs(blended[split]), counted[split].view
     metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
     write_json(folder / f"metrics_{split}.json", {"unit": config.unit} | metrics)
     print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
@@ -82,6 +90,9 @@ def search_alpha(config: AlphaConfig) -> None:
 def _of_run(run_dir: Path) -> Members:
     """Both models' probabilities of every split, as the test scripts left them."""
     manifest = read_manifest(run_dir)
+    for model in MODELS:
+        if busy := holder(run_dir / model):
+            raise ValueError(f"{run_dir / model} is being written by {busy}; blend when it has ended")
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
     stacks = {
         split: np.stack(

@@ -10,6 +10,7 @@ from src.artifacts.manifest import SPLITS, Manifest, read_context, read_manifest
 from src.config import EdaConfig
 from src.labels import eda
 from src.plots import labels as plots_labels
+from src.runtime.locks import exclusive
 from src.runtime.tables import format_table
 
 TABLES = (
@@ -35,18 +36,24 @@ def describe(config: EdaConfig) -> None:
     outputs = [folder / f"{name}.csv" for name in TABLES] + [folder / f"{name}.png" for name in (*PICTURES, "overview")]
     refuse_overwrite(outputs, overwrite=config.overwrite)
     tables = _tables(manifest, context)
-    written = []
+    with exclusive(folder):
+        written = _write(tables, outputs, title=f"{manifest.meta['dataset']}: labels of {_size(manifest)}")
+    _print(manifest, tables)
+    print(f"\nwrote to {folder}:", *(path.name for path in written))
+
+
+def _write(tables: dict[str, pd.DataFrame], outputs: list[Path], *, title: str) -> list[Path]:
+    """Write the tables and their pictures, remove what is of an earlier data set, and return what was written."""
+    folder, written = outputs[0].parent, []
     for name, table in tables.items():
         written.append(folder / f"{name}.csv")
         write_table(written[-1], table)
     for name in PICTURES:
         written.append(getattr(plots_labels, name)(tables[name], path=folder / f"{name}.png"))
-    title = f"{manifest.meta['dataset']}: labels of {_size(manifest)}"
     written.append(plots_labels.overview(tables, path=folder / "overview.png", title=title))
     for path in set(outputs) - set(written):  # of an earlier data set that had sex or age
         path.unlink(missing_ok=True)
-    _print(manifest, tables)
-    print(f"\nwrote to {folder}:", *(path.name for path in written))
+    return written
 
 
 def _aligned(context: pd.DataFrame, ids: pd.Series, path: Path) -> pd.DataFrame:

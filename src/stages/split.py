@@ -1,5 +1,7 @@
 """Stage 1: a data set's label files become a manifest, and the split is checked."""
 
+import importlib.util
+
 import numpy as np
 import pandas as pd
 
@@ -8,10 +10,13 @@ from src.artifacts.manifest import SPLITS, write_manifest
 from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
 from src.images import check
+from src.images.dicom import INSTALL
+from src.images.dicom import SUFFIXES as DICOM_SUFFIXES
 from src.labels import audit
 from src.labels.eda import count_states, side_by_side
 from src.labels.files import LabelSource
 from src.labels.split import patient_split
+from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
 from src.stats.thresholds import patients_needed
 
@@ -54,7 +59,8 @@ def check_split(config: SplitConfig) -> int:
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
+    with exclusive(config.run_dir):
+        write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
     _describe(source, table, origin)
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
     lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
@@ -126,6 +132,9 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
     failed: list[str] = []
     if config.images == "skip":
         return [], []
+    dicom = [name for name in ids if name.lower().endswith(DICOM_SUFFIXES)]
+    if dicom and importlib.util.find_spec("pydicom") is None:
+        failed.append(f"{len(dicom):,} images are DICOM, such as {dicom[0]}, and pydicom is not installed; {INSTALL}")
     if config.images == "exist":
         found = check.missing_images(source.image_root, ids)
     else:

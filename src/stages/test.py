@@ -1,12 +1,13 @@
 """Stage 4: the best checkpoint's probabilities and metrics, for both architectures."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json
-from src.artifacts.manifest import read_manifest
+from src.artifacts.manifest import Manifest, read_manifest
 from src.artifacts.probs import write_probs
 from src.artifacts.truth import EvalLabels, Truth
 from src.checkpoint import load_best
@@ -15,6 +16,7 @@ from src.dataset import ImageDataset, eval_loader
 from src.engine import predict
 from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
+from src.runtime.locks import exclusive
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import calibration_before_and_after, print_scores, reliability_curves, two_views
 from src.stats.calibration import correct_probs
@@ -32,6 +34,12 @@ def _score(config: ScoreConfig, device: torch.device) -> None:
     manifest = read_manifest(config.run_dir)
     folder = config.run_dir / config.arch
     refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
+    with exclusive(folder) if is_main() else nullcontext():
+        _score_folder(config, manifest, folder, device)
+
+
+def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device: torch.device) -> None:
+    """Score the best checkpoint of a folder that nobody else writes to."""
     model, checkpoint = load_best(folder, arch=config.arch, manifest=manifest)
     config, inherited = inherit_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
     policy = policy_of(config, manifest.classes)

@@ -15,6 +15,7 @@ from src.artifacts.rule_results import Evaluation, RuleResult, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth
 from src.config import ThresholdConfig
 from src.plots import results as plots
+from src.runtime.locks import exclusive
 from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.readers import compare_readers, read_calls
@@ -51,8 +52,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
         tables.print_plan(config)
         return
     folder = config.run_dir / "ensemble"
-    paths = [folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall]
-    refuse_overwrite([*paths, folder / "thresholds.json"], overwrite=config.overwrite)
+    refuse_overwrite([*_paths(config).values(), folder / "thresholds.json"], overwrite=config.overwrite)
     for recall in config.recall if config.rule == "certified" else ():
         patients_needed(recall, confidence=config.confidence)  # raises where it can never be promised
     outside = any((config.val_probs, config.val_labels, config.test_probs, config.test_labels))
@@ -60,20 +60,35 @@ def search_thresholds(config: ThresholdConfig) -> None:
     config, inherited = inherit_flags(config, earlier=[folder / "probs.json"] if blended else [])
     config = _check_weights(config)
     search, understood = _outside(config) if outside else _of_run(config)
-    chosen_on, classes = search.chosen_on, search.chosen_on.view.truth.classes
-    stated = tables.parse_prevalence(config.prevalence, classes=classes)
-    by_patient = config.weights == "patient"
+    stated = tables.parse_prevalence(config.prevalence, classes=search.chosen_on.view.truth.classes)
+    print(*understood, *inherited, sep="\n", end="\n" if understood or inherited else "")
+    for split in filter(None, (search.chosen_on, search.test)):
+        tables.print_split(split)
+    tables.print_notes(config, search.chosen_on, siblings=0 if outside else _siblings(config.run_dir))
+    groups, calls = groups_of(config, search.evaluated), read_calls(config, search.evaluated)
+    with exclusive(folder):
+        _search(config, search, groups, stated)
+        if calls:
+            compare_readers(config, search.evaluated, calls)
+    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in _paths(config).values()))
+
+
+def _paths(config: ThresholdConfig) -> dict[float, Path]:
+    """The table of each recall target."""
+    folder = config.run_dir / "ensemble"
+    return {recall: folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall}
+
+
+def _search(config: ThresholdConfig, search: Search, groups: pd.DataFrame, stated: dict[str, float]) -> None:
+    """Choose, write and print the thresholds of every target; nothing can be refused any more."""
+    folder, chosen_on, by_patient = config.run_dir / "ensemble", search.chosen_on, config.weights == "patient"
+    classes = chosen_on.view.truth.classes
     labels = {"targets": chosen_on.view.targets, "mask": chosen_on.view.mask, "patients": chosen_on.patients}
     curves = build_curves(chosen_on.probs, **labels, by_patient=by_patient, grid=config.grid or None)
     evaluation = Evaluation.of(search.evaluated, by_patient=by_patient)
-    print(*understood, *inherited, sep="\n", end="\n" if understood or inherited else "")
-    for split in filter(None, (chosen_on, search.test)):
-        tables.print_split(split)
-    tables.print_notes(config, chosen_on, siblings=0 if outside else _siblings(config.run_dir))
-    groups, calls = groups_of(config, search.evaluated), read_calls(config, search.evaluated)
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
     chosen = {}
-    for recall, path in zip(config.recall, paths, strict=True):
+    for recall, path in _paths(config).items():
         confidence = config.confidence
         if config.family_wise:
             confidence = shared_confidence(confidence, curves, recall=recall)
@@ -90,9 +105,6 @@ def search_thresholds(config: ThresholdConfig) -> None:
         chosen[f"{recall:g}"] = dict(zip(classes, map(asdict, rules[0].points), strict=True))
     settings = _settings(config) | search.origin
     write_json(folder / "thresholds.json", {**settings, "classes": classes, "recall": chosen})
-    if calls:
-        compare_readers(config, evaluation.split, calls)
-    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in paths))
 
 
 def _choose(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import shlex
+import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from src.models import build_model, compile_for_training
 from src.plots import results as plots
 from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
 from src.runtime.interrupts import Interrupts
+from src.runtime.locks import exclusive
 from src.train_utils import (
     bfloat16_is_faster,
     build_optimizer,
@@ -31,6 +34,7 @@ from src.train_utils import (
 
 EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
 OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
+BEGUN = ".begun"  # folder of a training in its first epoch, beside the model that it will replace
 # Flags that may differ between a run and its continuation.
 MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes"}
 MAY_CHANGE |= {"workers", "device", "cache", "compile"}
@@ -57,8 +61,19 @@ def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
 def _train(config: TrainConfig, device: torch.device) -> None:
     manifest = read_manifest(config.run_dir)
     folder = config.run_dir / config.arch
+    with exclusive(folder) if is_main() else nullcontext():
+        _train_in(folder, config, manifest, device)
+
+
+def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: torch.device) -> None:
+    """Train in a folder that nobody else writes to; until the first epoch is done, beside what is there already."""
     recipe = _plain_dict(config) | {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
-    earlier = _earlier_run(config, folder, recipe)
+    home = _home(folder, config)
+    earlier = _earlier_run(config, home, recipe)
+    if home != folder and earlier and earlier["history"]:  # a kill came between the first epoch and the move
+        if is_main():
+            _move(home, folder)
+        home = folder
     torch.manual_seed(config.seed)
     task = _task(config, manifest, device)
     run = _build_run(config, len(manifest.classes), device, earlier)
@@ -71,13 +86,17 @@ def _train(config: TrainConfig, device: torch.device) -> None:
         "pos_weight": task.pos_weight.tolist(),
     }
     if is_main():  # every argument has been checked by now
-        clear(folder, *(OUTPUTS if earlier is None else ()), *(f"{name}.png" for name in plots.CURVES))
-        clear_temporary(folder)
-        write_json(folder / "config.json", recipe)
+        clear(home, *(OUTPUTS if earlier is None else ()), *(f"{name}.png" for name in plots.CURVES))
+        clear_temporary(home)
+        write_json(home / "config.json", recipe)
     with Interrupts(config.checkpoint_minutes) as interrupts:
         for finished in fit(run, task, epochs=config.epochs, interrupts=interrupts):
+            interrupts.reached()
             if is_main():
-                _keep(folder, run, identity, finished)
+                _keep(home, run, identity, finished)
+                if finished is not None and home != folder:
+                    _move(home, folder)
+            home = home if finished is None else folder
             if finished is not None:
                 _print_epoch(*finished, planned=config.epochs)
             interrupts.saved()
@@ -87,6 +106,24 @@ def _train(config: TrainConfig, device: torch.device) -> None:
                 _stop(config, run, interrupts.signal)
     if is_main():
         _finish(folder, run, arch=config.arch)
+
+
+def _home(folder: Path, config: TrainConfig) -> Path:
+    """Where the run writes: its folder, or a folder in it as long as that holds an earlier model to be replaced."""
+    begun = folder / BEGUN
+    if config.resume:
+        return begun if (begun / "last.pt").exists() else folder
+    if is_main() and begun.exists():  # what a training that was stopped in its first epoch has left
+        shutil.rmtree(begun)
+    return begun if config.overwrite and (folder / "best.pt").exists() else folder
+
+
+def _move(begun: Path, folder: Path) -> None:
+    """Replace the earlier model and all that was made from it by the first epoch of the new one."""
+    clear(folder, *OUTPUTS, "probs.json", "probs_*.csv", "metrics_*.json", "*.png")
+    for name in (*OUTPUTS[1:], OUTPUTS[0]):  # config.json last
+        (begun / name).replace(folder / name)
+    shutil.rmtree(begun)
 
 
 def _plain_dict(config: TrainConfig) -> dict[str, Any]:

@@ -10,9 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import check_split
+import train_resnet
+from src.images import dicom
 from src.images.decode import read_image
-from src.images.dicom import is_dicom, read_dicom, study_uid
+from src.images.dicom import is_dicom, study_uid
 from src.images.files import read_file, study_of
+from tests.trees import write_csv
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -30,6 +34,11 @@ from pydicom.uid import (  # noqa: E402
 )
 
 GRADIENT = np.linspace(0, 4095, 48 * 40).reshape(48, 40).astype(np.uint16)  # 12 bits
+
+
+def read_dicom(path):
+    """The values of a file."""
+    return dicom.read_dicom(path.read_bytes())
 
 
 def dataset(values, *, bits=12, kind="MONOCHROME2", **tags):
@@ -130,7 +139,7 @@ def test_without_the_plugin_of_a_compression_the_reason_says_what_to_install(tmp
     path = write(tmp_path / "a.dcm", GRADIENT, compress=JPEGLosslessSV1, encoded=encoded)
     monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
     with pytest.raises(ValueError, match=r"a\.dcm cannot be read .*; pip install -r requirements-dicom\.txt") as raised:
-        read_dicom(path)
+        read_file(path, sizes=[8])
     assert "\n" not in str(raised.value)
 
 
@@ -220,6 +229,11 @@ def test_a_voi_lut_of_8_bits_is_read_however_its_entries_are_stored(tmp_path):
         ({"PhotometricInterpretation": "RGB"}, "photometric interpretation is RGB"),
         ({"BitsAllocated": None}, "Bits Allocated"),
         ({"Rows": 900}, "pixel data"),
+        ({"SamplesPerPixel": 3}, r"SamplesPerPixel \(0028,0002\) is 3"),
+        ({"Modality": "MR"}, "its Modality is MR; expected a radiograph"),
+        ({"BodyPartExamined": "KNEE"}, "its BodyPartExamined is KNEE; expected CHEST"),
+        ({"BodyPartExamined": "HIP_JOINT"}, "its BodyPartExamined is HIP JOINT"),
+        ({"ViewPosition": "MLO"}, "its ViewPosition is MLO"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
         ({"WindowCenter": 1}, "WindowCenter and WindowWidth"),
         ({"WindowCenter": 1, "WindowWidth": 0}, "WindowWidth is 0"),
@@ -232,27 +246,62 @@ def test_a_voi_lut_of_8_bits_is_read_however_its_entries_are_stored(tmp_path):
 )
 def test_missing_and_wrong_tags_are_refused_by_name(tmp_path, tags, reason):
     with pytest.raises(ValueError, match=reason) as raised:
-        read_dicom(write(tmp_path / "odd.dcm", GRADIENT, **tags))
+        read_file(write(tmp_path / "odd.dcm", GRADIENT, **tags), sizes=[8])
     assert "odd.dcm" in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\xff" * 400])
 def test_what_is_no_dicom_file_is_refused(tmp_path, content):
     (tmp_path / "a.dcm").write_bytes(content)
-    reason = "cannot be read" if b"DICM" in content else r"is not a DICOM file \(no DICM marker at byte 128\)"
+    reason = "cannot be read" if b"DICM" in content else r"cannot be read \(it is not a DICOM file: no DICM marker"
     with pytest.raises(ValueError, match=rf"a\.dcm {reason}"):
-        read_dicom(tmp_path / "a.dcm")
+        read_file(tmp_path / "a.dcm", sizes=[8])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("part", ["CHEST", "Port_Chest", "THORAX", "Torax", "LUNGS", "UNKNOWN", "", "RIBS"])
+def test_a_chest_by_any_name_is_read(tmp_path, part):
+    tags = {"BodyPartExamined": part, "Modality": "DX", "ViewPosition": "PA"}
+    assert read_dicom(write(tmp_path / "a.dcm", GRADIENT, **tags)).shape == GRADIENT.shape
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_file_without_preamble_and_file_meta_is_read(tmp_path, implicit):
+    made = dataset(GRADIENT, StudyInstanceUID="1.2.3")
+    del made.file_meta
+    made.save_as(tmp_path / "a.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert (tmp_path / "a.dcm").read_bytes()[128:132] != b"DICM"
+    assert np.array_equal(read_dicom(tmp_path / "a.dcm"), GRADIENT)
+    assert study_uid(tmp_path / "a.dcm") == "1.2.3"
+
+
+def test_a_missing_transfer_syntax_is_named(tmp_path):
+    path = write(tmp_path / "a.dcm", GRADIENT)
+    made = pydicom.dcmread(path)
+    del made.file_meta.TransferSyntaxUID
+    made.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    with pytest.raises(ValueError, match=r"its TransferSyntaxUID \(0002,0010\) is missing"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("kind", ["u", "i"])
+def test_bits_above_those_stored_are_no_part_of_the_picture(tmp_path, kind):
+    values = GRADIENT.astype(np.int32) - (2048 if kind == "i" else 0)
+    stored = (values & 0x0FFF).astype(np.uint16)
+    stored[5:20, 5:20] |= 0x8000  # an overlay
+    path = write(tmp_path / "a.dcm", stored.view(np.int16) if kind == "i" else stored)
+    assert np.array_equal(read_dicom(path), values)
 
 
 def test_a_cut_file_is_refused(tmp_path):
     path = write(tmp_path / "a.dcm", GRADIENT)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read"):
-        read_dicom(path)
+        read_file(path, sizes=[8])
     path = write(path, GRADIENT, compress=RLELossless)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cut off"):
-        read_dicom(path)
+        read_file(path, sizes=[8])
 
 
 @pytest.mark.parametrize("part", [0.5, 0.9])
@@ -266,7 +315,7 @@ def test_a_jpeg_that_was_cut_before_it_was_put_into_the_file_is_refused(tmp_path
         cut = encoded[: int(part * len(encoded))]
         path = write(tmp_path / "a.dcm", values, bits=bits, compress=compress, encoded=cut)
         with pytest.raises(ValueError, match="JPEG data end too early"):
-            read_dicom(path)
+            read_file(path, sizes=[8])
 
 
 def test_dicom_is_known_by_name_or_by_its_first_bytes(tmp_path):
@@ -309,7 +358,7 @@ def test_without_pydicom_the_reason_says_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "a.dcm", GRADIENT)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
-        read_dicom(path)
+        read_file(path, sizes=[8])
 
 
 def test_padding_is_black_and_no_part_of_the_range(tmp_path):
@@ -318,3 +367,26 @@ def test_padding_is_black_and_no_part_of_the_range(tmp_path):
     padded[:, :4] = 4095
     shown = read_dicom(write(tmp_path / "a.dcm", padded, PixelPaddingValue=4095))
     assert (shown[:, :4] == shown[:, 4:].min()).all() and np.array_equal(shown[:, 4:], values[:, 4:])
+
+
+def test_a_run_is_trained_on_dicom_as_predict_reads_it(tmp_path, monkeypatch, capsys):
+    """From the check of the files to the cache and a checkpoint."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(12):
+        name = f"{patient}.dcm"
+        write(tmp_path / name, rng.integers(0, 4096, (40, 40)).astype(np.uint16))
+        rows.append({"path": name, "patient_id": f"p{patient}", "A": patient % 2})
+    write_csv(tmp_path / "labels.csv", rows)
+    flags = ["--run-dir", str(tmp_path / "run")]
+    split = ["--data", str(tmp_path / "labels.csv"), "--val-fraction", "0.3", "--test-fraction", "0.3", *flags]
+    assert check_split.main([*split, "--images", "open"]) == 0
+    small = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
+    train_resnet.main([*flags, *small, "--cache", str(tmp_path / "cache")])
+    assert (tmp_path / "run" / "resnet50" / "best.pt").exists()
+    path = tmp_path / "0.dcm"
+    assert torch.equal(read_image(path, size=32), read_file(path, sizes=[32])[32])
+    monkeypatch.setattr("src.stages.split.importlib.util.find_spec", lambda name: None)
+    capsys.readouterr()
+    assert check_split.main([*split, "--overwrite"]) == 1
+    assert "12 images are DICOM, such as 0.dcm, and pydicom is not installed" in capsys.readouterr().out

@@ -274,3 +274,12 @@ def test_the_overview_leaves_no_gap(tmp_path, absent):
     height, width = page.shape
     for corner in (page[height * 2 // 3 :, : width // 2], page[height * 2 // 3 :, width // 2 :]):
         assert (corner < 200).sum() > 500
+
+
+def test_names_in_scripts_without_a_font_are_said_once_and_warn_of_nothing(tmp_path, capsys, monkeypatch, recwarn):
+    monkeypatch.setattr("src.plots.style.installed", tuple)
+    for _ in range(2):
+        with canvas(tmp_path / "a.png", width=2, height=2) as figure:
+            figure.suptitle("\u80ba\u708e")
+    assert capsys.readouterr().err.count("no font with some characters") <= 1  # at most: once per process
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -146,6 +146,41 @@ def test_a_training_that_does_not_finish_leaves_no_pictures_of_an_earlier_one(co
     assert (run / "resnet50" / "history.csv").exists() and not list((run / "resnet50").glob("train_*.png"))
 
 
+def test_the_earlier_model_stays_until_the_first_epoch_of_the_next_is_done(copied, monkeypatch):
+    run, flags = copied
+    folder = run / "resnet50"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    with monkeypatch.context() as broken:
+        broken.setattr("src.stages.train.fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_resnet.main([*flags, *SMALL, "--seed", "1", "--overwrite"])
+    assert {
+        path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file() and path.name in before
+    } == before
+    ensemble_alpha_search.main([*flags, "--resamples", "0", "--select", "best", "--overwrite"])
+    train_resnet.main([*flags, *SMALL, "--seed", "1", "--unfreeze-from", "fc", "--overwrite"])
+    assert json.loads((folder / "config.json").read_text())["seed"] == 1
+    assert (folder / "best.pt").read_bytes() != before["best.pt"]
+    assert not (folder / ".begun").exists() and not (folder / "probs.json").exists()
+    with pytest.raises(ValueError, match="--resume continues the training that --overwrite would replace"):
+        train_resnet.main([*flags, *SMALL, "--resume", "--overwrite"])
+
+
+def test_a_training_stopped_in_its_first_epoch_is_resumed_beside_the_earlier_model(copied, monkeypatch):
+    run, flags = copied
+    folder, more = run / "resnet50", [*SMALL, "--seed", "1", "--unfreeze-from", "fc", "--checkpoint-minutes", "0"]
+    before = (folder / "best.pt").read_bytes()
+    with monkeypatch.context() as broken:
+        broken.setattr("src.stages.train._print_epoch", interrupted)
+        broken.setattr("src.stages.train._move", interrupted)  # as a kill before it
+        with pytest.raises(KeyboardInterrupt):
+            train_resnet.main([*flags, *more, "--overwrite"])
+    assert (folder / "best.pt").read_bytes() == before and (folder / ".begun" / "last.pt").exists()
+    train_resnet.main([*flags, *more, "--resume", "--epochs", "2"])
+    assert (folder / "best.pt").read_bytes() != before and not (folder / ".begun").exists()
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [1, 2]
+
+
 def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
@@ -206,11 +241,11 @@ def test_the_blend_is_the_chosen_alpha_of_both_models(run_dir):
 
 def test_a_stage_does_not_replace_what_is_there_unasked(copied):
     run, flags = copied
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("[!.]*") if path.is_file()}
     for script in (eda_labels, train_resnet, test_resnet, ensemble_alpha_search, ensemble_threshold_search):
         with pytest.raises(ValueError, match="already there; pass --overwrite"):
             script.main(flags)
-    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("[!.]*") if path.is_file()}
 
 
 def test_a_run_of_another_data_set_is_refused_by_every_later_stage(copied, tmp_path):

@@ -1,0 +1,129 @@
+"""The bytes of an image file -> its gray pixels, as every stage that looks at images sees them. Needs no torch."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from src.images.dicom import looks_like_dicom, read_dicom
+from src.images.jpeg import decoded_jpeg
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
+ORIENTATION = 0x0112  # the EXIF tag
+MARGIN = (
+    0.5  # of the range of 98% of the pixels, to which a value beyond it may be away and still belong to the picture
+)
+SLIVER = 0.01  # of the range
+NEARLY_ALL = 0.995  # of the pixels
+
+# Pillow warns above 89 megapixels, which some radiographs have, and refuses above twice that, which none has.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def gray_pixels(path: Path, data: bytes, *, size: int) -> np.ndarray:
+    """An image file and its content as gray, upright by its EXIF orientation, uint8 [H, W] about `size` or larger.
+
+    A JPEG much larger than `size` is decoded at a reduced scale. DICOM, as a viewer shows it, and images of more than 8
+    bits are `stretched`. Transparency is ignored. Raises an error of the decoder for what is damaged, and ValueError
+    for what is no picture.
+    """
+    if looks_like_dicom(path, data):
+        gray = stretched(read_dicom(data))
+    else:
+        jpeg = decoded_jpeg(data, size)
+        gray = _by_pillow(data) if jpeg is None else _turned(jpeg, _jpeg_orientation(data))
+    check_contrast(gray)
+    return gray
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        packing = image.tile[0][3] if image.format == "PNG" and image.tile else ""
+        if packing == "LA;16B":
+            values = _bytes_as(data, "RGBA")[..., :2] @ np.array([256, 1], np.float32)  # gray and alpha, 2 bytes each
+            gray = stretched(values)
+        elif packing in ("RGB;16B", "RGBA;16B"):
+            high, low = (_bytes_as(data, packing[:-1] + byte)[..., :3] for byte in ("B", "L"))
+            gray = stretched((256 * high + low) @ LUMA)
+        elif image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            gray = stretched(np.asarray(image))
+        else:
+            # Straight to gray, Pillow warns of a transparent palette.
+            shown = image.convert("RGBA") if image.mode == "P" else image
+            gray = np.array(shown if shown.mode == "L" else shown.convert("L"))
+        return _turned(gray, image.getexif().get(ORIENTATION, 1))
+
+
+def _bytes_as(data: bytes, packing: str) -> np.ndarray:
+    """A PNG's pixels as float32 [H, W, C], read as another packing of as many bits.
+
+    Pillow reads one byte of the two that a color of 16 bits has: "B" takes the high one and "L" the other.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        image.tile = [(*image.tile[0][:3], packing)]  # type: ignore[list-item]  # a tuple in Pillow 10
+        return np.asarray(image, np.float32)
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    if b"Exif\0\0" not in data[: 2**17]:  # which spares most files the second look
+        return 1
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ORIENTATION, 1)
+
+
+def _turned(gray: np.ndarray, orientation: Any) -> np.ndarray:
+    """An image [H, W] as it is to be looked at, by its EXIF orientation 1 to 8; any other number leaves it."""
+    if orientation in (5, 6, 7, 8):  # stored sideways: rows are columns
+        gray = gray.T
+    if orientation in (2, 3, 6, 7):
+        gray = gray[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        gray = gray[::-1]
+    return np.ascontiguousarray(gray)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    """Numbers [H, W] from the darkest to the brightest of the picture as 0 .. 255: uint8 [H, W].
+
+    The ends are the lowest and the highest value within half a range of the 1st and the 99th percentile of what is not
+    the lowest value, the background: a hot pixel or a burnt-in marker far beyond them is clipped, and an image without
+    such is stretched over its whole range. Raises ValueError where values are not finite, or where fewer than all but a
+    few pixels differ.
+    """
+    lowest, highest = float(values.min()), float(values.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ValueError("some of its values are not finite")
+    if lowest == highest:
+        raise ValueError("all of its pixels have the same value")
+    low, high = _ends(values, lowest)
+    if high - low < SLIVER * (highest - lowest):
+        raise ValueError(f"all but a few of its pixels lie within {100 * SLIVER:g}% of its range of values")
+    scaled = np.subtract(values, low, dtype=np.float32)
+    scaled *= 255 / (high - low)
+    return np.clip(np.rint(scaled, out=scaled), 0, 255).astype(np.uint8)
+
+
+def _ends(values: np.ndarray, lowest: float) -> tuple[float, float]:
+    """The darkest and the brightest value that belong to the picture."""
+    step = max(1, min(values.shape) // 512)  # of what percentiles are taken, which a sample gives as well
+    sample = values[::step, ::step]
+    inside = sample[sample > lowest]
+    if not inside.size:
+        return lowest, lowest
+    first, last = map(float, np.percentile(inside, (1, 99)))
+    reach = MARGIN * (last - first)
+    low = float(values.min(initial=first, where=values >= first - reach))
+    return low, float(values.max(initial=last, where=values <= last + reach))
+
+
+def check_contrast(gray: np.ndarray) -> None:
+    """Raise ValueError where nearly all pixels of a picture, uint8 [H, W], have the same gray value."""
+    step = max(1, min(gray.shape) // 256)
+    sample = gray[::step, ::step]
+    counts = np.bincount(sample.ravel(), minlength=256)
+    together = np.convolve(counts, np.ones(3, int)).max()  # of neighboring gray values, about 1% of the range
+    if together >= NEARLY_ALL * sample.size:
+        raise ValueError("nearly all of its pixels have the same gray value")

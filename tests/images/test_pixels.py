@@ -1,0 +1,123 @@
+"""One bright pixel, orientations, and pictures that are none, in every kind of file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.images.pixels import check_contrast, gray_pixels, stretched
+from tests.images.test_decode import save_16_bit_png
+
+RNG = np.random.default_rng(0)
+
+
+def radiograph(height=300, width=240):
+    """12 bits: a bright oval of tissue with noise on a black background."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    tissue = np.clip(1.2 - x**2 - y**2, 0, 1)
+    return np.rint(3500 * tissue + 100 * RNG.random((height, width)) * (tissue > 0)).astype(np.uint16)
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("times", [2, 4, 16])
+@pytest.mark.parametrize("bright", [1, 40])
+def test_a_few_bright_pixels_do_not_darken_the_rest(times, bright):
+    values = radiograph()
+    hot = values.copy()
+    hot[10, 10 : 10 + bright] = values.max() * times
+    expected = stretched(values)
+    expected[10, 10 : 10 + bright] = 255
+    np.testing.assert_array_equal(stretched(hot), expected)
+
+
+def test_a_few_dark_pixels_do_not_brighten_the_rest():
+    values = radiograph().astype(np.int32) + 1000
+    cold = values.copy()
+    cold[150, 100:120] = -30000
+    shown = stretched(cold)
+    assert not shown[150, 100:120].any()
+    assert np.abs(np.delete(shown, 150, 0).astype(int) - np.delete(stretched(values), 150, 0)).max() <= 1
+
+
+def test_an_image_without_outliers_is_stretched_over_its_whole_range():
+    values = radiograph().astype(np.float64)
+    whole = np.rint((values - values.min()) * 255 / (values.max() - values.min()))
+    np.testing.assert_array_equal(stretched(values), whole.astype(np.uint8))
+    assert (stretched(values).min(), stretched(values).max()) == (0, 255)
+
+
+def test_a_picture_is_the_same_in_8_bits_in_12_of_16_and_as_numbers():
+    values = radiograph()
+    low, high = int(values.min()), int(values.max())
+    eight = np.rint((values - float(low)) * 255 / (high - low)).astype(np.uint8)
+    for data in (encoded(Image.fromarray(eight), "PNG"), encoded(Image.fromarray(values), "PNG"),
+                 encoded(Image.fromarray(values.astype(np.float32)), "TIFF")):  # fmt: skip
+        np.testing.assert_array_equal(gray_pixels(Path("a.png"), data, size=64), eight)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.full((50, 50), 7), "all of its pixels have the same value"),
+        (np.where(np.arange(2500) == 9, 60000, np.arange(2500) % 3).reshape(50, 50), "lie within 1% of its range"),
+        (np.array([[0.0, np.nan]]), "not finite"),
+    ],
+)
+def test_numbers_that_are_no_picture_are_refused(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        stretched(values)
+
+
+def test_a_picture_needs_more_than_one_gray_value():
+    black = np.zeros((400, 400), np.uint8)
+    black[200, 200] = 255
+    for picture in (black, black + RNG.integers(0, 3, black.shape, dtype=np.uint8)):
+        with pytest.raises(ValueError, match="nearly all of its pixels have the same gray value"):
+            check_contrast(picture)
+        with pytest.raises(ValueError, match="nearly all of its pixels"):
+            gray_pixels(Path("a.png"), encoded(Image.fromarray(picture), "JPEG"), size=64)
+    check_contrast(stretched(radiograph()))
+    black[:30, :30] = RNG.integers(0, 256, (30, 30))  # a small picture on a large black ground
+    check_contrast(black)
+
+
+def sideways(image, orientation):
+    """The stored image that EXIF orientation turns upright, by Pillow's own inverse."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # of Image.Transpose: flips undo themselves, 6 is stored by 90
+    return image.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else image
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "16-bit PNG"])
+def test_orientation_is_applied_in_every_format(kind, orientation):
+    values = radiograph(96, 64)
+    values[:20, :30] //= 2  # no symmetry
+    upright = Image.fromarray(values if kind == "16-bit PNG" else stretched(values))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    data = encoded(sideways(upright, orientation), kind.split()[-1], exif=exif, **options)
+    shown = gray_pixels(Path("a.png"), data, size=64)
+    assert shown.shape == (96, 64)
+    assert np.abs(shown.astype(int) - stretched(values)).mean() < (3 if kind == "JPEG" else 0.5)
+
+
+def test_an_orientation_that_is_none_leaves_the_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 0
+    upright = stretched(radiograph(96, 64))
+    data = encoded(Image.fromarray(upright), "PNG", exif=exif)
+    np.testing.assert_array_equal(gray_pixels(Path("a.png"), data, size=64), upright)
+
+
+def test_16_bit_gray_with_transparency_is_read_at_16_bits(tmp_path):
+    values = np.stack([radiograph(40, 30), np.full((40, 30), 65535)], axis=2)
+    path = save_16_bit_png(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(gray_pixels(Path("a.png"), path.read_bytes(), size=8), stretched(values[..., 0]))
