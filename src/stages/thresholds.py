@@ -79,7 +79,7 @@ def _paths(config: ThresholdConfig) -> dict[float, Path]:
     return {recall: folder / f"thresholds_recall_{recall:g}.csv" for recall in config.recall}
 
 
-def _search(config: ThresholdConfig, search: Search, groups: pd.DataFrame, stated: dict[str, float]) -> None:
+def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, stated: dict[str, float]) -> None:
     """Choose, write and print the thresholds of every target; nothing can be refused any more."""
     folder, chosen_on, by_patient = config.run_dir / "ensemble", search.chosen_on, config.weights == "patient"
     classes = chosen_on.view.truth.classes
