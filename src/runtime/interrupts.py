@@ -34,6 +34,7 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.reached()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
