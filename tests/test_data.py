@@ -198,7 +198,7 @@ def test_mimic_unknown_split_and_doubled_rows(tmp_path):
     make_mimic(tmp_path, images=False)
     refused(tmp_path / "mimic-cxr-2.0.0-split.csv", "folder")
     set_cell(tmp_path / "mimic-cxr-2.0.0-split.csv", line=3, column="split", value="holdout")
-    refused(tmp_path, "split.csv, line 3", "'holdout'", "train, val, test")
+    refused(tmp_path, "split.csv, line 3", "'holdout'", "train, val, calib, test")
     make_mimic(tmp_path, images=False)
     set_cell(tmp_path / "mimic-cxr-2.0.0-chexpert.csv", line=3, column="study_id", value="50000002")
     refused(tmp_path, "chexpert.csv", "s50000002", "lines 2 and 3")
@@ -430,7 +430,7 @@ def test_blank_and_nan_and_spaces_are_read_as_meant(tmp_path):
 def test_csv_blank_patient_and_unknown_split(tmp_path):
     file = make_csv(tmp_path, images=False, split=["train"] * 12)
     set_cell(file, line=4, column="split", value="")
-    refused(file, "line 4, column 'split'", "''", "train, val, test")
+    refused(file, "line 4, column 'split'", "''", "train, val, calib, test")
     set_cell(file, line=5, column="patient_id", value=" ")
     refused(file, "line 5", "'patient_id' is blank")
 

@@ -135,7 +135,7 @@ def test_the_stage_writes_what_it_says(tmp_path, capsys):
     eda_labels.main(["--run-dir", str(tmp_path)])
     printed = capsys.readouterr().out
     said = printed.splitlines()[-1].split(": ", 1)[1].split()
-    assert sorted(said) == sorted(path.name for path in (tmp_path / "eda").iterdir())
+    assert sorted(said) == sorted(path.name for path in (tmp_path / "eda").glob("[!.]*"))
     assert len([name for name in said if name.endswith(".csv")]) == 9
     assert "Edema    | 3 | 2 |  1 |     1" in printed
     for name in said:
