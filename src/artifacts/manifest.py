@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import entry, read_json, sha256, write_json, write_table
+from src.labels.files import splits_in
 from src.runtime.csv_files import read_table
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
-SPLITS = ("train", "val", "calib", "test")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits in order, without `calib` where stage 1 was not asked for one."""
-        there = set(self.table["split"])
-        return tuple(split for split in SPLITS if split != "calib" or split in there)
+        return splits_in(self.table["split"])
 
     @property
     def scored(self) -> tuple[str, ...]:

@@ -12,6 +12,12 @@ from src.stats.thresholds import Curve, OperatingPoint, build_curves
 from src.stats.workload import Answers, answers
 
 
+def curves_of(split: EvalSplit, *, by_patient: bool, grid: float | None = None) -> list[Curve]:
+    """Every candidate threshold of each class in a split, as `build_curves` has them."""
+    data: dict[str, Any] = {"targets": split.view.targets, "mask": split.view.mask, "patients": split.patients}
+    return build_curves(split.probs, **data, by_patient=by_patient, grid=grid)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The split that thresholds are evaluated on, and what the targets and rules share of it."""
@@ -24,8 +30,7 @@ class Evaluation:
     @classmethod
     def of(cls, split: EvalSplit, *, by_patient: bool) -> "Evaluation":
         """Rank the classes."""
-        labels: dict[str, Any] = {"targets": split.view.targets, "mask": split.view.mask}
-        curves = build_curves(split.probs, **labels, patients=split.patients, by_patient=by_patient)
+        curves = curves_of(split, by_patient=by_patient)
         auprc = [v["auprc"] for v in masked_metrics(split.probs, **split.view.arrays())["per_class"].values()]
         return cls(split, curves, auprc, by_patient)
 

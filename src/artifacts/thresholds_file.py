@@ -94,7 +94,7 @@ def read_thresholds(
         np.array(values),
         needed,
         tuple(confidence if value is None else value for value in confidences),
-        **_counted(path, content),
+        **read_counted(path, content),
     )
 
 
@@ -113,7 +113,7 @@ def read_confidence(path: Path, content: Mapping[str, Any]) -> float | None:
     return confidence if rule == "certified" else None
 
 
-def _counted(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
+def read_counted(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
     """What the thresholds of a thresholds.json flag and whose recall they are for; of images where it does not say.
 
     Raises ValueError where an entry is not what stage 6 and the report write.

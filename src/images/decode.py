@@ -35,10 +35,9 @@ def access_error(path: Path, error: OSError) -> AccessError:
 def read_image(path: Path, *, size: int) -> torch.Tensor:
     """Read a radiograph as gray and resize it to a square: uint8 [1, size, size].
 
-    The pixels are those of `gray_pixels`. The
-    aspect ratio is not kept, so that nothing at the rim is cut off; horizontal proportions (cardiothoracic ratio) are.
-    Raises ImageError (a ValueError) naming the file where it is truncated or not an image, AccessError (an ImageError)
-    where it is missing or the system does not let it be read.
+    The pixels are those of `gray_pixels`. The aspect ratio is not kept, so that nothing at the rim is cut off;
+    horizontal proportions (cardiothoracic ratio) are. Raises ImageError (a ValueError) naming the file where it is
+    truncated or not an image, AccessError (an ImageError) where it is missing or the system does not let it be read.
     """
     try:
         with open(path, "rb", buffering=0) as stream:

@@ -87,7 +87,7 @@ def _parsed(data: bytes, pydicom: Any) -> Any:
     return file
 
 
-def why_not_chest(file: Any) -> str:
+def _why_not_chest(file: Any) -> str:
     """What in the tags of a file speaks against a radiograph of the chest, "" where nothing does."""
     modality = _words(file.get("Modality"))
     if modality and modality not in RADIOGRAPHS:
@@ -97,7 +97,7 @@ def why_not_chest(file: Any) -> str:
         return f"its BodyPartExamined is {part}; expected CHEST or another name of it"
     view = _words(file.get("ViewPosition"))
     if view in OTHER_VIEWS:
-        return f"its ViewPosition is {view}, which is no view of the chest"
+        return f"its ViewPosition is {view}, which is not a view of the chest"
     return ""
 
 
@@ -122,7 +122,7 @@ def study_uid(path: Path) -> str:
 
 
 def _shown(file: Any) -> np.ndarray:
-    if reason := why_not_chest(file):
+    if reason := _why_not_chest(file):
         raise ValueError(reason)
     if not file.get("PixelData"):
         raise ValueError("it has no pixel data, or is cut off before their end")

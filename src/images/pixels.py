@@ -13,9 +13,7 @@ from src.images.jpeg import decoded_jpeg
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
 ORIENTATION = 0x0112  # the EXIF tag
-MARGIN = (
-    0.5  # of the range of 98% of the pixels, to which a value beyond it may be away and still belong to the picture
-)
+MARGIN = 0.5  # of the range of 98% of the pixels: how far beyond it a value may lie and still belong to the picture
 SLIVER = 0.01  # of the range
 NEARLY_ALL = 0.995  # of the pixels
 
@@ -28,7 +26,7 @@ def gray_pixels(path: Path, data: bytes, *, size: int) -> np.ndarray:
 
     A JPEG much larger than `size` is decoded at a reduced scale. DICOM, as a viewer shows it, and images of more than 8
     bits are `stretched`. Transparency is ignored. Raises an error of the decoder for what is damaged, and ValueError
-    for what is no picture.
+    for one without contrast.
     """
     if looks_like_dicom(path, data):
         gray = stretched(read_dicom(data))
@@ -90,8 +88,8 @@ def stretched(values: np.ndarray) -> np.ndarray:
 
     The ends are the lowest and the highest value within half a range of the 1st and the 99th percentile of what is not
     the lowest value, the background: a hot pixel or a burnt-in marker far beyond them is clipped, and an image without
-    such is stretched over its whole range. Raises ValueError where values are not finite, or where fewer than all but a
-    few pixels differ.
+    such is stretched over its whole range. Raises ValueError where values are not finite, or where all but a few pixels
+    have the same value or nearly so.
     """
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):

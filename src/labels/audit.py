@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from src.labels.files import splits_in
 from src.runtime.tables import plural
 
 # Fewer negatives than this leave the AUROC's standard error above about 0.03 even at AUROC 0.9 (Hanley & McNeil 1982)
@@ -16,12 +17,7 @@ FEW_NEGATIVES = 50
 
 def _evaluated(table: pd.DataFrame) -> tuple[str, ...]:
     """The splits in which something is measured: val and test, and calib where there is one."""
-    return ("val", "calib", "test") if (table["split"] == "calib").any() else ("val", "test")
-
-
-def _certifying(table: pd.DataFrame) -> str:
-    """The split on which thresholds are certified."""
-    return "calib" if (table["split"] == "calib").any() else "val"
+    return splits_in(table["split"])[1:]
 
 
 def leaks(table: pd.DataFrame) -> list[str]:
@@ -61,7 +57,7 @@ def too_few(
     needed: for each recall target, how many positive patients can certify it at `confidence`.
     """
     warned = []
-    name = _certifying(table)
+    name = "calib" if "calib" in _evaluated(table) else "val"  # where thresholds are certified
     rows = table[table["split"] == name]
     patients = {c: rows.loc[rows[c] == 1, "patient_id"].nunique() for c in classes}
     for recall, need in needed.items():

@@ -25,6 +25,7 @@ COLUMN_NAMES = {
 }
 # Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
+SPLITS = ("train", "val", "calib", "test")
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
@@ -71,6 +72,12 @@ class LabelSource:
             context=rows[list(CONTEXT_COLUMNS)].copy(),
             **fields,
         )
+
+
+def splits_in(column: Iterable[str]) -> tuple[str, ...]:
+    """The splits in order, without `calib` where no row of the column `split` has it."""
+    there = set(column)
+    return tuple(split for split in SPLITS if split != "calib" or split in there)
 
 
 def one_file(folder: Path, pattern: str) -> Path | None:

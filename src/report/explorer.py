@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from src.artifacts.io import read_stage_table
-from src.artifacts.rule_results import Evaluation, evaluate
+from src.artifacts.rule_results import Evaluation, curves_of, evaluate
 from src.artifacts.truth import EvalSplit
 from src.report.source import SCRIPT, Search
-from src.stats.thresholds import Curve, OperatingPoint, build_curves, certified_rule, empirical_rule, shared_confidence
+from src.stats.thresholds import Curve, choose_points, shared_confidence
 from src.stats.workload import count
 
 RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
@@ -34,9 +34,7 @@ def explore(chosen_on: EvalSplit, test: EvalSplit | None, *, search: Search) -> 
     by_patient = search.recorded["weights"] == "patient"
     own = Evaluation.of(chosen_on, by_patient=by_patient)
     evaluated = Evaluation.of(test, by_patient=by_patient) if test else own
-    labels = {"targets": chosen_on.view.targets, "mask": chosen_on.view.mask, "patients": chosen_on.patients}
-    grid = search.recorded["grid"] or None
-    curves = build_curves(chosen_on.probs, **labels, by_patient=by_patient, grid=grid)
+    curves = curves_of(chosen_on, by_patient=by_patient, grid=search.recorded["grid"] or None)
     given = {float(key) for key in search.chosen}
 
     def at(recall: float) -> dict[str, Any]:
@@ -44,7 +42,10 @@ def explore(chosen_on: EvalSplit, test: EvalSplit | None, *, search: Search) -> 
         confidence = search.confidence
         if confidence and recall not in given:
             confidence = max(confidence, ANY_TARGET)
-        points = _choose(curves, recall, confidence, together=search.recorded["family_wise"])
+        level = confidence
+        if level and search.recorded["family_wise"]:
+            level = shared_confidence(level, curves, recall=recall)
+        points = choose_points(curves, recall=recall, confidence=level)
         cuts = np.array([point.threshold for point in points])
         shown = (own, evaluated) if recall in given else (own,)
         work = {one.split.name: [count(one.split.probs >= cuts, known) for known in one.views()] for one in shown}
@@ -71,17 +72,6 @@ def explore(chosen_on: EvalSplit, test: EvalSplit | None, *, search: Search) -> 
             for c, (name, curve) in enumerate(zip(search.classes, curves, strict=True))
         ],
     }
-
-
-def _choose(
-    curves: Sequence[Curve], recall: float, confidence: float | None, *, together: bool
-) -> list[OperatingPoint]:
-    """Stage 6's choice for each class."""
-    if not confidence:
-        return [empirical_rule(curve, recall=recall) for curve in curves]
-    if together:
-        confidence = shared_confidence(confidence, curves, recall=recall)
-    return [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
 
 
 def _picture(curve: Curve) -> dict[str, Any]:

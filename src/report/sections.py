@@ -14,10 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from src.artifacts.io import MODELS, read_json, read_stage_table, read_table, writer_of
-from src.artifacts.manifest import SPLITS, Manifest
+from src.artifacts.manifest import Manifest
 from src.artifacts.probs import read_stage_probs
 from src.artifacts.truth import EvalSplit
 from src.labels.eda import ALL, STATES, count_states, with_rates
+from src.labels.files import SPLITS
 from src.plots.results import CURVES
 from src.plots.results import reliability as draw_reliability
 from src.runtime.tables import plural, with_interval

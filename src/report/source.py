@@ -10,8 +10,8 @@ import numpy as np
 from src.artifacts.io import entry, is_number, read_json, sha256
 from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import read_blend, read_probs
-from src.artifacts.thresholds_file import check_targets, read_confidence
-from src.artifacts.truth import AGGREGATES, UNITS, EvalSplit, Truth, Units, read_truth
+from src.artifacts.thresholds_file import check_targets, read_confidence, read_counted
+from src.artifacts.truth import EvalSplit, Truth, Units, read_truth
 from src.labels.policy import LabelPolicy
 
 SCRIPT = "ensemble_threshold_search.py"
@@ -23,14 +23,10 @@ def _is_policy(value: Any) -> bool:
 
 # What the page needs of a thresholds.json beside rule and points: what each may be, in code and in words.
 RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "unit": (lambda value: value in UNITS, "study or image"),
-    "aggregate": (lambda value: value in AGGREGATES, "max or mean"),
-    "weights": (lambda value: value in (*UNITS, "patient"), "study, image or patient"),
     "family_wise": (lambda value: isinstance(value, bool), "true or false"),
     "grid": (lambda value: is_number(value) and (value == 0 or 1e-5 <= value <= 0.5), "0, or a step from 1e-5 to 0.5"),
     "uncertain": (_is_policy, "a list of policies"),
     "missing": (_is_policy, "a list of policies"),
-    "chosen_on": (lambda value: value in ("val", "calib"), "val or calib"),
 }
 
 
@@ -71,11 +67,8 @@ def read_search(run_dir: Path) -> Search:
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(found[key]):
             raise ValueError(f"{path}: its {key} is {found[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
-    if found["weights"] not in (found["unit"], "patient"):
-        weights, unit = found["weights"], found["unit"]
-        raise ValueError(f"{path}: its weights are {weights!r} and its unit is {unit!r}; run {SCRIPT} --overwrite")
     check_targets(path, found)
-    recorded = {key: value for key, value in found.items() if key != "recall"}
+    recorded = {key: value for key, value in found.items() if key != "recall"} | read_counted(path, found)
     return Search(folder, read_confidence(path, found), recorded, found["recall"])
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import refuse_overwrite, write_table
-from src.artifacts.manifest import SPLITS, Manifest, read_context, read_manifest
+from src.artifacts.manifest import Manifest, read_context, read_manifest
 from src.config import EdaConfig
 from src.labels import eda
+from src.labels.files import SPLITS
 from src.plots import labels as plots_labels
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table

@@ -208,7 +208,8 @@ def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
     """File name of a heat map: readable, safe anywhere, and its own for each image and finding."""
     digest = hashlib.sha256(f"{image_id(Path(os.path.abspath(path)))}\n{finding}".encode()).hexdigest()[:10]
     place = image_id(Path(*path.parts[-3:]).with_suffix(""))  # data sets name images by patient and study above them
-    parts = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-60:].strip(".-") for text in (place, finding))
+    plain = (re.sub(r"[^\w.-]+", "-", text).encode()[-60:] for text in (place, finding))  # letters of any script
+    parts = (part.decode(errors="ignore").strip(".-") for part in plain)
     return "_".join((*parts, arch, digest)) + files.HEATMAP_SUFFIX
 
 

@@ -59,8 +59,8 @@ def _print_rows(rows: Sequence[list[str]], layout: RowLayout, thresholds: SavedT
     for name, recall in zip(thresholds.classes, thresholds.targets, strict=True):
         if name in thresholds.needed:
             print(
-                f"{name}: no threshold is known to reach recall {recall:g} ({thresholds.needed[name]} more positive "
-                f"patients needed); it flags every {unit}"
+                f"{name}: no threshold is known to reach recall {recall:g} ("
+                f"{plural(thresholds.needed[name], 'more positive patient')} needed); it flags every {unit}"
             )
 
 

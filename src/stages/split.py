@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import refuse_overwrite, sha256
-from src.artifacts.manifest import SPLITS, write_manifest
+from src.artifacts.manifest import write_manifest
 from src.config import SplitConfig, ThresholdConfig
 from src.data import read_dataset
 from src.images import check
@@ -14,7 +14,7 @@ from src.images.dicom import INSTALL
 from src.images.dicom import SUFFIXES as DICOM_SUFFIXES
 from src.labels import audit
 from src.labels.eda import count_states, side_by_side
-from src.labels.files import LabelSource
+from src.labels.files import LabelSource, splits_in
 from src.labels.split import patient_split
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
@@ -113,7 +113,7 @@ def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
 def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
     """Print sizes, patients, and per class and split the counts of each label."""
     print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
-    splits = tuple(split for split in SPLITS if split != "calib" or (table["split"] == split).any())
+    splits = splits_in(table["split"])
     sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
                                        patients=("patient_id", "nunique")).reindex(splits)  # fmt: skip
     print(format_table(("Split", "Images", "Studies", "Patients"), [tuple(row) for row in sizes.itertuples()]))

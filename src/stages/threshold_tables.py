@@ -160,17 +160,8 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
         "every flag counted and each blank a negative. The last row counts those with at least one flag, one finding "
         "missed, one false flag:"
     )
-    headers = (
-        "Class",
-        "Labeled",
-        "Flagged",
-        "Missed",
-        "Falsely flagged",
-        "| All",
-        "Flagged",
-        "Missed",
-        "Falsely flagged",
-    )
+    events = ("Flagged", "Missed", "Falsely flagged")
+    headers = ("Class", "Labeled", *events, "| All", *events)
     print(format_table(headers, [(*one, *other[1:]) for one, other in zip(left, right, strict=True)], digits=0))
 
 

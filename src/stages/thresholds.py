@@ -11,7 +11,7 @@ import pandas as pd
 from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.manifest import read_context, read_manifest
 from src.artifacts.probs import read_blend, read_probs
-from src.artifacts.rule_results import Evaluation, RuleResult, evaluate
+from src.artifacts.rule_results import Evaluation, RuleResult, curves_of, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth
 from src.config import ThresholdConfig
 from src.plots import results as plots
@@ -20,15 +20,7 @@ from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.readers import compare_readers, read_calls
 from src.stages.subgroups import audit_subgroups, groups_of
-from src.stats.thresholds import (
-    Curve,
-    OperatingPoint,
-    build_curves,
-    certified_rule,
-    empirical_rule,
-    patients_needed,
-    shared_confidence,
-)
+from src.stats.thresholds import choose_points, patients_needed, shared_confidence
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,7 @@ def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, s
     """Choose, write and print the thresholds of every target; nothing can be refused any more."""
     folder, chosen_on, by_patient = config.run_dir / "ensemble", search.chosen_on, config.weights == "patient"
     classes = chosen_on.view.truth.classes
-    labels = {"targets": chosen_on.view.targets, "mask": chosen_on.view.mask, "patients": chosen_on.patients}
-    curves = build_curves(chosen_on.probs, **labels, by_patient=by_patient, grid=config.grid or None)
+    curves = curves_of(chosen_on, by_patient=by_patient, grid=config.grid or None)
     evaluation = Evaluation.of(search.evaluated, by_patient=by_patient)
     clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
     chosen = {}
@@ -92,7 +83,8 @@ def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, s
         confidence = config.confidence
         if config.family_wise:
             confidence = shared_confidence(confidence, curves, recall=recall)
-        points = _choose(config, curves, recall, confidence)
+        asked = {"certified": confidence, "empirical": None} if config.rule == "certified" else {"empirical": None}
+        points = {kind: choose_points(curves, recall=recall, confidence=level) for kind, level in asked.items()}
         rules = [evaluate(kind, of_rule, evaluation, recall) for kind, of_rule in points.items()]
         write_table(path, _table(rules, evaluation, search), exact=True)
         tables.print_target(recall, confidence, rules, evaluation, chosen_on=chosen_on.name)
@@ -105,16 +97,6 @@ def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, s
         chosen[f"{recall:g}"] = dict(zip(classes, map(asdict, rules[0].points), strict=True))
     settings = _settings(config) | search.origin
     write_json(folder / "thresholds.json", {**settings, "classes": classes, "recall": chosen})
-
-
-def _choose(
-    config: ThresholdConfig, curves: list[Curve], recall: float, confidence: float
-) -> dict[str, list[OperatingPoint]]:
-    """What each rule chooses per class: the rule that was asked for first, the empirical one always."""
-    empirical = {"empirical": [empirical_rule(curve, recall=recall) for curve in curves]}
-    if config.rule == "empirical":
-        return empirical
-    return {"certified": [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves], **empirical}
 
 
 def _check_weights(config: ThresholdConfig) -> ThresholdConfig:

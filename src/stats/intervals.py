@@ -71,11 +71,10 @@ def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> t
 
     On the logit scale, logit(value) +- t * standard error, where the standard error is the standard deviation of the
     logits of the replicates that are defined, or where some are 0 or 1, that of the replicates divided by value * (1 -
-    value). `patients` is the number G of patients that the figure rests
-    on, for an area those with the rarer label: it gives t its degrees of freedom, G - 1, and the variance the factor
-    G / (G - 1) that resampling G patients takes away. Where the value is 0 or 1 or the replicates do not vary, the
-    interval is Clopper & Pearson's for G of G hits. It is (NaN, NaN) where the value or all replicates are not defined,
-    and (0, 1) where G is below 2.
+    value). `patients` is the number G of patients that the figure rests on, for an area those with the rarer label: it
+    gives t its degrees of freedom, G - 1, and the variance the factor G / (G - 1) that resampling G patients takes
+    away. Where the value is 0 or 1 or the replicates do not vary, the interval is Clopper & Pearson's for G of G hits.
+    It is (NaN, NaN) where the value or all replicates are not defined, and (0, 1) where G is below 2.
     """
     defined = replicates[~np.isnan(replicates)]
     if np.isnan(value) or not len(defined):

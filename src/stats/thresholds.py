@@ -307,6 +307,13 @@ def certified_rule(curve: Curve, *, recall: float, confidence: float = 0.95) -> 
     return _most_precise(curve, first, confidence=confidence)
 
 
+def choose_points(curves: Sequence[Curve], *, recall: float, confidence: float | None) -> list[OperatingPoint]:
+    """What the certified rule chooses for each class, or without a confidence the empirical rule."""
+    if confidence is None:
+        return [empirical_rule(curve, recall=recall) for curve in curves]
+    return [certified_rule(curve, recall=recall, confidence=confidence) for curve in curves]
+
+
 def _check_recall(recall: float) -> None:
     if not 0 < recall <= 1:
         raise ValueError(f"recall target is {recall}, expected a number above 0 and at most 1, such as 0.85")

@@ -511,3 +511,10 @@ def test_a_folder_that_was_empty_loses_its_row_when_it_holds_images(run_dir, tmp
     write_image(folder / "a.png")
     status, rows = run(run_dir, folder, "--append", out=tmp_path / "p.csv")
     assert status == 0 and list(rows) == [str(folder / "a.png")]
+
+
+def test_heat_maps_keep_names_in_any_script_and_fit_a_file_system(tmp_path):
+    name = heatmap_name(tmp_path / "환자" / "肺.png", finding="무기폐", arch="resnet50")
+    assert "환자-肺" in name and "무기폐" in name
+    assert len(heatmap_name(tmp_path / ("肺" * 80 + ".png"), finding="炎" * 200, arch="efficientnet_b1").encode()) < 255
+    assert "/" not in heatmap_name(tmp_path / "a.png", finding="a/b\\c", arch="resnet50")
