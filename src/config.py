@@ -1,19 +1,16 @@
-"""One frozen dataclass per stage, and the command line built from it: the only user of argparse.
+"""One frozen dataclass per stage: what its flags are called, their defaults, ranges and help.
 
-A field's type, default and metadata are its flag: `option(default, help, ...)`. Nothing below the stages sees a
-config; they take plain arguments.
+A field's type, default and metadata are its flag: `option(default, help, ...)`; `runtime/flags.py` makes the command
+line of them. Nothing below the stages sees a config; they take plain arguments.
 """
 
-import argparse
-import dataclasses
-import math
-import types
-import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
+
+from src.runtime import flags
+from src.runtime.flags import option
 
 Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
@@ -28,20 +25,9 @@ GROUPS = {
                                    "readers"),
     "speed and hardware options": ("workers", "cache", "device", "bfloat16", "compile", "checkpoint_minutes"),
 }  # fmt: skip
-MAIN = "main options"
 METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
 METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
 METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
-
-
-def option(default: Any, text: str = "", *, low: float = -math.inf, high: float = math.inf, **metadata: Any) -> Any:
-    """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
-
-    A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
-    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag, and `hint`
-    ends the message of a value out of range.
-    """
-    return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
 
 @dataclass(frozen=True)
@@ -321,121 +307,6 @@ class LogConfig:
     runs: tuple[Path, ...] = option((), "run folders, in the order to compare", positional=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, exit status 2."""
-
-    def error(self, message: str) -> typing.NoReturn:
-        """Print the message and exit."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
-
-
 def parse(defaults: Config, description: str | None, argv: list[str] | None = None) -> Config:
-    """The config that `argv` (default: the process's arguments) makes of `defaults`.
-
-    A wrong flag prints one line and exits 2; a value out of its range raises ValueError.
-    """
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    hints = typing.get_type_hints(type(defaults))
-    shown = _shown(defaults)
-    titles = {name: title for title, names in GROUPS.items() for name in names}
-    for title in (MAIN, *GROUPS):
-        group = parser.add_argument_group(title)
-        for f in shown:
-            if titles.get(f.name, MAIN) == title:
-                _add(group, f, hints[f.name], getattr(defaults, f.name))
-    given = vars(parser.parse_args(argv))
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    for f in shown:
-        _check_range(f, values[f.name])
-    return dataclasses.replace(defaults, **values)
-
-
-def as_flags(config: StageConfig, **changed: Any) -> list[str]:
-    """The arguments that make this config, with some fields `changed`, of its class's defaults."""
-    config = dataclasses.replace(config, **changed)
-    flags: list[str] = []
-    for f in _shown(config):
-        value, flag = getattr(config, f.name), _flag(f)
-        if value == f.default:
-            continue
-        if isinstance(value, bool):
-            flags.append(flag if value else "--no-" + flag[2:])
-        else:
-            flags += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return flags
-
-
-def _shown(config: Any) -> list[dataclasses.Field]:
-    """The fields with a flag; those of a class before those it inherits, since they are what the stage is about."""
-    origin = {name: depth for depth, cls in reversed([*enumerate(type(config).__mro__)]) for name in vars(cls)}
-    shown = [f for f in fields(config) if not f.metadata.get("hidden")]
-    return sorted(shown, key=lambda f: origin[f.name])
-
-
-def _flag(f: dataclasses.Field) -> str:
-    return "--" + f.name.replace("_", "-")
-
-
-def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, default: Any) -> None:
-    text, flag = f.metadata["help"].replace("%", "%%"), _flag(f)
-    if f.metadata.get("positional"):
-        parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text, metavar="PATH")
-    elif hint == bool | None:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-    elif hint is bool:
-        name, action = ("--no-" + flag[2:], "store_false") if default else (flag, "store_true")
-        parser.add_argument(name, dest=f.name, action=action, default=default, help=text + " (default: off)")
-    else:
-        several = isinstance(default, tuple)
-        required = f.metadata.get("required", False)
-        if not required and "(default:" not in text:
-            text += f" (default: {' '.join(map(str, default)) if several else default})".replace("%", "%%")
-        parser.add_argument(
-            flag,
-            nargs="+" if several else None,
-            type=_item_type(hint),
-            choices=_choices(hint),
-            default=default,
-            required=required,
-            help=text,
-            metavar=_metavar(f, hint),
-        )
-
-
-def _metavar(f: dataclasses.Field, hint: Any) -> str | None:
-    """What stands for the value in --help; None lists the choices."""
-    if _choices(hint):
-        return None
-    usual = "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
-    return f.metadata.get("metavar", METAVARS.get(f.name, usual))
-
-
-def _choices(hint: Any) -> tuple[str, ...] | None:
-    """The choices of a Literal, also of one within `tuple[..., ...]` or beside None."""
-    literals = [part for part in (hint, *typing.get_args(hint)) if typing.get_origin(part) is Literal]
-    return typing.get_args(literals[0]) if literals else None
-
-
-def _item_type(hint: Any) -> Callable[[str], Any]:
-    """`int` of `int`, `tuple[int, ...]` and `int | None`."""
-    if _choices(hint):
-        return str
-    inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
-    container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
-    item = inner[0] if container else hint
-    return _path if item is Path else item
-
-
-def _path(text: str) -> Path:
-    """A path; an empty one, which an unset shell variable leaves, would be the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; expected a path")
-    return Path(text)
-
-
-def _check_range(f: dataclasses.Field, value: Any) -> None:
-    low, high = f.metadata["low"], f.metadata["high"]
-    for item in value if isinstance(value, tuple) else (value,):
-        if isinstance(item, int | float) and not low <= item <= high:
-            allowed = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"{_flag(f)} is {item}; expected a number {allowed}{f.metadata.get('hint', '')}")
+    """The config that `argv` (default: the process's arguments) makes of `defaults`, as `flags.parse` reads it."""
+    return flags.parse(defaults, description, argv, groups=GROUPS, metavars=METAVARS)

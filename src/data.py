@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.labels.chexpert import is_chexpert, read_chexpert
 from src.labels.files import (
     LabelSource,
     ages_of,
@@ -21,7 +22,8 @@ from src.labels.files import (
     study_order,
     views_of,
 )
-from src.labels.public import is_chexpert, is_mimic, is_nih, read_chexpert, read_mimic, read_nih
+from src.labels.mimic import is_mimic, read_mimic
+from src.labels.nih import is_nih, read_nih
 from src.runtime.csv_files import read_cells, require_columns
 
 DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")

@@ -21,10 +21,9 @@ from src.config import (
     ScoreConfig,
     SplitConfig,
     ThresholdConfig,
-    as_flags,
-    option,
     parse,
 )
+from src.runtime.flags import as_flags, option
 from src.runtime.script import run
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from src.data import read_dataset
+from src.labels.chexpert import CHEXPERT_CLASSES
 from src.labels.files import patient_of, study_order
-from src.labels.public import CHEXPERT_CLASSES, NIH_CLASSES
+from src.labels.nih import NIH_CLASSES
 from tests.trees import drop_column, drop_rows, make_chexpert, make_csv, make_mimic, make_nih, set_cell, write_csv
 
 

@@ -64,7 +64,7 @@ def test_imports_run_downward(path):
     tops = {name.split(".")[0] for name in imported(path)}
     assert not tops & {script.stem for script in SCRIPTS}, f"{name} imports a script"
     assert not tops & TORCH or ({name, folder} & WITH_TORCH and name not in WITHOUT_TORCH), f"{name} imports torch"
-    assert name == "config" or "argparse" not in tops
+    assert name == "runtime/flags" or "argparse" not in tops
     assert folder == "stages" or "config" not in edges(path), f"{name} imports config"
 
 

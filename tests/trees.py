@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from src.labels.public import CHEXPERT_CLASSES, NIH_CLASSES
+from src.labels.chexpert import CHEXPERT_CLASSES
+from src.labels.nih import NIH_CLASSES
 
 # CheXpert's own column order, which is not alphabetical.
 CHEXPERT_COLUMNS = (

@@ -14,7 +14,7 @@ import torch
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.manifest import Manifest, read_manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
-from src.config import TrainConfig, as_flags
+from src.config import TrainConfig
 from src.dataset import ImageDataset, Loader, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Split, Task, fit
@@ -22,6 +22,7 @@ from src.labels.policy import LabelPolicy
 from src.models import build_model, compile_for_training
 from src.plots import results as plots
 from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
+from src.runtime.flags import as_flags
 from src.runtime.interrupts import Interrupts
 from src.runtime.locks import exclusive
 from src.train_utils import (
