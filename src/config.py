@@ -121,7 +121,7 @@ class TrainConfig(StageConfig, ABC):
     device: str = option("auto", DEVICE_HELP)
     bfloat16: bool | None = option(
         None,
-        "compute in bfloat16, with float32 weights, or do not (default: on CUDA, and ResNet50 on CPUs with bfloat16)",
+        "compute in bfloat16, with float32 weights, or do not (default: on GPUs with it, and ResNet50 on CPUs with it)",
     )
     compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)

@@ -81,11 +81,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def bfloat16_is_faster(arch: str, device: torch.device) -> bool:
-    """Whether a training step of `arch` gains from bfloat16: on CUDA both do, on a CPU that has it ResNet50.
+    """Whether a training step of `arch` gains from bfloat16: on a GPU that has it both do, on such a CPU ResNet50.
 
-    EfficientNet's depthwise convolutions gain nothing there and lose at small sizes (benchmarks/README.md).
+    A GPU before NVIDIA's Ampere, such as a V100 or a T4, only emulates it. EfficientNet's depthwise convolutions gain
+    nothing on a CPU and lose at small sizes (benchmarks/README.md).
     """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
-        return device.type == "cuda"
+        return False
     native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return native and arch == "resnet50"

@@ -1,9 +1,11 @@
 """Loss, pos_weight, optimizer groups, checkpoints and the early-stopping counter."""
 
+import contextlib
 import math
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +185,30 @@ def test_a_device_that_computes_nothing_is_refused():
         ("resnet50", "cpu", {"avx512_f": True, "avx512_bf16": False}, False),
         ("resnet50", "cpu", {}, False),
         ("efficientnet_b1", "cpu", {"avx512_bf16": True}, False),
-        ("efficientnet_b1", "cuda", {}, True),
         ("resnet50", "mps", {"avx512_bf16": True}, False),
     ],
 )
 def test_bfloat16_is_the_default_where_it_is_faster(arch, device, capabilities, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert bfloat16_is_faster(arch, torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, False), (8, True), (9, True)])
+@pytest.mark.parametrize("arch", ["resnet50", "efficientnet_b1"])
+def test_bfloat16_is_the_default_on_a_gpu_that_does_not_emulate_it(arch, major, expected, monkeypatch):
+    """Each GPU is asked for itself: here the second one, while the first is the current one."""
+    capabilities, current = [8 if major == 7 else 7, major], [0]
+
+    @contextlib.contextmanager
+    def selected(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", selected)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True, raising=False)  # emulation
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    properties = types.SimpleNamespace
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties(major=capabilities[device]))
+    assert bfloat16_is_faster(arch, torch.device("cuda", 1)) is expected
