@@ -59,8 +59,11 @@ class SplitConfig(StageConfig):
     val_fraction: float = option(0.1, "share of images in val (of train, if test is published)", low=0.001, high=0.9)
     test_fraction: float = option(0.1, "share of the images in test, for a new split", low=0.001, high=0.9)
     seed: int = option(0, "seed of the split", low=0)
-    images: Literal["exist", "open", "skip"] = option(
-        "exist", "exist: check that every file exists; open: decode every file and look for duplicates; skip: neither"
+    views: Literal["all", "frontal", "lateral"] = option("all", "radiographs to keep; AP and PA are frontal")
+    images: Literal["exist", "present", "open", "skip"] = option(
+        "exist",
+        "exist: check that every file exists; present: keep the images whose file exists, for a partial download; "
+        "open: decode every file and look for duplicates; skip: do not look at the files",
     )
     dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option("auto", "layout of the data")
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")

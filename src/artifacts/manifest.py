@@ -38,6 +38,11 @@ class Manifest:
         """Folder the image ids are relative to."""
         return Path(self.meta["image_root"])
 
+    @property
+    def filters(self) -> list[str]:
+        """A line for each flag of stage 1 that left out images."""
+        return self.meta.get("filters", [])  # none in manifests of earlier versions
+
     def image_paths(self) -> list[Path]:
         """Where the image of each row lies."""
         return [self.image_root / name for name in self.table["image_id"]]

@@ -1,6 +1,7 @@
 """Checks of the image files of a split: which are missing, which cannot be read, which are the same."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,9 +34,15 @@ class OpenedImage:
     fault: str = ""
 
 
-def missing_images(root: Path, ids: Iterable[str]) -> list[ImageFault]:
+def existing(root: Path, ids: Iterable[str]) -> list[bool]:
+    """Whether the file of each image exists."""
+    return [os.path.isfile(os.path.join(root, name)) for name in ids]  # several times as fast as Path
+
+
+def missing_images(root: Path, ids: Sequence[str]) -> list[ImageFault]:
     """Images whose file does not exist."""
-    return [ImageFault(name, "does not exist") for name in ids if not (root / name).is_file()]
+    there = existing(root, ids)
+    return [ImageFault(name, "does not exist") for name, found in zip(ids, there, strict=True) if not found]
 
 
 def open_images(root: Path, ids: Sequence[str], *, workers: int) -> list[OpenedImage]:

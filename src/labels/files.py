@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,11 @@ class LabelSource:
             context=rows[list(CONTEXT_COLUMNS)].copy(),
             **fields,
         )
+
+    def keep(self, rows: ArrayLike) -> "LabelSource":
+        """The same with only the rows for which `rows` [N] bool is true."""
+        table, context = (frame[np.asarray(rows)].reset_index(drop=True) for frame in (self.table, self.context))
+        return replace(self, table=table, context=context)
 
 
 def splits_in(column: Iterable[str]) -> tuple[str, ...]:

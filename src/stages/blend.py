@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import MODELS, as_stored, clear, read_json, refuse_overwrite, sha256, write_json, write_table
-from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import read_probs, read_stage_probs, recorded_flags, write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
 from src.config import AlphaConfig
@@ -18,6 +17,7 @@ from src.runtime.locks import exclusive, holder
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import two_views
+from src.stages.opening import open_manifest
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.stats.calibration import correct_probs
 from src.stats.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
@@ -89,7 +89,7 @@ def _write_blend(config: AlphaConfig, members: Members, counted: dict[str, Count
 
 def _of_run(run_dir: Path) -> Members:
     """Both models' probabilities of every split, as the test scripts left them."""
-    manifest = read_manifest(run_dir)
+    manifest = open_manifest(run_dir)
     for model in MODELS:
         if busy := holder(run_dir / model):
             raise ValueError(f"{run_dir / model} is being written by {busy}; blend when it has ended")

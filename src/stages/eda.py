@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import refuse_overwrite, write_table
-from src.artifacts.manifest import Manifest, read_context, read_manifest
+from src.artifacts.manifest import Manifest, read_context
 from src.config import EdaConfig
 from src.labels import eda
 from src.labels.files import SPLITS
 from src.plots import labels as plots_labels
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table
+from src.stages.opening import open_manifest
 
 TABLES = (
     "label_states",
@@ -31,7 +32,7 @@ SHOWN = 10  # pairs of findings printed
 
 def describe(config: EdaConfig) -> None:
     """Write eda/*.csv and eda/*.png of a run's manifest, and print what matters most."""
-    manifest = read_manifest(config.run_dir)
+    manifest = open_manifest(config.run_dir)
     context = _aligned(read_context(config.run_dir), manifest.table["image_id"], config.run_dir / "context.csv")
     folder = config.run_dir / "eda"
     outputs = [folder / f"{name}.csv" for name in TABLES] + [folder / f"{name}.png" for name in (*PICTURES, "overview")]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from src.artifacts.io import as_stored, entry, read_json, sha256
-from src.artifacts.manifest import Manifest, read_manifest
+from src.artifacts.manifest import Manifest
 from src.artifacts.predictions import PredictionTable, image_id
 from src.artifacts.probs import read_stage_probs
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
@@ -29,6 +29,7 @@ from src.runtime.cpu import CPU_STEP
 from src.runtime.distributed import world_size
 from src.runtime.tables import plural
 from src.stages import prediction_tables as tables
+from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
 from src.stats.ensemble import blend
 from src.train_utils import pick_device
@@ -63,7 +64,7 @@ def predict_images(config: PredictConfig) -> int:
     """Write one row per image, print a short table; returns the exit status, 1 where an image could not be read."""
     _check_arguments(config)
     device = pick_device(config.device)
-    manifest = read_manifest(config.run_dir)
+    manifest = open_manifest(config.run_dir)
     members, origin = _load_members(config.run_dir, manifest, device)
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from src.artifacts.io import MODELS, atomic_path, refuse_overwrite
-from src.artifacts.manifest import read_manifest
 from src.config import ReportConfig
 from src.report.explorer import explore
 from src.report.render import render
@@ -18,6 +17,7 @@ from src.report.sections import (
     subgroups_part,
 )
 from src.report.source import read_search, read_splits
+from src.stages.opening import open_manifest
 
 LARGEST = 3_000_000  # bytes; more is slow to open on a phone
 
@@ -31,7 +31,7 @@ def write_report(config: ReportConfig) -> None:
     search = read_search(config.run_dir)
     chosen_on, test = read_splits(config.run_dir, search)
     name = config.run_dir.resolve().name
-    manifest = read_manifest(config.run_dir) if (config.run_dir / "manifest.csv").exists() else None
+    manifest = open_manifest(config.run_dir) if (config.run_dir / "manifest.csv").exists() else None
     evaluated = test or chosen_on
     page = {
         "run": name,

@@ -18,6 +18,7 @@ from src.labels.files import LabelSource, splits_in
 from src.labels.split import patient_split
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
+from src.stages.subset import subset
 from src.stats.thresholds import patients_needed
 
 SHOWN = 10  # faulty images printed; the rest is counted
@@ -37,12 +38,12 @@ def check_split(config: SplitConfig) -> int:
         view_column=config.view_column,
         split_column=config.split_column,
     )
+    source, filters = subset(config, source)
     published = _use_published(config, source)
-    listed = source.table["split"].notna() if published else slice(None)
-    table, context = source.table[listed].reset_index(drop=True), source.context[listed].reset_index(drop=True)
-    assign = _take_published if published else _split_anew
-    split, origin = assign(config, source, table)
-    table = table.assign(split=split)
+    if published:
+        source = source.keep(source.table["split"].notna())
+    split, origin = _take_published(config, source) if published else _split_anew(config, source)
+    table = source.table.assign(split=split)
     unusable, faulty = _look_at_images(config, source, table)
     problems = source.problems if published else []
     failed = [*problems, *audit.leaks(table), *audit.one_sided(table, source.classes), *unusable]
@@ -54,14 +55,15 @@ def check_split(config: SplitConfig) -> int:
         "image_root": source.image_root.resolve(),
         "classes": source.classes,
         "split": origin,
+        "filters": filters,
         "seed": config.seed,
         "images": config.images,
         "failed": failed,
         "sources": {str(path): sha256(path) for path in source.files},
     }
-    with exclusive(config.run_dir):
-        write_manifest(config.run_dir, table, meta, context)  # before it prints, so that `| head` cannot end it first
-    _describe(source, table, origin)
+    with exclusive(config.run_dir):  # before anything is printed, so that `| head` cannot end it first
+        write_manifest(config.run_dir, table, meta, source.context)
+    _describe(source, table, origin, filters)
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
     lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
     print(*lines, f"{verdict}; wrote {config.run_dir}/manifest.csv", sep="\n")
@@ -76,10 +78,10 @@ def _use_published(config: SplitConfig, source: LabelSource) -> bool:
     return there and config.split != "patient"
 
 
-def _split_anew(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+def _split_anew(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
     """A new split by patient, and where it comes from."""
     fractions = {"val": config.val_fraction, **_calibration(config), "test": config.test_fraction}
-    split = patient_split(_labels(source, table), table["patient_id"], fractions=fractions, seed=config.seed)
+    split = patient_split(_labels(source), source.table["patient_id"], fractions=fractions, seed=config.seed)
     shares = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
     return split, f"by patient, {shares}, seed {config.seed}"
 
@@ -89,9 +91,9 @@ def _calibration(config: SplitConfig) -> dict[str, float]:
     return {"calib": config.calibration} if config.calibration else {}
 
 
-def _take_published(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[np.ndarray, str]:
+def _take_published(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
     """The published split, with val (where it has none) and calib carved from train, and where it comes from."""
-    split = table["split"].to_numpy(object, copy=True)
+    split = source.table["split"].to_numpy(object, copy=True)
     for name in ("train", "test"):
         if not (split == name).any():
             raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
@@ -100,19 +102,20 @@ def _take_published(config: SplitConfig, source: LabelSource, table: pd.DataFram
     if not fractions:
         return split, f"published: {source.split_note}"
     train = split == "train"
-    labels, patients = _labels(source, table)[train], table["patient_id"][train]
+    labels, patients = _labels(source)[train], source.table["patient_id"][train]
     split[train] = patient_split(labels, patients, fractions=fractions, seed=config.seed)
     shares = " and ".join(f"{name} ({fraction:g})" for name, fraction in fractions.items())
     return split, f"published: {source.split_note}; {shares} carved from train by patient, seed {config.seed}"
 
 
-def _labels(source: LabelSource, table: pd.DataFrame) -> np.ndarray:
-    return table[list(source.classes)].to_numpy(np.float64)
+def _labels(source: LabelSource) -> np.ndarray:
+    return source.table[list(source.classes)].to_numpy(np.float64)
 
 
-def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
+def _describe(source: LabelSource, table: pd.DataFrame, origin: str, filters: list[str]) -> None:
     """Print sizes, patients, and per class and split the counts of each label."""
     print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
+    print(*filters, sep="\n", end="\n" if filters else "")
     splits = splits_in(table["split"])
     sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
                                        patients=("patient_id", "nunique")).reindex(splits)  # fmt: skip
@@ -120,7 +123,7 @@ def _describe(source: LabelSource, table: pd.DataFrame, origin: str) -> None:
     print()
     headers = ["Class", *(f"{split} {state}" for split in splits for state in ("1", "0", "-1", "blank"))]
     states = count_states(
-        _labels(source, table), groups=table["split"].to_numpy(), order=splits, classes=source.classes, name="split"
+        _labels(source), groups=table["split"].to_numpy(), order=splits, classes=source.classes, name="split"
     )
     print(format_table(headers, side_by_side(states, order=splits).itertuples(name=None)))
     print()
@@ -135,12 +138,12 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
     dicom = [name for name in ids if name.lower().endswith(DICOM_SUFFIXES)]
     if dicom and importlib.util.find_spec("pydicom") is None:
         failed.append(f"{len(dicom):,} images are DICOM, such as {dicom[0]}, and pydicom is not installed; {INSTALL}")
-    if config.images == "exist":
-        found = check.missing_images(source.image_root, ids)
-    else:
+    if config.images == "open":
         opened = check.open_images(source.image_root, ids, workers=config.workers)
         found = check.faults(ids, opened)
         failed += check.duplicates(table, opened)
+    else:
+        found = check.missing_images(source.image_root, ids)
     if found:
         failed.insert(0, f"{len(found):,} of {len(ids):,} images cannot be used; first: {found[0].image_id}")
     shown = found if config.images == "open" else found[:SHOWN]

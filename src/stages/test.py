@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json
-from src.artifacts.manifest import Manifest, read_manifest
+from src.artifacts.manifest import Manifest
 from src.artifacts.probs import write_probs
 from src.artifacts.truth import EvalLabels, Truth
 from src.checkpoint import load_best
@@ -19,6 +19,7 @@ from src.runtime.distributed import is_main, process_group
 from src.runtime.locks import exclusive
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import calibration_before_and_after, print_scores, reliability_curves, two_views
+from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
 from src.train_utils import masked_bce, pick_device
 
@@ -31,7 +32,7 @@ def score(config: ScoreConfig) -> None:
 
 
 def _score(config: ScoreConfig, device: torch.device) -> None:
-    manifest = read_manifest(config.run_dir)
+    manifest = open_manifest(config.run_dir)
     folder = config.run_dir / config.arch
     refuse_overwrite([folder / name for name in ("probs_val.csv", "probs_test.csv")], overwrite=config.overwrite)
     with exclusive(folder) if is_main() else nullcontext():

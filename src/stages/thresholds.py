@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
-from src.artifacts.manifest import read_context, read_manifest
+from src.artifacts.manifest import read_context
 from src.artifacts.probs import read_blend, read_probs
 from src.artifacts.rule_results import Evaluation, RuleResult, curves_of, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth
@@ -18,6 +18,7 @@ from src.plots import results as plots
 from src.runtime.locks import exclusive
 from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
+from src.stages.opening import open_manifest
 from src.stages.readers import compare_readers, read_calls
 from src.stages.subgroups import audit_subgroups, groups_of
 from src.stats.thresholds import choose_points, patients_needed, shared_confidence
@@ -142,7 +143,7 @@ def _of_run(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
         )
     if config.readers:
         raise ValueError("--readers compares with labels of your own; pass --val-probs and --val-labels as well")
-    manifest = read_manifest(config.run_dir)
+    manifest = open_manifest(config.run_dir)
     blend = read_blend(config.run_dir, manifest)
     context = read_context(config.run_dir) if {"sex", "age"} & set(config.subgroups) else None
     splits = {

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
-from src.artifacts.manifest import Manifest, read_manifest
+from src.artifacts.manifest import Manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig
 from src.dataset import ImageDataset, Loader, eval_loader, train_loader
@@ -25,6 +25,7 @@ from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_g
 from src.runtime.flags import as_flags
 from src.runtime.interrupts import Interrupts
 from src.runtime.locks import exclusive
+from src.stages.opening import open_manifest
 from src.train_utils import (
     bfloat16_is_faster,
     build_optimizer,
@@ -60,7 +61,7 @@ def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
 
 
 def _train(config: TrainConfig, device: torch.device) -> None:
-    manifest = read_manifest(config.run_dir)
+    manifest = open_manifest(config.run_dir)
     folder = config.run_dir / config.arch
     with exclusive(folder) if is_main() else nullcontext():
         _train_in(folder, config, manifest, device)

@@ -519,3 +519,11 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
         page = explore(split, None, search=found)
     assert len({target["points"][0]["threshold"] for target in page["targets"]}) > 50
     assert len(embed_json(page)) < 500_000
+
+
+def test_the_page_says_which_images_were_left_out(copied, page):
+    assert page["data"]["filters"] == []
+    path, said = copied / "manifest.json", ["--views frontal left out 3 lateral images and 0 of unknown view"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"filters": said}))
+    report.main(["--run-dir", str(copied)])
+    assert page_data(copied / "report.html")["data"]["filters"] == said
