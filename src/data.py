@@ -1,6 +1,7 @@
 """From a data set on disk to its labels: which data set it is, and the reader of a CSV of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,24 @@ from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
 from src.runtime.csv_files import read_cells, require_columns
 
-DATASETS = ("auto", "chexpert", "mimic", "nih", "csv")
-PUBLIC = {"chexpert": (is_chexpert, read_chexpert), "mimic": (is_mimic, read_mimic), "nih": (is_nih, read_nih)}
+
+@dataclass(frozen=True)
+class Layout:
+    """A public data set: whether a path is one, its reader, and by which files it is known."""
+
+    recognizes: Callable[[Path], bool]
+    read: Callable[..., LabelSource]
+    files: str
+
+
+PUBLIC = {
+    "chexpert": Layout(
+        is_chexpert, read_chexpert, "train.csv with CheXpert's columns (here or in a CheXpert-v1.0* folder)"
+    ),
+    "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
+    "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
+}
+DATASETS = ("auto", *PUBLIC, "csv")
 
 
 def read_dataset(
@@ -45,7 +62,7 @@ def read_dataset(
     """Labels, patients, studies, views and the published split of a data set.
 
     path: a data set's folder or its label file (for MIMIC-CXR-JPG, the folder).
-    dataset: chexpert, mimic, nih, csv, or auto to recognize which.
+    dataset: one of DATASETS; auto recognizes which.
     classes: the classes to keep, in this order; by default the 13 findings of CheXpert and MIMIC-CXR-JPG, NIH's 14,
         or every column of a CSV that is nothing else.
     image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
@@ -74,19 +91,26 @@ def read_dataset(
     for role, column in columns.items():
         if column is not None:
             raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
-    return PUBLIC[name][1](path, classes=classes, image_root=image_root)
+    return PUBLIC[name].read(path, classes=classes, image_root=image_root)
 
 
 def _recognize(path: Path) -> str:
-    found = [name for name, (recognized, _) in PUBLIC.items() if recognized(path)]
+    found = _layouts(path)
     if len(found) > 1:
         raise ValueError(f"{path} looks like {' and '.join(found)}; say which with --dataset")
     if not found and path.is_dir() and not _csv_files(path):
-        raise ValueError(
-            f"{path} holds no data set that is known: no train.csv with CheXpert's columns (here or in a "
-            "CheXpert-v1.0* folder), no mimic-cxr-2.*-chexpert.csv, no Data_Entry_2017*.csv and no other CSV file"
-        )
+        for folder in sorted(filter(Path.is_dir, path.iterdir())):
+            if inside := _layouts(folder):
+                raise ValueError(
+                    f"{path} holds no label file; its folder {folder.name} does ({inside[0]}), so give that"
+                )
+        known = ", no ".join(layout.files for layout in PUBLIC.values())
+        raise ValueError(f"{path} holds no data set that is known: no {known} and no other CSV file")
     return found[0] if found else "csv"
+
+
+def _layouts(path: Path) -> list[str]:
+    return [name for name, layout in PUBLIC.items() if layout.recognizes(path)]
 
 
 def _csv_files(folder: Path) -> list[str]:

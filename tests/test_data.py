@@ -1,7 +1,6 @@
 """Label files in, one form out: every data set's layout, and what must not pass."""
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,41 +9,8 @@ import pytest
 from src.data import read_dataset
 from src.labels.chexpert import CHEXPERT_CLASSES
 from src.labels.files import patient_of, study_order
-from src.labels.nih import NIH_CLASSES
+from tests.reading import check_form, refused, row
 from tests.trees import drop_column, drop_rows, make_chexpert, make_csv, make_mimic, make_nih, set_cell, write_csv
-
-
-def row(source, image_id):
-    """The row of an image, of table and context together."""
-    merged = source.table.merge(source.context, on="image_id")
-    return merged.set_index("image_id").loc[image_id]
-
-
-def refused(path, *words, **options):
-    """The message with which reading `path` ends, after checking that it names `words` on one line."""
-    with pytest.raises(ValueError) as caught:
-        read_dataset(path, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    return message
-
-
-def check_form(source):
-    """What holds for every data set."""
-    table, context = source.table, source.context
-    assert list(table) == ["image_id", "patient_id", "study_id", "view", "split", *source.classes]
-    assert list(context) == ["image_id", "sex", "age", "study_order"]
-    assert table["image_id"].tolist() == context["image_id"].tolist()
-    assert table["image_id"].is_unique and table.index.equals(pd.RangeIndex(len(table)))
-    assert set(table["view"]) <= {"frontal", "lateral", ""} and set(context["sex"]) <= {"F", "M", ""}
-    labels = table[list(source.classes)]
-    assert (labels.dtypes == np.float64).all() and (labels.isin([1, 0, -1]) | labels.isna()).all(axis=None)
-    assert (table["split"].isna() | table["split"].isin(["train", "val", "test"])).all()
-    assert context["study_order"].min() == 0 and context["study_order"].dtype == np.int64
-    assert all(isinstance(file, Path) and file.is_file() for file in source.files)
-
 
 # --- CheXpert
 
@@ -210,105 +176,6 @@ def test_mimic_ignores_other_releases_files(tmp_path):
     for name in ("mimic-cxr-2.0.0-negbio.csv", "mimic-cxr-2.1.0-test-set-labeled.csv"):
         (tmp_path / name).write_text("study_id,Edema\n1,1\n")
     assert len(read_dataset(tmp_path).files) == 3
-
-
-# --- NIH ChestX-ray14
-
-
-def test_nih(tmp_path):
-    make_nih(tmp_path)
-    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=3, column="Finding Labels", value="Effusion|Mass")
-    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=2, column="Finding Labels", value="No Finding")
-    source = read_dataset(tmp_path)
-    check_form(source)
-    assert (source.name, source.classes, source.image_root) == ("nih", NIH_CLASSES, tmp_path)
-    assert source.split_note == "train_val_list.txt and test_list.txt" and source.problems == source.warnings == ()
-    assert source.table.groupby("split")["patient_id"].nunique().to_dict() == {"test": 2, "train": 4}
-    image = row(source, "images/00000001_001.png")
-    assert (image.patient_id, image.study_id, image.split) == ("00000001", "00000001_001", "train")
-    assert (image["view"], image.sex, image.age, image.study_order) == ("frontal", "M", 51.0, 1)
-    assert [name for name in NIH_CLASSES if image[name] == 1] == ["Effusion", "Mass"]
-    assert (source.table[list(NIH_CLASSES)].iloc[0] == 0).all()
-
-
-def test_nih_classes_in_the_order_asked_for(tmp_path):
-    table = read_dataset(make_nih(tmp_path, images=False)).table
-    chosen = read_dataset(tmp_path, classes=("Nodule", "Edema"))
-    pd.testing.assert_frame_equal(chosen.table[["Nodule", "Edema"]], table[["Nodule", "Edema"]])
-    refused(tmp_path, "'Pleural Effusion'", "Effusion, Emphysema", classes=("Pleural Effusion",))
-
-
-@pytest.mark.parametrize("folders", [("images_001/images", "images_002/images"), ("images_001", "images_012")])
-def test_nih_images_in_several_folders(tmp_path, folders):
-    source = read_dataset(make_nih(tmp_path, folders=folders))
-    assert all((tmp_path / name).is_file() for name in source.table["image_id"])
-    assert source.table["image_id"][1] == f"{folders[1]}/00000001_001.png"
-
-
-def test_nih_images_elsewhere_missing_or_doubled(tmp_path):
-    labels = make_nih(tmp_path / "labels", folders=("../flat",))
-    assert read_dataset(labels).table["image_id"][0] == "images/00000001_000.png"
-    flat = read_dataset(labels, image_root=tmp_path / "flat")
-    assert flat.table["image_id"][0] == "00000001_000.png" and flat.image_root == tmp_path / "flat"
-    (labels / "images").mkdir()
-    (labels / "images_001").mkdir()
-    for folder in ("images", "images_001"):
-        (labels / folder / "00000002_000.png").write_bytes(b"")
-    doubled = read_dataset(labels)
-    assert doubled.table["image_id"][2] == "images/00000002_000.png"
-    assert len(doubled.warnings) == 1 and doubled.warnings[0].endswith(": 1 (00000002_000.png)")
-
-
-def test_nih_without_lists_has_no_published_split(tmp_path):
-    source = read_dataset(make_nih(tmp_path, lists=False))
-    check_form(source)
-    assert source.table["split"].isna().all() and source.split_note == "" and len(source.files) == 1
-    (tmp_path / "test_list.txt").write_text("00000001_000.png\n")
-    refused(tmp_path, "train_val_list.txt is missing")
-
-
-def test_nih_faults_of_the_lists_are_problems(tmp_path):
-    make_nih(tmp_path, images=False)
-    lists = {name: (tmp_path / f"{name}_list.txt").read_text().split() for name in ("train_val", "test")}
-    lists["test"] += [lists["train_val"][0], "00009999_000.png"]
-    del lists["train_val"][1]
-    for name, names in lists.items():
-        (tmp_path / f"{name}_list.txt").write_text("\r\n".join(names) + "\r\n\r\n")
-    source = read_dataset(tmp_path)
-    check_form(source)
-    assert len(source.table) == 12 and row(source, "images/00000001_000.png").split == "test"
-    assert list(source.table["image_id"][source.table["split"].isna()]) == ["images/00000001_001.png"]
-    left_out, unknown, both = source.problems
-    assert left_out.endswith("that neither list names: 1 (00000001_001.png)")
-    assert unknown.endswith("does not know: 1 (00009999_000.png)")
-    assert both == "images in both lists, taken as test: 1 (00000001_000.png)"
-
-
-def test_nih_older_release(tmp_path):
-    """Ages with their unit, an age that cannot be, and a header that ends in a comma."""
-    file = make_nih(tmp_path, images=False) / "Data_Entry_2017_v2020.csv"
-    for line, age in enumerate(("058Y", "018M", "414Y"), start=2):
-        set_cell(file, line=line, column="Patient Age", value=age)
-    lines = file.read_text().splitlines()
-    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([lines[0] + ",", *[line + "," for line in lines[1:]]]))
-    file.unlink()
-    source = read_dataset(tmp_path)
-    assert source.context["age"][:2].tolist() == [58.0, 1.5] and np.isnan(source.context["age"][2])
-    assert "414Y" in source.warnings[0]
-
-
-@pytest.mark.parametrize("value", ["Effusion|Cough", "", "No Finding|Edema"])
-def test_nih_unknown_finding(tmp_path, value):
-    make_nih(tmp_path, images=False)
-    set_cell(tmp_path / "Data_Entry_2017_v2020.csv", line=5, column="Finding Labels", value=value)
-    refused(tmp_path, "line 5", repr(value), "Pleural_Thickening")
-
-
-def test_nih_two_label_files(tmp_path):
-    file = make_nih(tmp_path, images=False) / "Data_Entry_2017_v2020.csv"
-    (tmp_path / "Data_Entry_2017.csv").write_bytes(file.read_bytes())
-    refused(tmp_path, "Data_Entry_2017.csv, Data_Entry_2017_v2020.csv")
-    assert read_dataset(file).name == "nih" and len(read_dataset(file).table) == 12
 
 
 # --- a CSV of one's own

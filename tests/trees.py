@@ -120,24 +120,33 @@ def make_mimic(root: Path, *, patients=6, studies=2, gz=False, images=True, seed
     return root
 
 
-def make_nih(root: Path, *, patients=6, studies=2, folders=("images",), lists=True, images=True, seed=0) -> Path:
+def make_nih(
+    root: Path,
+    *,
+    patients=6,
+    studies=2,
+    name="Data_Entry_2017_v2020.csv",
+    folders=("images",),
+    lists=("train_val_list.txt", "test_list.txt"),
+    images=True,
+    seed=0,
+) -> Path:
     """NIH ChestX-ray14: one image per study, spread in turn over `folders`; the last two patients are the test list."""
     rng = np.random.default_rng(seed)
     rows, train, test = [], [], []
     for patient in range(1, patients + 1):
         for study in range(studies):
-            name = f"{patient:08d}_{study:03d}.png"
+            image = f"{patient:08d}_{study:03d}.png"
             if images:
-                write_image(root / folders[len(rows) % len(folders)] / name, seed=seed + len(rows))
-            findings = [name for name in NIH_CLASSES if rng.random() < 0.3]
-            row = {"Image Index": name, "Finding Labels": "|".join(findings) or "No Finding", "Follow-up #": study}
+                write_image(root / folders[len(rows) % len(folders)] / image, seed=seed + len(rows))
+            findings = [finding for finding in NIH_CLASSES if rng.random() < 0.3]
+            row = {"Image Index": image, "Finding Labels": "|".join(findings) or "No Finding", "Follow-up #": study}
             row |= {"Patient ID": patient, "Patient Age": 50 + study, "Patient Gender": "FM"[patient % 2]}
             rows.append(row | {"View Position": ("PA", "AP")[study % 2]})
-            (test if patient > patients - 2 else train).append(name)
-    write_csv(root / "Data_Entry_2017_v2020.csv", rows)
-    if lists:
-        (root / "train_val_list.txt").write_text("\n".join(train))
-        (root / "test_list.txt").write_text("\n".join(test) + "\n")
+            (test if patient > patients - 2 else train).append(image)
+    write_csv(root / name, rows)
+    for list_name, names in zip(lists, (train, test), strict=False):
+        (root / list_name).write_text("\n".join(names) + "\n")
     return root
 
 

@@ -85,13 +85,18 @@ def splits_in(column: Iterable[str]) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split != "calib" or split in there)
 
 
-def one_file(folder: Path, pattern: str) -> Path | None:
+def one_file(folder: Path, *patterns: str) -> Path | None:
     """The one file in `folder` that fits, plain or gzipped; None where none does, ValueError where several do."""
-    found = sorted([*folder.glob(pattern), *folder.glob(pattern + ".gz")])
+    found = sorted(file for pattern in patterns for file in (*folder.glob(pattern), *folder.glob(pattern + ".gz")))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
     return found[0] if found else None
+
+
+def own_split(files: str, *, beside: Path) -> str:
+    """The warning where `files`, which publish the split of a data set, are not there."""
+    return f"no {files} beside {beside.name}: the split is our own, and does not compare with published results"
 
 
 def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:

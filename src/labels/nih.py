@@ -1,6 +1,5 @@
-"""NIH ChestX-ray14's label files."""
+"""NIH ChestX-ray14's label files, and those of the copies of it that are in use: Kaggle's sample, and 224 pixels."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from src.labels.files import (
     named,
     numbers_of,
     one_file,
+    own_split,
     sexes_of,
     study_order,
     views_of,
 )
+from src.labels.places import image_places
 from src.runtime.csv_files import read_cells, read_header, require_columns
 
 NIH_CLASSES = (
@@ -39,27 +40,32 @@ NIH_CLASSES = (
     "Pneumonia",
     "Pneumothorax",
 )
-NIH_LISTS = ("train_val_list.txt", "test_list.txt")
+NIH_SAMPLE = "sample_labels.csv"  # of Kaggle's sample: 5,606 of the 112,120 images
+NIH_FILES = ("Data_Entry_2017*.csv", NIH_SAMPLE)
+NIH_LISTS = (("train_val_list.txt", "train_val_list_NIH.txt"), ("test_list.txt", "test_list_NIH.txt"))
 
 
 def is_nih(path: Path) -> bool:
     """Whether a folder holds NIH ChestX-ray14's label file, or the file is one."""
     if path.is_dir():
-        return any(path.glob("Data_Entry_2017*.csv*"))
+        if any(path.glob("Data_Entry_2017*.csv*")):
+            return True
+        sample = one_file(path, NIH_SAMPLE)
+        return sample is not None and is_nih(sample)
     return {"Image Index", "Finding Labels"} <= set(read_header(path))
 
 
 def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | None) -> LabelSource:
-    """NIH ChestX-ray14: `path` is its folder, or the label file Data_Entry_2017*.csv in it.
+    """NIH ChestX-ray14: `path` is its folder, or the label file in it: Data_Entry_2017*.csv or sample_labels.csv.
 
     Without the two list files there is no published split. With them, an image that neither list names has no
     split, and an image that both name is in test; both are reported as problems. Raises ValueError if a file or a
     cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, "Data_Entry_2017*.csv")
+    file = path if path.is_file() else one_file(path, *NIH_FILES)
     if file is None:
-        raise ValueError(f"{path} holds no Data_Entry_2017*.csv; an NIH ChestX-ray14 folder needs it")
-    cells = read_cells(file)
+        raise ValueError(f"{path} holds no {' and no '.join(NIH_FILES)}; an NIH ChestX-ray14 folder needs one")
+    cells = read_cells(file).rename(columns={"Patient Sex": "Patient Gender"})
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
     require_columns(cells, [*columns, "View Position"], path=file)
     classes = choose_classes(classes, default=NIH_CLASSES, present=NIH_CLASSES, path=file)
@@ -68,9 +74,9 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
     studies = patients + "_" + ids_of(cells["Follow-up #"], path=file).str.zfill(3)
     follow_ups = numbers_of(cells["Follow-up #"], path=file)
     ages, warnings = ages_of(cells["Patient Age"], path=file)
-    split, list_files, problems = _nih_split(names, file)
+    split, list_files, problems, notes = _nih_split(names, file)
     root = image_root or file.parent
-    image_ids, copies = _nih_image_ids(names, root)
+    image_ids, copies = image_places(list(names), root, default="images/" + names)
     rows = {
         "image_id": image_ids,
         "patient_id": patients,
@@ -88,7 +94,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         image_root=root,
         files=(file, *list_files),
         split_note=" and ".join(list_file.name for list_file in list_files),
-        warnings=(*warnings, *copies),
+        warnings=(*warnings, *notes, *copies),
         problems=tuple(problems),
     )
 
@@ -97,8 +103,8 @@ def _nih_labels(values: pd.Series, classes: Sequence[str], path: Path) -> pd.Dat
     """Findings joined by | as 1 or 0 per class; "No Finding" is 0 throughout."""
 
     def flags(text: str) -> list[float]:
-        findings = {name.strip() for name in text.split("|")}
-        if findings != {NO_FINDING} and not findings <= set(NIH_CLASSES):
+        findings = {name.strip().replace(" ", "_") for name in text.split("|")}
+        if findings != {NO_FINDING.replace(" ", "_")} and not findings <= set(NIH_CLASSES):
             raise ValueError(text)
         return [float(name in findings) for name in classes]
 
@@ -106,27 +112,30 @@ def _nih_labels(values: pd.Series, classes: Sequence[str], path: Path) -> pd.Dat
     return pd.DataFrame(convert(values, flags, path=path, expected=expected), columns=classes, index=values.index)
 
 
-def _nih_split(names: pd.Series, label_file: Path) -> tuple[pd.Series | None, list[Path], list[str]]:
-    """The published split of each image (None where no list names it), the list files, and what is wrong with them."""
-    files = [label_file.parent / name for name in NIH_LISTS]
-    missing = [file for file in files if not file.is_file()]
-    if len(missing) == len(files):
-        return None, [], []
-    if missing:
-        raise ValueError(f"{missing[0]} is missing; give both {' and '.join(NIH_LISTS)}, or neither")
-    train, test = (_nih_list(file) for file in files)
+def _nih_split(names: pd.Series, label_file: Path) -> tuple[pd.Series | None, tuple[Path, ...], list[str], list[str]]:
+    """The published split of each image (None where no list names it), the list files, problems, and warnings."""
+    train_file, test_file = (one_file(label_file.parent, *usual) for usual in NIH_LISTS)
+    both = " and ".join(usual[0] for usual in NIH_LISTS)
+    if train_file is None and test_file is None:
+        return None, (), [], [own_split(both, beside=label_file)]
+    if train_file is None or test_file is None:
+        missing = NIH_LISTS[train_file is not None][0]
+        raise ValueError(f"{label_file.parent / missing} is missing; give both {both}, or neither")
+    train, test = _nih_list(train_file), _nih_list(test_file)
     split = pd.Series(None, index=names.index, dtype=object)
     split[names.isin(train)] = "train"
     split[names.isin(test)] = "test"
     if split.isna().all():
-        raise ValueError(f"{files[0]} and {files[1].name} name no image of {label_file.name}")
+        raise ValueError(f"{train_file} and {test_file.name} name no image of {label_file.name}")
     listed = pd.Index(train).union(pd.Index(test))
+    unknown = named(listed[~listed.isin(names)], f"images in the lists that {label_file.name} does not know")
     problems = [
         *named(names[split.isna()], f"images of {label_file.name} that neither list names"),
-        *named(listed[~listed.isin(names)], f"images in the lists that {label_file.name} does not know"),
         *named(sorted(set(train) & set(test)), "images in both lists, taken as test"),
     ]
-    return split, files, problems
+    if label_file.name.startswith(NIH_SAMPLE):  # the lists are those of all images
+        return split, (train_file, test_file), problems, unknown
+    return split, (train_file, test_file), [*problems, *unknown], []
 
 
 def _nih_list(path: Path) -> list[str]:
@@ -137,18 +146,3 @@ def _nih_list(path: Path) -> list[str]:
     if not names:
         raise ValueError(f"{path} names no image; expected one image name per line")
     return names
-
-
-def _nih_image_ids(names: pd.Series, root: Path) -> tuple[list[str], list[str]]:
-    """Where under `root` each image lies, `images/NAME` where it is nowhere; a warning where it lies twice."""
-    folders = [root / "images", *sorted(root.glob("images_*/images")), *sorted(root.glob("images_*")), root]
-    wanted, where, copies = set(names), {}, []
-    for folder in filter(Path.is_dir, folders):
-        prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
-        for name in sorted(wanted.intersection(os.listdir(folder))):
-            if name in where:
-                copies.append(name)
-            else:
-                where[name] = prefix + name
-    found = [where.get(name, "images/" + name) for name in names]
-    return found, named(copies, "images in several folders, of which the first is used")
