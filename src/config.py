@@ -18,7 +18,7 @@ Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 GROUPS = {
     "label and unit options": ("uncertain", "missing", "pos_weight_max", "unit", "aggregate"),
     "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
-                         "view_column", "split_column"),
+                         "view_column", "split_column", "sex_column", "age_column", "merge_patients"),
     "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
                          "freeze_batchnorm"),
     "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels",
@@ -73,6 +73,11 @@ class SplitConfig(StageConfig):
     study_column: str | None = option(None, "CSV: column of the study id (default: by its name)")
     view_column: str | None = option(None, "CSV: column of the view (default: by its name)")
     split_column: str | None = option(None, "CSV: column of the published split (default: by its name)")
+    sex_column: str | None = option(None, "CSV: column of the sex (default: by its name)")
+    age_column: str | None = option(None, "CSV: column of the age (default: by its name)")
+    merge_patients: bool = option(
+        False, "CSV: take patient ids that differ in case, leading zeros, or hidden characters as one patient"
+    )
     calibration: float = option(
         0.0,
         "share of images in an extra split calib, on which thresholds are then certified instead of val; 0 makes none",

@@ -1,5 +1,6 @@
 """From a data set on disk to its labels: which data set it is, and the reader of a CSV of one's own."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from src.labels.chexpert import is_chexpert, read_chexpert
+from src.labels.columns import columns_by_role, no_findings
 from src.labels.files import (
     LabelSource,
     ages_of,
     choose_classes,
-    columns_by_role,
     ids_of,
     image_ids_of,
     labels_of,
-    patient_of,
+    named,
     sexes_of,
     splits_of,
     studies_of,
@@ -25,6 +26,7 @@ from src.labels.files import (
 )
 from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
+from src.labels.patients import one_spelling, patients_in, two_spellings
 from src.runtime.csv_files import read_cells, require_columns
 
 
@@ -58,6 +60,9 @@ def read_dataset(
     study_column: str | None = None,
     view_column: str | None = None,
     split_column: str | None = None,
+    sex_column: str | None = None,
+    age_column: str | None = None,
+    merge_patients: bool = False,
 ) -> LabelSource:
     """Labels, patients, studies, views and the published split of a data set.
 
@@ -67,6 +72,7 @@ def read_dataset(
         or every column of a CSV that is nothing else.
     image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
     *_column: the columns of a CSV, where their names do not tell.
+    merge_patients: take patient ids of a CSV that `plain_id` makes equal as one patient.
 
     Raises ValueError, naming file, line, column and value, for whatever is not as expected.
     """
@@ -84,13 +90,17 @@ def read_dataset(
         "study": study_column,
         "view": view_column,
         "split": split_column,
+        "sex": sex_column,
+        "age": age_column,
     }
     name = _recognize(path) if dataset == "auto" else dataset
     if name == "csv":
-        return _read_csv(path, classes=classes, image_root=image_root, columns=columns)
+        return _read_csv(path, classes=classes, image_root=image_root, columns=columns, merge_patients=merge_patients)
     for role, column in columns.items():
         if column is not None:
             raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
+    if merge_patients:
+        raise ValueError(f"{path} is read as {name}, whose patient ids are spelled alike; --merge-patients is for csv")
     return PUBLIC[name].read(path, classes=classes, image_root=image_root)
 
 
@@ -129,11 +139,16 @@ def _csv_file(path: Path) -> Path:
 
 
 def _read_csv(
-    path: Path, *, classes: Sequence[str] | None, image_root: Path | None, columns: dict[str, str | None]
+    path: Path,
+    *,
+    classes: Sequence[str] | None,
+    image_root: Path | None,
+    columns: dict[str, str | None],
+    merge_patients: bool,
 ) -> LabelSource:
     """A CSV of one's own: a row per image. `columns`: the column of each role, None where its name shall tell.
 
-    Without a patient column, the patient is `patientNNN` in the path, else the image itself, with a warning. Without
+    Without a patient column, the patient is the one that the path names, else the image itself, with a warning. Without
     a study column, each image is a study. Studies follow each other in time as the file lists them.
     """
     file = _csv_file(path)
@@ -141,11 +156,13 @@ def _read_csv(
     roles, taken = _csv_roles(cells, columns, file)
     remaining = [name for name in cells if name not in taken]
     present = [name for name in cells if name not in roles.values()]
+    warnings = _doubtful_classes(remaining, file) if classes is None else ()
     classes = choose_classes(classes, default=remaining, present=present, path=file)
     hint = "; name the columns that are classes with --classes"
     labels = labels_of(cells, classes, path=file, hint=hint)
     image_ids = image_ids_of(cells[roles["path"]], path=file)
-    patients, warnings = _csv_patients(cells, image_ids, roles, file)
+    patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
+    warnings = (*warnings, *said)
     studies = image_ids
     if "study" in roles:
         studies = studies_of(cells[roles["study"]], patients, path=file)
@@ -188,17 +205,23 @@ def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) 
     return roles, taken
 
 
+def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
+    """A warning of classes whose name says that they are none, with the flag that leaves them out."""
+    doubtful = no_findings(classes)
+    rest = [name for name in classes if name not in doubtful]
+    what = f"columns of {path.name} that count as findings, though their names say that they are none"
+    return tuple(f"{line}; leave them out with --classes {shlex.join(rest)}" for line in named(doubtful, what))
+
+
 def _csv_patients(
-    cells: pd.DataFrame, image_ids: pd.Series, roles: dict[str, str], path: Path
+    cells: pd.DataFrame, image_ids: pd.Series, roles: dict[str, str], path: Path, *, merge: bool
 ) -> tuple[pd.Series, tuple[str, ...]]:
-    if "patient" in roles:
-        return ids_of(cells[roles["patient"]], path=path), ()
-    patients = pd.Series(patient_of(image_ids), index=image_ids.index, dtype=str)
-    alone = (patients == image_ids).sum()
-    if not alone:
+    if "patient" not in roles:
+        patients, said = patients_in(image_ids)
+        also = f" (--patient-column {roles['study']} would keep studies together)" if "study" in roles else ""
+        return patients, (f"{path.name} has no patient column: {said}; name the column with --patient-column{also}",)
+    patients = ids_of(cells[roles["patient"]], path=path)
+    if not merge:
         return patients, ()
-    also = f" (--patient-column {roles['study']} would keep studies together)" if "study" in roles else ""
-    return patients, (
-        f"{path.name} has no patient column: {alone:,} of {len(cells):,} images count as a patient each; "
-        f"name the column with --patient-column{also}",
-    )
+    merged = named(two_spellings(patients), "patients with an id in more than one spelling, each taken as one patient")
+    return one_spelling(patients), tuple(merged)

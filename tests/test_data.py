@@ -8,7 +8,7 @@ import pytest
 
 from src.data import read_dataset
 from src.labels.chexpert import CHEXPERT_CLASSES
-from src.labels.files import patient_of, study_order
+from src.labels.files import study_order
 from tests.reading import check_form, refused, row
 from tests.trees import drop_column, drop_rows, make_chexpert, make_csv, make_mimic, make_nih, set_cell, write_csv
 
@@ -224,13 +224,15 @@ def test_csv_of_two_usual_names_the_more_telling_is_used_and_neither_is_a_class(
 
 
 def test_csv_columns_by_the_callers_names(tmp_path):
-    cells = {"img": "x.png", "who": "7", "exam": "e", "side": "LL", "part": "test", "Mass": "1", "path": "unused"}
-    file = write_csv(tmp_path / "a.csv", [cells])
-    columns = {"path_column": "img", "patient_column": "who", "study_column": "exam"}
+    cells = {"pixels": "x.png", "who": "7", "visit": "e", "side": "LL", "part": "test", "Mass": "1", "path": "unused"}
+    file = write_csv(tmp_path / "a.csv", [cells | {"W": "f", "Alter": "58"}])
+    columns = {"path_column": "pixels", "patient_column": "who", "study_column": "visit"}
+    columns |= {"sex_column": "W", "age_column": "Alter"}
     source = read_dataset(file, **columns, view_column="side", split_column="part")
     assert source.table.iloc[0].tolist() == ["x.png", "7", "e", "lateral", "test", 1.0]
-    refused(file, "'exams'", "img, who, exam", study_column="exams")
-    refused(write_csv(tmp_path / "b.csv", [{"img": "x.png", "Mass": "1"}]), "--path-column", "img, Mass")
+    assert source.context.iloc[0].tolist() == ["x.png", "F", 58.0, 0]
+    refused(file, "'visits'", "pixels, who, visit", study_column="visits")
+    refused(write_csv(tmp_path / "b.csv", [{"pixels": "x.png", "Mass": "1"}]), "--path-column", "pixels, Mass")
 
 
 def test_csv_image_root(tmp_path):
@@ -244,10 +246,15 @@ def test_csv_without_patients(tmp_path):
     rows = [{"path": f"patient{n // 2}/{n}.png", "Mass": "1"} for n in range(4)]
     known = read_dataset(write_csv(tmp_path / "a.csv", rows))
     assert known.table["patient_id"].tolist() == ["patient0", "patient0", "patient1", "patient1"]
-    assert known.warnings == ()
+    said = "the patient is read from the id, such as patient0 from patient0/0.png"
+    assert known.warnings == (f"a.csv has no patient column: {said}; name the column with --patient-column",)
     alone = read_dataset(write_csv(tmp_path / "b.csv", [*rows, {"path": "x.png", "Mass": "0"}]))
     assert alone.table["patient_id"].tolist()[-1] == "x.png" == alone.table["study_id"].tolist()[-1]
-    assert len(alone.warnings) == 1 and "1 of 5 images" in alone.warnings[0] and "--patient-column" in alone.warnings[0]
+    assert (
+        len(alone.warnings) == 1
+        and "1 of 5 rows count as a patient each" in alone.warnings[0]
+        and "--patient-column" in alone.warnings[0]
+    )
 
 
 @pytest.mark.parametrize("studies", [["1", "2", "1", "1"], ["study1", "study2", "study1", "study1"]])
@@ -290,9 +297,39 @@ def test_label_that_is_none(tmp_path, kind, value):
 
 
 def test_blank_and_nan_and_spaces_are_read_as_meant(tmp_path):
-    values = ["1", " 1.0 ", "-0.0", "", "nan", "-1"]
+    values = ["1", " 1.0 ", "-0.0", "-1", "-1,0", "", "nan", "NA", " N/A ", "null", "None", "<NA>"]
     file = write_csv(tmp_path / "a.csv", [{"path": f"{n}.png", "Mass": value} for n, value in enumerate(values)])
-    np.testing.assert_array_equal(read_dataset(file).table["Mass"], [1, 1, 0, np.nan, np.nan, -1])
+    np.testing.assert_array_equal(read_dataset(file).table["Mass"], [1, 1, 0, -1, -1, *[np.nan] * 7])
+
+
+def test_ages_are_read_as_people_write_them_and_stop_nothing(tmp_path):
+    values = {
+        "58": 58,
+        "058Y": 58,
+        "58 years": 58,
+        "90+": 90,
+        ">89": 89,
+        "18 months": 1.5,
+        "58,5": 58.5,
+        "6 yr. old": 6,
+    }
+    unknown = ["NA", "", "old", "412"]
+    file = make_csv(tmp_path, patients=6, images=False, age=[*values, *unknown])
+    source = read_dataset(file)
+    np.testing.assert_allclose(source.context["age"], [*values.values(), *[np.nan] * 4])
+    assert source.warnings == (
+        "rows of labels.csv with an age that cannot be read or is above 120 years, taken as unknown: 2 (old, 412)",
+    )
+
+
+def test_csv_columns_of_0_and_1_that_are_no_findings_are_named_with_the_flag_that_leaves_them_out(tmp_path):
+    yes = ["0", "1"] * 6
+    doubtful = dict.fromkeys(("Unnamed: 0", "fold", "is_female", "Hernia.1"), yes)
+    file = make_csv(tmp_path, images=False, **doubtful, **{"Skin Fold": yes})
+    (warning,) = read_dataset(file).warnings
+    assert ": 4 (Unnamed: 0, fold, is_female, ...); leave them out" in warning
+    assert warning.endswith("--classes 'Skin Fold' Nodule Hernia")
+    assert read_dataset(file, classes=("Nodule", "fold")).warnings == ()
 
 
 def test_csv_blank_patient_and_unknown_split(tmp_path):
@@ -347,7 +384,6 @@ def test_column_missing(tmp_path, make, file, column):
 @pytest.mark.parametrize(
     ("make", "file", "column", "value"),
     [
-        (make_chexpert, "train.csv", "Age", "old"),
         (make_mimic, "mimic-cxr-2.0.0-metadata.csv", "StudyDate", "May"),
         (make_mimic, "mimic-cxr-2.0.0-split.csv", "dicom_id", ""),
         (make_nih, "Data_Entry_2017_v2020.csv", "Follow-up #", "first"),
@@ -418,23 +454,7 @@ def test_blank_lines_byte_order_mark_and_index_column(tmp_path):
     refused(tmp_path / "a.csv", "line 5")
 
 
-def test_patient_of():
-    ids = ["CheXpert-v1.0/test/patient64741/study1", "outpatient12/a.png", "b.png"]
-    assert patient_of(ids).tolist() == ["patient64741", "outpatient12/a.png", "b.png"]
-    assert patient_of(ids, ["a", " a ", 3]).tolist() == ["a", "a", "3"]
-    for blank in ("", " ", None, np.nan):
-        with pytest.raises(ValueError, match="outpatient12"):
-            patient_of(ids, ["a", blank, "b"])
-
-
 def test_study_order():
     patients = ["A", "A", "A", "B", "A", "B", "A"]
     studies = ["z", "y", "x", "x", "x", "w", "v"]
     assert study_order(patients, studies, [np.nan, 5, 9, 1, 3, 1, 4]).tolist() == [3, 2, 0, 0, 0, 1, 1]
-
-
-def test_semicolons_are_named_as_such(tmp_path):
-    file = make_csv(tmp_path)
-    file.write_text(file.read_text().replace(",", ";"))
-    with pytest.raises(ValueError, match="separated by semicolons or tabs; save it with commas"):
-        read_dataset(file)

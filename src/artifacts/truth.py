@@ -10,17 +10,9 @@ import pandas as pd
 
 from src.artifacts.io import as_stored
 from src.artifacts.manifest import Manifest
-from src.labels.files import (
-    COUNTING_STUDY,
-    ages_of,
-    columns_by_role,
-    ids_of,
-    labels_of,
-    patient_of,
-    sexes_of,
-    studies_of,
-    views_of,
-)
+from src.labels.columns import columns_by_role
+from src.labels.files import COUNTING_STUDY, ages_of, ids_of, labels_of, sexes_of, studies_of, views_of
+from src.labels.patients import patients_in
 from src.labels.policy import LabelPolicy
 from src.runtime.csv_files import read_cells_by_id, require_columns
 
@@ -59,8 +51,8 @@ class Truth:
 def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     """Truth of `classes` from a CSV whose first column is the id, and lines that say how its columns were understood.
 
-    Patients come from the column that has one of its usual names (`patient_id`, `Patient ID`, ...), else from
-    `patientNNN` in the id, else each id is its own patient. Studies come from such a column too, else each id is its
+    Patients come from the column that has one of its usual names (`patient_id`, `Patient ID`, ...), else from the id
+    where that names them, else each id is its own patient. Studies come from such a column too, else each id is its
     own study. Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
     """
     cells = read_cells_by_id(path)
@@ -69,7 +61,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     labels = labels_of(cells, classes, path=path).to_numpy()
     found = columns_by_role(name for name in others if name not in classes)
     roles = {role: names[0] for role, names in found.items() if names}
-    patients = patient_of(ids, others[roles["patient"]] if "patient" in roles else None)
+    patients, said = (ids_of(others[roles["patient"]], path=path), "") if "patient" in roles else patients_in(ids)
+    patients = patients.to_numpy()
     studies = ids.to_numpy()
     if "study" in roles:
         alone = "patient" not in roles and (patients == ids.to_numpy()).all()
@@ -84,7 +77,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     if "view" in roles:
         groups["view"] = views_of(others[roles["view"]]).to_numpy()
     known = ("patient", "study", *GROUPS)
-    lines = [f"{path}: {_owner(role, roles, ids, patients)}" for role in ("patient", "study")]
+    lines = [f"{path}: {_owner(role, roles, said)}" for role in ("patient", "study")]
     unused = [name for name in others if name not in (*classes, *(roles.get(role) for role in known))]
     if unused:
         lines.append(f"{path}: columns that are not used: {', '.join(unused)}")
@@ -103,15 +96,13 @@ def _studies_as_patients(values: pd.Series, path: Path) -> np.ndarray:
     return ids.to_numpy()
 
 
-def _owner(role: str, roles: dict[str, str], ids: pd.Series, patients: np.ndarray) -> str:
-    """How the patient or the study of each row was found."""
+def _owner(role: str, roles: dict[str, str], said: str) -> str:
+    """How the patient or the study of each row was found; `said`: what `patients_in` says of the patient."""
     if role in roles:
         return f"the {role} is read from the column {roles[role]!r}"
-    if role == "patient" and any("patient" in name for name in patients) and (patients != ids.to_numpy()).any():
-        return "the patient is read from patientNNN in the id"
-    if role == "patient" and "study" in roles:
+    if role == "patient" and "study" in roles and " is read from " not in said:
         return "no column names the patient, so each study is a patient of its own"
-    return f"no column names the {role}, so each row is a {role} of its own"
+    return said if role == "patient" else "no column names the study, so each row is a study of its own"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from src.labels.files import splits_in
+from src.labels.files import named, splits_in
+from src.labels.patients import two_spellings
 from src.runtime.tables import plural
 
 # Fewer negatives than this leave the AUROC's standard error above about 0.03 even at AUROC 0.9 (Hanley & McNeil 1982)
@@ -35,6 +36,12 @@ def leaks(table: pd.DataFrame) -> list[str]:
                     f"another split; first: {here[key].iloc[0]} (--split patient makes a sound one)"
                 )
     return failed
+
+
+def respelled(table: pd.DataFrame) -> list[str]:
+    """Patients whose id is spelled in more than one way, who may be on two sides of a split unseen."""
+    what = "patients whose id is spelled in more than one way (--merge-patients takes the spellings as one patient)"
+    return named(two_spellings(table["patient_id"]), what)
 
 
 def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:

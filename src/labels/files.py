@@ -10,19 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from src.runtime.csv_files import BLANKS, number
+
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
 
-# Names of a column in a CSV of one's own, the more telling first; case, blanks, - and _ do not count.
-COLUMN_NAMES = {
-    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
-    "patient": ("patientid", "patient", "subjectid", "subject"),
-    "study": ("studyid", "study"),
-    "view": ("view", "viewposition", "frontal/lateral"),
-    "split": ("split",),
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage"),
-}
 # Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 SPLITS = ("train", "val", "calib", "test")
@@ -32,7 +24,12 @@ SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
 VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal"}
 VIEW_NAMES |= {"lateral": "lateral", "ll": "lateral", "rl": "lateral"}
 SEX_NAMES = {"f": "F", "female": "F", "m": "M", "male": "M"}
-AGE_UNITS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}  # in years
+AGE_UNITS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}  # in years
+# 58, 058Y (DICOM), 58 years, 90+, >89 (as de-identified tables write the oldest)
+AGE = re.compile(
+    r"(?:>=?|≥)?\s*(\d+(?:[.,]\d+)?)\s*\+?\s*"
+    r"(y(?:ears?|rs?|o)?|m(?:onths?|os?)?|w(?:eeks?|ks?)?|d(?:ays?)?)?\.?(?:\s+old)?\s*\+?"
+)
 OLDEST = 120.0  # years; what lies above is a typing error
 
 
@@ -99,15 +96,6 @@ def own_split(files: str, *, beside: Path) -> str:
     return f"no {files} beside {beside.name}: the split is our own, and does not compare with published results"
 
 
-def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
-    """The columns whose name tells their role, such as {"patient": ["Patient ID"]}, the most telling first."""
-    plain = {name: "".join(letter for letter in name.lower() if letter not in " _-") for name in names}
-    return {
-        role: sorted((name for name in plain if plain[name] in usual), key=lambda name: usual.index(plain[name]))
-        for role, usual in COLUMN_NAMES.items()
-    }
-
-
 def studies_of(values: pd.Series, patients: Iterable[str], *, path: Path) -> pd.Series:
     """Study ids; those that only count the studies of a patient get the patient's id before them."""
     studies = ids_of(values, path=path)
@@ -158,7 +146,8 @@ def labels_of(rows: pd.DataFrame, classes: Sequence[str], *, path: Path, hint: s
 
 
 def _label(text: str) -> float:
-    return np.nan if text.lower() in ("", "nan") else LABEL_VALUES[float(text)]
+    value = number(text)
+    return value if np.isnan(value) else LABEL_VALUES[value]
 
 
 def splits_of(values: pd.Series, *, path: Path) -> np.ndarray:
@@ -179,28 +168,26 @@ def sexes_of(values: pd.Series) -> pd.Series:
 def ages_of(values: pd.Series, *, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Ages in years, NaN where blank, and warnings. `058Y`, `013M`, `002W` and `010D` are read as DICOM means them.
 
-    Ages above 120 years are typing errors of which the data sets have some; they become NaN, with a warning.
+    Age is context and stops nothing: what cannot be read becomes NaN, with a warning, and so does what lies above 120
+    years, which are typing errors of which the data sets have some. `90+` is 90.
     """
-    ages = convert(values, _age, path=path, expected="an age; expected years, such as 58 or 058Y, or blank")
-    impossible = ages > OLDEST
-    if not impossible.any():
-        return ages, ()
-    what = f"rows of {path.name} with an age above {OLDEST:.0f} years, taken as unknown"
-    return np.where(impossible, np.nan, ages), tuple(named(values[impossible], what))
+    ages = convert(values, _age, path=path, expected="an age")
+    unknown = ages > OLDEST
+    what = f"rows of {path.name} with an age that cannot be read or is above {OLDEST:.0f} years, taken as unknown"
+    return np.where(unknown, np.nan, ages), tuple(named(values[unknown], what))
 
 
 def _age(text: str) -> float:
-    if text.lower() in ("", "nan"):
-        return np.nan
-    match = re.fullmatch(r"(\d+\.?\d*)([YMWD]?)", text)
-    if match is None:
-        raise ValueError(text)
-    return float(match[1]) * AGE_UNITS[match[2]]
+    """Years, NaN where blank, infinite where it cannot be read."""
+    match = AGE.fullmatch(text.lower())
+    if match:
+        return number(match[1]) * AGE_UNITS[(match[2] or "y")[0]]
+    return np.nan if text.lower() in BLANKS else np.inf
 
 
 def numbers_of(values: pd.Series, *, path: Path) -> np.ndarray:
     """Numbers as float, NaN where blank; ValueError for anything else."""
-    return convert(values, lambda text: float(text or "nan"), path=path, expected="a number")
+    return convert(values, number, path=path, expected="a number")
 
 
 def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
@@ -245,22 +232,6 @@ def study_order(patients: ArrayLike, studies: ArrayLike, when: ArrayLike) -> np.
     once = once.sort_values(["patient", "when"], kind="stable")
     once["order"] = once.groupby("patient").cumcount()
     return rows.merge(once.drop(columns="when"), on=["patient", "study"], how="left")["order"].to_numpy()
-
-
-def patient_of(ids: ArrayLike, patients: Iterable[Any] | None = None) -> np.ndarray:
-    """The patient of each image or study: [N] str.
-
-    ids: [N] ids or paths. patients: [N] patient ids where a table has them; otherwise the `patientNNN` in the id,
-    or the id itself if it has none. Raises ValueError for a blank patient id.
-    """
-    names = pd.Series(np.asarray(ids), dtype=str)
-    if patients is None:
-        found = names.str.extract(r"(?<![A-Za-z])(patient\d+)", expand=False)
-        return found.fillna(names).to_numpy(dtype=object)
-    given = pd.Series(list(patients), dtype=object).fillna("").astype(str).str.strip()
-    if (given == "").any():
-        raise ValueError(f"the patient of {names[given == ''].iloc[0]!r} is blank; expected a patient id in every row")
-    return given.to_numpy(dtype=object)
 
 
 def named(names: Iterable[str], what: str, *, first: int = 3) -> list[str]:

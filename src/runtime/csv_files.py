@@ -1,18 +1,26 @@
 """CSV files in: one place that opens them, and one wording of what can be wrong with a file.
 
 `read_table` is pandas, for the files of a run. `read_cells` is for files that people made: it keeps every cell as
-text and knows its line, and refuses rows that pandas would fill up or shift without a word.
+text and knows its line, and refuses rows that pandas would fill up or shift without a word. Columns are separated by
+commas, semicolons or tabs, whichever makes the most columns of the header, or as Excel's line `sep=;` says; lines above
+the header that begin with # are comments.
 """
 
 import csv
 import gzip
+import itertools
+import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+
+# What programs write into a cell that has no value.
+BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
 
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -31,10 +39,6 @@ def read_cells(path: Path) -> pd.DataFrame:
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
         header = _header(reader)
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-            raise ValueError(
-                f"{path} is separated by semicolons or tabs; save it with commas between columns and points in numbers"
-            )
         for row in reader:
             if len(row) != len(header):
                 row = _fit_row(row, header, path, reader.line_num)
@@ -66,6 +70,11 @@ def read_header(path: Path) -> list[str]:
     """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
     with _explained(path), _reader(path) as reader:
         return _header(reader)
+
+
+def number(text: str) -> float:
+    """A number as people write it, with a decimal point or a decimal comma, NaN where blank; else ValueError."""
+    return math.nan if text.lower() in BLANKS else float(re.sub(r"^([+-]?\d*),(\d)", r"\1.\2", text))
 
 
 def require_columns(table: pd.DataFrame, names: Iterable[str], *, path: Path, remedy: str = "") -> None:
@@ -102,8 +111,22 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
 
 @contextmanager
 def _reader(path: Path) -> Iterator[Any]:
+    """The rows from the header on; `line_num` counts all lines of the file."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        yield csv.reader(stream, strict=True)
+        above, header, separator = _find_header(stream)
+        lines = itertools.chain(["\n"] * above, [header], stream)
+        yield csv.reader(lines, strict=True, delimiter=separator)
+
+
+def _find_header(stream: IO[str]) -> tuple[int, str, str]:
+    """How many lines are above the header, the header's first line ("" in an empty file), and the separator."""
+    named = None
+    for above, line in enumerate(stream):
+        if match := re.fullmatch(r'"?sep=([,;|\t])"?', line.rstrip("\r\n"), re.IGNORECASE):
+            named = match[1]
+        elif line.strip() and not line.lstrip(' "').startswith("#"):
+            return above, line, named or max(",;\t", key=lambda mark: len(next(csv.reader([line], delimiter=mark))))
+    return 0, "", ","
 
 
 def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
@@ -113,5 +136,6 @@ def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[s
     while row and len(row) < len(header) and not header[len(row)]:
         row = [*row, ""]
     if row and len(row) != len(header):
-        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; is the file whole?")
+        why = "comments are read above the header only" if row[0].startswith("#") else "is the file whole?"
+        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; {why}")
     return row

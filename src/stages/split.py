@@ -37,6 +37,9 @@ def check_split(config: SplitConfig) -> int:
         study_column=config.study_column,
         view_column=config.view_column,
         split_column=config.split_column,
+        sex_column=config.sex_column,
+        age_column=config.age_column,
+        merge_patients=config.merge_patients,
     )
     source, filters = subset(config, source)
     published = _use_published(config, source)
@@ -46,7 +49,8 @@ def check_split(config: SplitConfig) -> int:
     table = source.table.assign(split=split)
     unusable, faulty = _look_at_images(config, source, table)
     problems = source.problems if published else []
-    failed = [*problems, *audit.leaks(table), *audit.one_sided(table, source.classes), *unusable]
+    failed = [*problems, *audit.respelled(table), *audit.leaks(table), *audit.one_sided(table, source.classes)]
+    failed += unusable
     confidence = ThresholdConfig.confidence
     needed = {recall: patients_needed(recall, confidence=confidence) for recall in ThresholdConfig.recall}
     warned = [*source.warnings, *audit.too_few(table, source.classes, needed=needed, confidence=confidence)]

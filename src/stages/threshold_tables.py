@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from src.artifacts.io import read_table
 from src.artifacts.rule_results import Evaluation, RuleResult
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
+from src.runtime.csv_files import number, read_cells
 from src.runtime.tables import format_table, plural, with_interval
 from src.stages.metric_tables import two_views
 from src.stats.intervals import VERDICTS, share_interval, top_share
@@ -214,7 +214,7 @@ def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[st
     """
     pairs: Iterable[tuple[str, str]] = [word.rpartition("=")[::2] for word in words]
     if len(words) == 1 and words[0].lower().endswith((".csv", ".csv.gz")):
-        table = read_table(Path(words[0]), dtype=str, keep_default_na=False)
+        table = read_cells(Path(words[0]))
         if list(table.columns[:2]) != ["class", "prevalence"]:
             raise ValueError(f"--prevalence {words[0]} has columns {', '.join(table)}; expected class,prevalence")
         pairs = zip(table["class"], table["prevalence"], strict=True)
@@ -227,7 +227,7 @@ def parse_prevalence(words: Sequence[str], *, classes: Sequence[str]) -> dict[st
         if name in stated:
             raise ValueError(f"--prevalence names {name} twice; expected each class once")
         try:
-            stated[name] = float(text)
+            stated[name] = number(text)
         except ValueError:
             stated[name] = np.nan
         if not 0 < stated[name] < 1:

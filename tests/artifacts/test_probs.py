@@ -41,8 +41,6 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id,X\n", r"no rows"),
         ("id\na\n", r"has one column"),
         ("", r"no rows"),
-        ("id;X\na;0.5\n", r"separated by semicolons"),
-        ("id;X\na;0,5\n", r"separated by semicolons"),
         ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values and no name"),
         ("id,X\na,  \n", r"X of a is blank"),
         (",id,X\n0,a,0.5\n", r"first column has no name"),

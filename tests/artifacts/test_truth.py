@@ -30,7 +30,7 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     assert list(truth.patients) == ["p", "q", "q"]
     text = text.replace(",Patient ID", ",other")
     truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert "the patient is read from patientNNN in the id" in lines[0]
+    assert "the patient is read from the id, such as patient7 from r/patient7/study1" in lines[0]
     assert lines[-1].endswith("not used: No Finding, other")
     assert list(truth.patients) == ["patient7", "patient7", "z"]
 

@@ -50,6 +50,10 @@ def leak_patient(rows, root):
     rows[-1]["patient_id"], rows[-1]["study_id"] = "p03", "s99"
 
 
+def respell(rows, root):
+    rows[-1]["patient_id"], rows[-1]["study_id"] = "P03", "s99"
+
+
 def leak_study(rows, root):
     rows[-1]["study_id"] = "s03"
 
@@ -145,6 +149,23 @@ def test_patient_split_mends_a_leak_and_published_needs_one(tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="no published split; use --split patient"):
         check(path, tmp_path / "p", "--split", "published", "--classes", "A", "B")
+
+
+RESPELLED = "patients whose id is spelled in more than one way (--merge-patients takes the spellings as one patient)"
+
+
+def test_two_spellings_of_a_patient_fail_until_they_are_merged(tmp_path, capsys):
+    path = make_set(tmp_path / "d", edit=respell)
+    assert check(path, tmp_path / "r") == 1
+    assert f"FAILED: {RESPELLED}: 1 ('p03' and 'P03')" in capsys.readouterr().out
+    assert check(path, tmp_path / "m", "--merge-patients") == 1
+    out = capsys.readouterr().out
+    assert f"FAILED: 1 patient with 1 {LEAKED}: p03 {REMEDY}" in out and RESPELLED not in out
+    assert "an id in more than one spelling, each taken as one patient: 1 ('p03' and 'P03')" in out
+    fractions = ["--val-fraction", "0.2", "--test-fraction", "0.2"]
+    assert check(path, tmp_path / "s", "--merge-patients", "--split", "patient", *fractions) == 0
+    table = read_manifest(tmp_path / "s").table
+    assert table["patient_id"].nunique() == 30 and table.groupby("patient_id")["split"].nunique().max() == 1
 
 
 def test_a_manifest_is_not_replaced_unasked(tmp_path):

@@ -1,0 +1,44 @@
+"""What a column of a table from elsewhere is, by its name: one list for label files and for probabilities."""
+
+import re
+from collections.abc import Iterable
+
+# The more telling names first; case, blanks, - and _ do not count.
+COLUMN_NAMES = {
+    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
+    "patient": ("patientid", "patient", "subjectid", "subject"),
+    "study": ("studyid", "study"),
+    "view": ("view", "viewposition", "frontal/lateral"),
+    "split": ("split",),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+}
+# Columns of 0 and 1 that tables often have and that are no findings: row numbers, folds, ids, and yes or no questions.
+NO_FINDINGS = re.compile(
+    r"unnamed:\d+|index|idx|row(?:id|index|no|number)?|(?:k|cv|inner|outer)?folds?\d*"
+    r"|(?:is)?(?:female|male|train|training|val|valid|validation|test|frontal|lateral|ap|pa)"
+)
+
+
+def plain_name(name: str) -> str:
+    """A column's name without case, blanks, - and _: two names that give the same are one to us."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
+    """The columns whose name tells their role, such as {"patient": ["Patient ID"]}, the most telling first."""
+    plain = {name: plain_name(name) for name in names}
+    return {
+        role: sorted((name for name in plain if plain[name] in usual), key=lambda name: usual.index(plain[name]))
+        for role, usual in COLUMN_NAMES.items()
+    }
+
+
+def no_findings(names: Iterable[str]) -> list[str]:
+    """Those of the names that say that the column is no finding, such as fold, is_female, or Edema.1 beside Edema.
+
+    pandas calls a column without a name `Unnamed: 0`, and the second column `Edema` `Edema.1`.
+    """
+    names = list(names)
+    doubled = [name for name in names if re.sub(r"\.\d+$", "", name) in {*names} - {name}]
+    return [name for name in names if name in doubled or NO_FINDINGS.fullmatch(plain_name(name))]

@@ -1,0 +1,51 @@
+"""Who an image is of: the patient that its id tells, and the spellings of a patient's id."""
+
+import unicodedata
+from collections.abc import Iterable
+
+import pandas as pd
+
+# Ids that name their patient: CheXpert's patient00001/study1/..., MIMIC's p10000032/s50414267/..., NIH's 00000013_005.
+PATIENT = r"(?<![A-Za-z])(patient\d+)|(?:^|/)(p1\d{7})/s5\d{7}(?:/|$)|(?:^|/)(000\d{5})_\d{3}(?:\.\w+)?$"
+UNSEEN = ("Cc", "Cf")  # Unicode categories of characters without a picture, such as the byte order mark
+
+
+def patients_in(ids: pd.Series) -> tuple[pd.Series, str]:
+    """The patient of each image or study by its id, the id itself where it names none, and a clause that says so."""
+    found = ids.astype(str).str.extract(PATIENT).bfill(axis=1)[0]
+    named, said = found.notna(), []
+    if named.any():
+        said.append(f"the patient is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
+    if not named.all():
+        said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a patient each")
+    return found.fillna(ids), ", and ".join(said)
+
+
+def plain_id(text: str) -> str:
+    """An id without what two spellings of it differ in: case, leading zeros, a final `.0`, and what cannot be seen.
+
+    Spreadsheets drop leading zeros, and pandas writes a column of integers with a blank in it as floats.
+    """
+    if not (text.isascii() and text.isprintable()):
+        letters = unicodedata.normalize("NFKC", text)
+        text = "".join(letter for letter in letters if unicodedata.category(letter) not in UNSEEN)
+    return text.strip().casefold().removesuffix(".0").lstrip("0")
+
+
+def spellings(ids: Iterable[str]) -> list[list[str]]:
+    """The ids that are spelled in more than one way: groups of two or more, in the order of the first."""
+    distinct = pd.Series(list(dict.fromkeys(ids)), dtype=object)
+    plain = distinct.map(plain_id)
+    doubled = distinct[plain.duplicated(keep=False)]
+    return doubled.groupby(plain, sort=False).agg(list).tolist()
+
+
+def two_spellings(ids: Iterable[str]) -> list[str]:
+    """`'P7' and 'p7'` for each id that is spelled in more than one way; characters that cannot be seen are escaped."""
+    return [" and ".join(map(ascii, group)) for group in spellings(ids)]
+
+
+def one_spelling(ids: pd.Series) -> pd.Series:
+    """Each id in the spelling in which it first appears."""
+    first = {name: group[0] for group in spellings(ids) for name in group}
+    return ids.replace(first)

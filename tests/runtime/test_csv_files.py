@@ -1,0 +1,51 @@
+"""CSV files as people save them: separators, comments, decimal commas, and what is refused."""
+
+import gzip
+
+import pytest
+
+from src.runtime.csv_files import number, read_cells, read_header
+
+TABLE = "id,Mass, Pleural Effusion \na,1,0.5\nb,,1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (TABLE, [2, 3]),
+        (TABLE.replace(",", ";"), [2, 3]),
+        (TABLE.replace(",", "\t"), [2, 3]),
+        ("sep=,\r\n" + TABLE, [3, 4]),
+        ("sep=;\n" + TABLE.replace(",", ";"), [3, 4]),
+        ('"sep=|"\n' + TABLE.replace(",", "|"), [3, 4]),
+        ("# exported; by, nobody\n\n" + TABLE, [4, 5]),
+        ('"# a, b",,\n#\n' + TABLE, [4, 5]),
+    ],
+)
+def test_a_table_reads_alike_however_it_is_separated_and_knows_its_lines(tmp_path, text, lines):
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
+    cells = read_cells(tmp_path / "t.csv.gz")
+    assert list(cells) == read_header(tmp_path / "t.csv.gz") == ["id", "Mass", "Pleural Effusion"]
+    assert cells.to_numpy().tolist() == [["a", "1", "0.5"], ["b", "", "1"]] and list(cells.index) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,X\na,0,5\n", "line 2: 3 cells under a header of 2"),  # a decimal comma between commas
+        ("id;X\na,1\n", "line 2: 1 cells under a header of 2"),
+        ("id,X\na,1\n# the end\n", "line 3: 1 cells under a header of 2; comments are read above the header only"),
+        ("# nothing else\n", "has no rows"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused(tmp_path, text, says):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_cells(tmp_path / "t.csv")
+
+
+def test_a_number_may_have_a_decimal_comma():
+    assert [number(text) for text in ("0,5", "-1,0", ",5", "1e-3", "1,5E-2")] == [0.5, -1, 0.5, 0.001, 0.015]
+    for text in ("1,000.5", "1,2,3", "x", " "):
+        with pytest.raises(ValueError):
+            number(text)
