@@ -65,7 +65,7 @@ class SplitConfig(StageConfig):
         "exist: check that every file exists; present: keep the images whose file exists, for a partial download; "
         "open: decode every file and look for duplicates; skip: do not look at the files",
     )
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "csv"] = option("auto", "layout of the data")
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "csv"] = option("auto", "layout of the data")
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
     image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
     path_column: str | None = option(None, "CSV: column of the image path (default: by its name)")

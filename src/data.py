@@ -26,6 +26,7 @@ from src.labels.files import (
 )
 from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
+from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
 from src.labels.patients import one_spelling, patients_in, two_spellings
 from src.runtime.csv_files import read_cells, require_columns
 
@@ -45,6 +46,7 @@ PUBLIC = {
     ),
     "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
     "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
+    "padchest": Layout(is_padchest, read_padchest, PADCHEST_FILE),
 }
 DATASETS = ("auto", *PUBLIC, "csv")
 

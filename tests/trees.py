@@ -150,6 +150,28 @@ def make_nih(
     return root
 
 
+def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> Path:
+    """PadChest: a PA and an L image per study, in the folders 0 and 1; lists with the oddities of the real file."""
+    rng = np.random.default_rng(seed)
+    labels = ("pleural effusion", " cardiomegaly", "laminar atelectasis", "NSG tube")
+    rows = []
+    for patient in range(patients):
+        for study in range(studies):
+            found = ["loc basal", "", *([label for label in labels if rng.random() < 0.4] or ["normal"])]
+            number = f"{patient:03d}{study:03d}"
+            for view, projection in enumerate(("PA", "L")):
+                row = {"": len(rows), "ImageID": f"{number}_{view:02d}.png", "ImageDir": patient % 2}
+                if images:
+                    write_image(root / str(patient % 2) / row["ImageID"], seed=seed + len(rows))
+                row |= {"StudyDate_DICOM": 20140101 + 10000 * (studies - study), "StudyID": number}
+                row |= {"PatientID": f"7{patient:05d}", "PatientBirth": f"{1950.0 + patient}"}
+                row |= {"PatientSex_DICOM": "FM"[patient % 2], "Projection": projection}
+                row |= {"Report": "sin hallazg .", "MethodLabel": ("Physician", "RNN_model")[study]}
+                rows.append(row | {"Labels": str(found), "labelCUIS": "['C1'\n 'C2']"})
+    write_csv(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", rows)
+    return root
+
+
 def make_csv(
     root: Path,
     *,

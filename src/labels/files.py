@@ -21,8 +21,8 @@ SPLITS = ("train", "val", "calib", "test")
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
-VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal"}
-VIEW_NAMES |= {"lateral": "lateral", "ll": "lateral", "rl": "lateral"}
+VIEW_NAMES = {"frontal": "frontal", "ap": "frontal", "pa": "frontal", "ap_horizontal": "frontal"}
+VIEW_NAMES |= {"lateral": "lateral", "ll": "lateral", "rl": "lateral", "l": "lateral"}
 SEX_NAMES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 AGE_UNITS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}  # in years
 # 58, 058Y (DICOM), 58 years, 90+, >89 (as de-identified tables write the oldest)
