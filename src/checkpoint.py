@@ -9,7 +9,7 @@ import torch
 
 from src.artifacts.io import atomic_path, writer_of
 from src.artifacts.manifest import Manifest
-from src.models import ChestNet, build_model
+from src.models import ATTENTION, ChestNet, build_model
 
 BEST_KEYS = ("model", "classes", "image_size", "manifest_sha256", "pos_weight")
 
@@ -55,8 +55,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> tuple[ChestNet, dict[str, Any]]:
     """The model of a folder's best.pt, on the CPU in eval mode, and what else the file holds.
 
-    That is arch, classes, image_size, manifest_sha256, pos_weight, epoch and score. Raises ValueError where it is
-    missing, damaged, of another architecture or, where a manifest is given, of another one.
+    That is arch, attention, classes, image_size, manifest_sha256, pos_weight, epoch and score. Raises ValueError where
+    it is missing, damaged, of another architecture or, where a manifest is given, of another one.
     """
     path = Path(folder) / "best.pt"
     checkpoint = load_checkpoint(path)
@@ -69,7 +69,12 @@ def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> t
         trained_on = checkpoint["manifest_sha256"], tuple(checkpoint["classes"])
         if trained_on != (manifest.sha256, manifest.classes):
             raise ValueError(f"{path} was trained on another manifest than the run's; train again")
-    model = build_model(arch, num_classes=len(checkpoint["classes"]))
+    attention = checkpoint.get("attention", "none")  # which earlier versions did not have
+    if attention not in ("none", *ATTENTION):
+        raise ValueError(
+            f"{path}: its attention is {attention!r}; expected {', '.join(ATTENTION)} or none; train again"
+        )
+    model = build_model(arch, num_classes=len(checkpoint["classes"]), attention=attention)
     try:
         model.net.load_state_dict(checkpoint.pop("model"))
     except (RuntimeError, TypeError, AttributeError) as error:

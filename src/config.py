@@ -106,6 +106,9 @@ class TrainConfig(StageConfig, ABC):
     weights: str = option(
         "imagenet", "imagenet, none, or a file: a torchvision state dict, or an earlier run's best.pt"
     )
+    attention: Literal["none", "se", "cbam"] = option(
+        "none", "module between the features and the pooling: squeeze-and-excitation (se), CBAM, or none"
+    )
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
     batch_size: int = option(32, "number of images per pass, over all processes", low=1)
     epochs: int = option(20, "largest number of epochs to train", low=1)

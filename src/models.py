@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import warnings
+from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
+from torchvision.ops import SqueezeExcitation
 
 from src.runtime.cpu import CPU_STEP
 
@@ -22,6 +25,39 @@ ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
 }
+REDUCTION = 16  # of the channels within a module of attention, as published
+OPEN = 3.0  # logit of every gate before training, which only makes the features smaller: 0.95 of them passes
+
+
+class SEAttention(SqueezeExcitation):
+    """Squeeze-and-excitation (Hu, Shen & Sun 2018, arXiv:1709.01507): each channel times a gate of its own."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels // REDUCTION)
+        _open_gate(self.fc2, OPEN)
+
+
+class CBAMAttention(nn.Module):
+    """CBAM (Woo, Park, Lee & Kweon 2018, arXiv:1807.06521): channels are gated by their means and maxima over the
+    image, then places by the mean and maximum over the channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // REDUCTION, 1)
+        self.fc2 = nn.Conv2d(channels // REDUCTION, channels, 1)
+        self.places = nn.Conv2d(2, 1, 7, padding=3)
+        _open_gate(self.fc2, OPEN / 2)  # added up for the mean and the maximum
+        _open_gate(self.places, OPEN)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [B, C, h, w] -> the same, gated."""
+        mean, most = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+        gated = features * torch.sigmoid(self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(most).relu()))
+        planes = torch.cat([gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)], dim=1)
+        return gated * torch.sigmoid(self.places(planes))
+
+
+ATTENTION: dict[str, type[SEAttention] | type[CBAMAttention]] = {"se": SEAttention, "cbam": CBAMAttention}
 
 
 class FusedInference(nn.Module):
@@ -113,17 +149,27 @@ class ChestNet(nn.Module):
 
 
 def build_model(
-    arch: str, *, num_classes: int, unfreeze: str | int = "all", weights: str = "none", freeze_batchnorm: bool = False
+    arch: str,
+    *,
+    num_classes: int,
+    unfreeze: str | int = "all",
+    weights: str = "none",
+    freeze_batchnorm: bool = False,
+    attention: str = "none",
 ) -> ChestNet:
     """A network with a fresh classifier of `num_classes` logits.
 
     `unfreeze`: `all`; for resnet50 else the first stage that trains (`layer1` .. `layer4`, `fc`), for
     efficientnet_b1 how many of its 9 feature blocks train, from the end. `weights`: `imagenet`, `none` (random), or
-    a file with a torchvision state dict or a best.pt of an earlier run. Raises ValueError for weights that cannot be
-    had or do not fit.
+    a file with a torchvision state dict or a best.pt of an earlier run. `attention`: `none`, or the module of ATTENTION
+    that the last features pass before they are pooled; it trains as the classifier does, and starts afresh unless
+    `weights` has one like it. Raises ValueError for weights that cannot be had or do not fit.
     """
     build, imagenet = ARCHITECTURES[arch]
     net = build(weights=None)
+    if attention != "none":
+        channels = (net.fc if arch == "resnet50" else net.classifier[1]).in_features
+        net.avgpool = nn.Sequential(OrderedDict(attention=ATTENTION[attention](channels), pool=net.avgpool))
     if weights != "none":
         state = _download(imagenet) if weights == "imagenet" else _read_state(Path(weights))
         _load_backbone(net, state, weights)
@@ -174,6 +220,13 @@ class _Compiled(nn.Module):
             frozen.compile_layers()
             self._frozen_part[0] = frozen
         return self._run_trained(frozen(images) if frozen else images)
+
+
+def _open_gate(layer: nn.Conv2d, logit: float) -> None:
+    """Let a gate start at sigmoid(logit) for any input."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, logit)
 
 
 def _fold_batchnorms(module: nn.Module) -> None:
@@ -238,13 +291,22 @@ def _load_tensors(path: Path) -> Any:
 
 
 def _load_backbone(net: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    """Load all but the classifier, whose size depends on the classes it was trained for."""
+    """Load all but the classifier, whose size depends on the classes it was trained for, and attention of another kind.
+
+    Warns where the file has attention that the network has not.
+    """
     own = net.state_dict()
-    classifier = [key for key in own if key.startswith(("fc.", "classifier."))]
-    missing = sorted(set(own) - set(state) - set(classifier))
+    kept = [key for key in own if key.startswith(("fc.", "classifier."))]
+    attention, other = (sorted(key for key in keys if key.startswith("avgpool.")) for keys in (own, state))
+    if attention != other:
+        kept += attention
+        state = {key: value for key, value in state.items() if key not in other}
+        if other:
+            warnings.warn(f"the attention in --weights {name} is of another kind and is left out", stacklevel=2)
+    missing = sorted(set(own) - set(state) - set(kept))
     extra = sorted(set(state) - set(own))
-    wrong = [key for key in own if key in state and key not in classifier and own[key].shape != state[key].shape]
+    wrong = [key for key in own if key in state and key not in kept and own[key].shape != state[key].shape]
     for keys, what in ((missing, "lacks"), (extra, "has unknown"), (wrong, "has another shape for")):
         if keys:
             raise ValueError(f"--weights {name} is for another architecture: it {what} {keys[0]} ({len(keys)} such)")
-    net.load_state_dict({**state, **{key: own[key] for key in classifier}})
+    net.load_state_dict({**state, **{key: own[key] for key in kept}})

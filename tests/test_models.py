@@ -1,16 +1,21 @@
 """Freezing, the folded copy, compiling, weights from a file, and refusal of files that are something else."""
 
 import copy
+import math
 import pickle
 import shutil
+import warnings
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.autograd import gradcheck
 from torchvision import models
 
-from src.models import ARCHITECTURES, ChestNet, build_model, compile_for_training
+from src.checkpoint import load_best, save_checkpoint
+from src.images.heatmaps import METHODS, class_heat
+from src.models import ARCHITECTURES, ATTENTION, CBAMAttention, ChestNet, SEAttention, build_model, compile_for_training
 from src.train_utils import build_optimizer
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -59,28 +64,30 @@ def gradients(model):
     return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_stage_by_stage_equals_torchvision(arch):
-    model = build_model(arch, num_classes=5).eval()
+@pytest.mark.parametrize(("arch", "attention"), [*((arch, "none") for arch in ARCHITECTURES), ("resnet50", "cbam")])
+def test_stage_by_stage_equals_torchvision(arch, attention):
+    model = build_model(arch, num_classes=5, attention=attention).eval()
     with torch.no_grad():
         torch.testing.assert_close(model(IMAGES), model.net(IMAGES))
     assert model(IMAGES).shape == (4, 5)
 
 
 @pytest.mark.parametrize(
-    ("arch", "unfreeze", "frozen", "trained"),
+    ("arch", "unfreeze", "frozen", "trained", "attention"),
     [
-        ("resnet50", "layer3", "layer2.", "layer3."),
-        ("resnet50", "layer4", "layer3.", "layer4."),
-        ("resnet50", "fc", "layer4.", "fc."),
-        ("efficientnet_b1", 3, "features.5.", "features.6."),
-        ("efficientnet_b1", 2, "features.6.", "features.7."),
-        ("efficientnet_b1", 0, "features.8.", "classifier."),
+        ("resnet50", "layer3", "layer2.", "layer3.", "none"),
+        ("resnet50", "layer4", "layer3.", "layer4.", "none"),
+        ("resnet50", "fc", "layer4.", "fc.", "none"),
+        ("resnet50", "fc", "layer4.", "avgpool.attention.", "se"),
+        ("efficientnet_b1", 3, "features.5.", "features.6.", "none"),
+        ("efficientnet_b1", 2, "features.6.", "features.7.", "none"),
+        ("efficientnet_b1", 0, "features.8.", "classifier.", "none"),
+        ("efficientnet_b1", 0, "features.8.", "avgpool.attention.", "cbam"),
     ],
 )
-def test_frozen_layers_and_their_batchnorm_buffers_stay_bit_identical(arch, unfreeze, frozen, trained):
+def test_frozen_layers_and_their_batchnorm_buffers_stay_bit_identical(arch, unfreeze, frozen, trained, attention):
     torch.manual_seed(0)
-    model = build_model(arch, num_classes=3, unfreeze=unfreeze)
+    model = build_model(arch, num_classes=3, unfreeze=unfreeze, attention=attention)
     before = {key: value.clone() for key, value in model.net.state_dict().items()}
     optimizer = build_optimizer(model, lr=1e-2, weight_decay=0.1)
     model.train()
@@ -100,9 +107,12 @@ def test_frozen_layers_and_their_batchnorm_buffers_stay_bit_identical(arch, unfr
         assert parameter.requires_grad == trains and (id(parameter) in in_optimizer) == trains
 
 
-@pytest.mark.parametrize(("arch", "unfreeze"), [("resnet50", "layer3"), ("efficientnet_b1", 3)])
-def test_folding_changes_nothing_but_rounding(arch, unfreeze):
-    model = warmed(arch, unfreeze=unfreeze).eval()
+@pytest.mark.parametrize(
+    ("arch", "unfreeze", "attention"),
+    [("resnet50", "layer3", "none"), ("efficientnet_b1", 3, "none"), ("efficientnet_b1", 0, "se")],
+)
+def test_folding_changes_nothing_but_rounding(arch, unfreeze, attention):
+    model = warmed(arch, unfreeze=unfreeze, attention=attention).eval()
     images = IMAGES.repeat(2, 1, 1, 1)[:7]  # not a multiple of what passes at once
     with torch.no_grad():
         expected = model.net(images)
@@ -129,6 +139,87 @@ def test_the_folded_copy_is_no_part_of_the_model_and_is_kept_while_nothing_chang
     optimizer.step()
     assert model.frozen_part() is made
     assert list(model.state_dict()) == keys and len(list(model.parameters())) == parameters
+
+
+def filled(module, *weights):
+    """The module in float64 with constant weights and biases 0, one weight per layer in order."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight.fill_(weight)
+            layer.bias.zero_()
+    return module.double()
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def test_squeeze_and_excitation_by_hand():
+    """16 channels and one hidden unit: 0.5 of the sum of the channels' means, times 0.1, is the logit of each gate."""
+    features = torch.zeros(1, 16, 1, 2, dtype=torch.float64)
+    features[0, 0] = torch.tensor([1.0, 3.0])
+    features[0, 1] = torch.tensor([6.0, 2.0])
+    gated = filled(SEAttention(16), 0.5, 0.1)(features)
+    assert gated[0, :2].flatten().tolist() == pytest.approx([sigmoid(0.3) * x for x in (1, 3, 6, 2)])
+    assert not gated[0, 2:].any()
+
+
+def test_cbam_by_hand():
+    """Channels: means 2 and 4, maxima 3 and 6, so the logit is 0.1 * 0.5 * (6 + 9). Places: a kernel of 7 sees both."""
+    features = torch.zeros(1, 16, 1, 2, dtype=torch.float64)
+    features[0, 0] = torch.tensor([1.0, 3.0])
+    features[0, 1] = torch.tensor([6.0, 2.0])
+    gate = sigmoid(0.1 * 0.5 * (6 + 9))
+    means, maxima = [gate * 7 / 16, gate * 5 / 16], [gate * 6, gate * 3]
+    place = sigmoid(0.01 * (sum(means) + sum(maxima)))
+    gated = filled(CBAMAttention(16), 0.5, 0.1, 0.01)(features)
+    assert gated[0, :2].flatten().tolist() == pytest.approx([place * gate * x for x in (1, 3, 6, 2)])
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_attention_begins_as_a_factor_and_its_gradient_is_that_of_its_formula(kind):
+    torch.manual_seed(0)
+    features = torch.randn(2, 16, 3, 3, dtype=torch.float64)
+    module = ATTENTION[kind](16).double()
+    factor = 1 / (1 + math.exp(-3)) ** {"se": 1, "cbam": 2}[kind]
+    torch.testing.assert_close(module(features), factor * features)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    gradcheck(lambda x, *_: module(x), (features.requires_grad_(), *module.parameters()))
+
+
+@pytest.mark.parametrize(("arch", "kind"), [("resnet50", "se"), ("efficientnet_b1", "cbam")])
+def test_a_checkpoint_brings_its_attention_back_and_its_heat_maps(arch, kind, tmp_path):
+    model = build_model(arch, num_classes=3, attention=kind).eval()
+    with torch.no_grad():
+        for parameter in model.net.avgpool.parameters():
+            parameter.normal_(std=0.1)
+    state = {"arch": arch, "attention": kind, "classes": list("abc"), "image_size": 32, "manifest_sha256": ""}
+    state |= {"pos_weight": [1.0] * 3, "model": model.net.state_dict()}
+    save_checkpoint(tmp_path / "best.pt", state)
+    loaded, _ = load_best(tmp_path, arch=arch)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IMAGES), model(IMAGES), rtol=0, atol=0)
+    heat = class_heat(loaded.folded().layers, IMAGES[:1], logits=[0, 1, 2], weigh=METHODS["grad-cam"], cells=4)
+    assert heat.shape == (3, 4, 4) and heat.max() == 1
+    save_checkpoint(tmp_path / "best.pt", state | {"attention": "other"})
+    with pytest.raises(ValueError, match="its attention is 'other'; expected se, cbam or none; train again"):
+        load_best(tmp_path, arch=arch)
+
+
+@pytest.mark.parametrize("there", ["none", *ATTENTION])
+@pytest.mark.parametrize("here", ["none", *ATTENTION])
+def test_weights_load_whatever_their_attention(there, here, tmp_path):
+    source = build_model("efficientnet_b1", num_classes=3, attention=there).net.state_dict()
+    source = {key: value + 0.01 if key.startswith("avgpool") else value for key, value in source.items()}
+    torch.save(source, tmp_path / "w.pt")
+    with warnings.catch_warnings(record=True) as said:
+        model = build_model("efficientnet_b1", num_classes=2, attention=here, weights=str(tmp_path / "w.pt"))
+    for key, value in model.net.state_dict().items():
+        same = key in source and torch.equal(value, source[key])
+        assert same == (key.startswith("features.") or (key.startswith("avgpool.") and there == here)), key
+    assert bool(said) == (there not in ("none", here))
 
 
 def changed_by_loading(model, other):

@@ -82,6 +82,7 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
     _print_plan(config, task, run.model)
     identity = {
         "arch": config.arch,
+        "attention": config.attention,
         "classes": list(manifest.classes),
         "image_size": config.image_size,
         "manifest_sha256": manifest.sha256,
@@ -220,6 +221,7 @@ def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earl
         unfreeze=config.unfreeze,
         weights=config.weights if earlier is None else "none",
         freeze_batchnorm=config.freeze_batchnorm,
+        attention=config.attention,
     )
     model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, lr=config.lr, weight_decay=config.weight_decay)

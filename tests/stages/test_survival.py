@@ -148,7 +148,7 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
 @pytest.mark.parametrize(
     ("script", "arch", "flags"),
     [
-        ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0"]),
+        ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0", "--attention", "cbam"]),
         ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16"]),
     ],
 )
@@ -205,7 +205,8 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, cap
 
 def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained):
     one, two = new_run("one"), new_run("two")
-    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--weights", pretrained, "--epochs", "1"]
+    flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
+    flags += ["--epochs", "1"]
     finish(start("train_resnet.py", one, *flags))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_resnet.py"]
     command += ["--run-dir", two, *flags, "--batch-size", "8", "--accumulate", "2"]
