@@ -18,7 +18,7 @@ Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 GROUPS = {
     "label and unit options": ("uncertain", "missing", "pos_weight_max", "unit", "aggregate"),
     "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
-                         "view_column", "split_column", "sex_column", "age_column", "merge_patients"),
+                         "view_column", "split_column", "reader_rule", "sex_column", "age_column", "merge_patients"),
     "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
                          "freeze_batchnorm"),
     "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels",
@@ -65,7 +65,9 @@ class SplitConfig(StageConfig):
         "exist: check that every file exists; present: keep the images whose file exists, for a partial download; "
         "open: decode every file and look for duplicates; skip: do not look at the files",
     )
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "csv"] = option("auto", "layout of the data")
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "vindr", "csv"] = option(
+        "auto", "layout of the data"
+    )
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
     image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
     path_column: str | None = option(None, "CSV: column of the image path (default: by its name)")
@@ -77,6 +79,9 @@ class SplitConfig(StageConfig):
     age_column: str | None = option(None, "CSV: column of the age (default: by its name)")
     merge_patients: bool = option(
         False, "CSV: take patient ids that differ in case, leading zeros, or hidden characters as one patient"
+    )
+    reader_rule: Literal["majority", "any"] = option(
+        "majority", "VinDr-CXR: a finding is positive where most of an image's readers saw it, or any of them"
     )
     calibration: float = option(
         0.0,

@@ -28,16 +28,18 @@ from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
 from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
 from src.labels.patients import one_spelling, patients_in, two_spellings
+from src.labels.vindr import is_vindr, read_vindr
 from src.runtime.csv_files import read_cells, require_columns
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A public data set: whether a path is one, its reader, and by which files it is known."""
+    """A public data set: whether a path is one, its reader, by which files it is known, and the reader's options."""
 
     recognizes: Callable[[Path], bool]
     read: Callable[..., LabelSource]
     files: str
+    options: tuple[str, ...] = ()
 
 
 PUBLIC = {
@@ -47,7 +49,14 @@ PUBLIC = {
     "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
     "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
     "padchest": Layout(is_padchest, read_padchest, PADCHEST_FILE),
+    "vindr": Layout(
+        is_vindr,
+        read_vindr,
+        "image_labels_train.csv (here or in annotations/)",
+        options=("reader_rule",),
+    ),
 }
+OPTIONS = {"reader_rule": "majority"}  # of single data sets, with their defaults
 DATASETS = ("auto", *PUBLIC, "csv")
 
 
@@ -65,6 +74,7 @@ def read_dataset(
     sex_column: str | None = None,
     age_column: str | None = None,
     merge_patients: bool = False,
+    reader_rule: str = "majority",
 ) -> LabelSource:
     """Labels, patients, studies, views and the published split of a data set.
 
@@ -75,6 +85,7 @@ def read_dataset(
     image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
     *_column: the columns of a CSV, where their names do not tell.
     merge_patients: take patient ids of a CSV that `plain_id` makes equal as one patient.
+    reader_rule: of VinDr-CXR, whether a finding needs the majority of an image's readers, or any of them.
 
     Raises ValueError, naming file, line, column and value, for whatever is not as expected.
     """
@@ -96,6 +107,7 @@ def read_dataset(
         "age": age_column,
     }
     name = _recognize(path) if dataset == "auto" else dataset
+    options = _options(name, path, reader_rule=reader_rule)
     if name == "csv":
         return _read_csv(path, classes=classes, image_root=image_root, columns=columns, merge_patients=merge_patients)
     for role, column in columns.items():
@@ -103,7 +115,17 @@ def read_dataset(
             raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
     if merge_patients:
         raise ValueError(f"{path} is read as {name}, whose patient ids are spelled alike; --merge-patients is for csv")
-    return PUBLIC[name].read(path, classes=classes, image_root=image_root)
+    return PUBLIC[name].read(path, classes=classes, image_root=image_root, **options)
+
+
+def _options(name: str, path: Path, **given: str) -> dict[str, str]:
+    """The options that the reader of this data set takes. ValueError where one is given that is for another."""
+    own = PUBLIC[name].options if name in PUBLIC else ()
+    for option, value in given.items():
+        if option not in own and value != OPTIONS[option]:
+            flag, others = option.replace("_", "-"), [other for other in PUBLIC if option in PUBLIC[other].options]
+            raise ValueError(f"{path} is read as {name}; --{flag} {value} is for {' and '.join(others)}")
+    return {option: value for option, value in given.items() if option in own}
 
 
 def _recognize(path: Path) -> str:

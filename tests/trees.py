@@ -172,6 +172,46 @@ def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> 
     return root
 
 
+VINDR_FINDINGS = ("Aortic enlargement", "Cardiomegaly", "Pleural effusion", "Tuberculosis", "Other diseases")
+
+
+def make_vindr(root: Path, *, train=8, test=4, folder="annotations", suffix=".png", images=True, seed=0) -> Path:
+    """VinDr-CXR of PhysioNet: three readers of each training image, a consensus and another column name for test."""
+    rng = np.random.default_rng(seed)
+    for part, count, readers in (("train", train, ("R8", "R9", "R10")), ("test", test, ("",))):
+        rows = []
+        for number in range(count):
+            name = f"{part}{number:04x}"
+            if images:
+                write_image(root / part / f"{name}{suffix}", seed=seed + len(rows))
+            for reader in readers:
+                found = dict(zip(VINDR_FINDINGS, rng.integers(0, 2, len(VINDR_FINDINGS)), strict=True))
+                found["No finding"] = int(not any(found.values()))
+                if not reader:
+                    found["Other disease"] = found.pop("Other diseases")
+                rows.append({"image_id": name} | ({"rad_id": reader} if reader else {}) | found)
+        if rows:
+            write_csv(root / folder / f"image_labels_{part}.csv", rows)
+    return root
+
+
+def make_vinbigdata(root: Path, *, train=8, suffix=".png", images=True, seed=0) -> Path:
+    """VinBigData of Kaggle: a row per reader and box, or a row without a box that says "No finding"."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(train):
+        if images:
+            write_image(root / "train" / f"{number:04x}{suffix}", seed=seed + number)
+        for reader in ("R8", "R9", "R10"):
+            found = [finding for finding in VINDR_FINDINGS[:3] for _ in range(rng.integers(0, 3))] or ["No finding"]
+            for finding in found:
+                row = {"image_id": f"{number:04x}", "class_name": finding, "class_id": 14, "rad_id": reader}
+                box = "" if finding == "No finding" else 10 * len(rows)
+                rows.append(row | dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), box))
+    write_csv(root / "train.csv", rows)
+    return root
+
+
 def make_csv(
     root: Path,
     *,

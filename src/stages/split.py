@@ -40,6 +40,7 @@ def check_split(config: SplitConfig) -> int:
         sex_column=config.sex_column,
         age_column=config.age_column,
         merge_patients=config.merge_patients,
+        reader_rule=config.reader_rule,
     )
     source, filters = subset(config, source)
     published = _use_published(config, source)
