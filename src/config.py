@@ -65,7 +65,7 @@ class SplitConfig(StageConfig):
         "exist: check that every file exists; present: keep the images whose file exists, for a partial download; "
         "open: decode every file and look for duplicates; skip: do not look at the files",
     )
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "vindr", "csv"] = option(
+    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "brax", "vindr", "csv"] = option(
         "auto", "layout of the data"
     )
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.labels.brax import BRAX_FILE, is_brax, read_brax
 from src.labels.chexpert import is_chexpert, read_chexpert
 from src.labels.columns import columns_by_role, no_findings
 from src.labels.files import (
@@ -49,6 +50,7 @@ PUBLIC = {
     "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
     "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
     "padchest": Layout(is_padchest, read_padchest, PADCHEST_FILE),
+    "brax": Layout(is_brax, read_brax, BRAX_FILE),
     "vindr": Layout(
         is_vindr,
         read_vindr,

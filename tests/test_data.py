@@ -402,7 +402,7 @@ def test_auto_says_what_it_looked_for(tmp_path):
     refused(tmp_path, "no CSV file", dataset="csv")
     for dataset, looked_for in (("chexpert", "train.csv"), ("mimic", "mimic-cxr"), ("nih", "Data_Entry_2017")):
         refused(tmp_path, looked_for, dataset=dataset)
-    refused(tmp_path, "'chest'", "chexpert, mimic, nih, padchest, vindr, csv", dataset="chest")
+    refused(tmp_path, "'chest'", "chexpert, mimic, nih, padchest, brax, vindr, csv", dataset="chest")
 
 
 def test_auto_says_that_a_train_file_is_unreadable_and_not_that_it_is_unknown(tmp_path):

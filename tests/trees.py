@@ -172,6 +172,25 @@ def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> 
     return root
 
 
+def make_brax(root: Path, *, patients=6, studies=2, images=True, seed=0) -> Path:
+    """BRAX 1.1.0: a PA and an L image per study as PNG; the DICOM files are named and not there."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        for study in range(studies):
+            for number, view in enumerate(("PA", "L")):
+                place = f"id_{patient:04d}/Study_1.2.{study}/Series_3.{number}/image-{patient}-{study}-{number}"
+                row = {"DicomPath": f"Anonymized_DICOMs/{place}.dcm", "PngPath": f"images/{place}.png"}
+                if images:
+                    write_image(root / row["PngPath"], seed=seed + len(rows))
+                row |= {"PatientID": patient, "PatientSex": "FMO"[patient % 3], "PatientAge": str(40 + 5 * patient)}
+                row |= {"AccessionNumber": f"9{patient}{study}", "StudyDate": 20100101 - study}
+                row |= dict(zip(CHEXPERT_COLUMNS, rng.choice(STATES, len(CHEXPERT_COLUMNS)), strict=True))
+                rows.append(row | {"ViewPosition": view, "Rows": 16, "Columns": 16, "Manufacturer": 1})
+    write_csv(root / "master_spreadsheet_update.csv", rows)
+    return root
+
+
 VINDR_FINDINGS = ("Aortic enlargement", "Cardiomegaly", "Pleural effusion", "Tuberculosis", "Other diseases")
 
 
