@@ -22,7 +22,7 @@ from src.labels.files import (
 )
 from src.labels.nih import NIH_CLASSES
 from src.labels.places import image_places
-from src.runtime.csv_files import BLANKS, read_cells, read_header, require_columns
+from src.runtime.csv_files import BLANKS, read_cells, read_header
 
 PADCHEST_FILE = "PADCHEST_chest_x_ray_images_labels_160K*.csv"
 PADCHEST_COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
@@ -110,8 +110,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
     file = path if path.is_file() else one_file(path, PADCHEST_FILE)
     if file is None:
         raise ValueError(f"{path} holds no {PADCHEST_FILE}; a PadChest folder needs it")
-    cells = read_cells(file)
-    require_columns(cells, PADCHEST_COLUMNS, path=file)
+    cells = read_cells(file, columns=PADCHEST_COLUMNS)
     names = image_ids_of(cells["ImageID"], path=file)
     expected = "a list of findings; expected a Python list, such as ['pleural effusion', 'cardiomegaly']"
     found = pd.Series(convert(cells["Labels"], _findings, path=file, expected=expected), index=cells.index)
@@ -121,7 +120,8 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
     cells, names, found = cells[~left_out], names[~left_out], found[~left_out]
     terms = _terms(classes, frozenset().union(*found.unique()), file)
     labels = {name: [float(not findings.isdisjoint(terms[name])) for findings in found] for name in terms}
-    patients, studies = (ids_of(cells[column], path=file) for column in ("PatientID", "StudyID"))
+    studies = ids_of(cells["StudyID"], path=file)
+    patients, merged = _patients(ids_of(cells["PatientID"], path=file), studies)
     ages, implausible = _ages(cells, names)
     root = image_root or file.parent
     image_ids, copies = image_places(list(names), root, default=cells["ImageDir"].str.strip() + "/" + names)
@@ -143,7 +143,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
         pd.DataFrame(labels, index=cells.index),
         image_root=root,
         files=(file,),
-        warnings=(*warnings, *implausible, *copies, *([said] if by_network else [])),
+        warnings=(*warnings, *merged, *implausible, *copies, *([said] if by_network else [])),
     )
 
 
@@ -164,7 +164,6 @@ def _left_out(cells: pd.DataFrame, names: pd.Series, found: pd.Series) -> tuple[
     reasons = {
         "whose report has no label": found.map(len) == 0,
         **{f"labeled {label!r}": found.map(lambda findings, label=label: label in findings) for label in NO_STATEMENT},
-        "without a patient or study id": (cells["PatientID"].str.strip() == "") | (cells["StudyID"].str.strip() == ""),
         "whose projection is 'EXCLUDE'": cells["Projection"].str.strip() == "EXCLUDE",
     }
     left_out, warnings = pd.Series(False, index=cells.index), []
@@ -172,6 +171,14 @@ def _left_out(cells: pd.DataFrame, names: pd.Series, found: pd.Series) -> tuple[
         warnings += named(names[rows & ~left_out], f"images left out {reason}")
         left_out |= rows
     return left_out, warnings
+
+
+def _patients(patients: pd.Series, studies: pd.Series) -> tuple[pd.Series, list[str]]:
+    """One id per patient, and a warning: ids that share a study, of which the file has one, are of one person."""
+    first = patients.groupby(studies).transform("first")
+    same = dict(zip(patients[patients != first], first[patients != first], strict=True))
+    what = "patient ids that share a study with another id, and are taken as that patient"
+    return patients.map(lambda patient: same.get(patient, patient)), named(same, what)
 
 
 def _terms(classes: Sequence[str] | None, labels: Iterable[str], path: Path) -> dict[str, frozenset[str]]:

@@ -29,22 +29,26 @@ def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
         return pd.read_csv(path, **kwargs)
 
 
-def read_cells(path: Path) -> pd.DataFrame:
+def read_cells(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Every cell of a CSV file (gzipped where it ends in .gz) as `str` objects, indexed by line number.
 
+    columns: those to keep, where the others are large, such as whole reports; all by default.
     Left out are blank lines, empty columns without a name, and a first column without a name, which numbers the rows.
-    Raises ValueError where the file is unreadable or without rows, where a column name is doubled or missing, or
-    where a row has more or fewer cells than the header.
+    Raises ValueError where the file is unreadable or without rows, where a column is missing, where the name of one is
+    missing or doubled, or where a row has more or fewer cells than the header.
     """
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
         header = _header(reader)
+        require_columns(header, columns or (), path=path)
+        kept = [i for i, name in enumerate(header) if columns is None or name in columns]
         for row in reader:
             if len(row) != len(header):
                 row = _fit_row(row, header, path, reader.line_num)
             if any(row):
-                rows.append(row)
+                rows.append(row if columns is None else [row[i] for i in kept])
                 lines.append(reader.line_num)
+    header = [header[i] for i in kept]
     if not rows:
         raise ValueError(f"{path} has no rows; expected a header line and a row per image or study")
     named = [name for name in header if name]
@@ -77,7 +81,7 @@ def number(text: str) -> float:
     return math.nan if text.lower() in BLANKS else float(re.sub(r"^([+-]?\d*),(\d)", r"\1.\2", text))
 
 
-def require_columns(table: pd.DataFrame, names: Iterable[str], *, path: Path, remedy: str = "") -> None:
+def require_columns(table: pd.DataFrame | Sequence[str], names: Iterable[str], *, path: Path, remedy: str = "") -> None:
     """ValueError naming the first column of `names` that a table lacks, and those it has; `remedy` ends it."""
     for name in names:
         if name not in table:

@@ -53,7 +53,6 @@ def test_any_label_can_be_a_class(tmp_path):
         ("Labels", "['suboptimal study']", "labeled 'suboptimal study'"),
         ("Labels", "['exclude', 'unchanged']", "labeled 'exclude'"),
         ("Projection", "EXCLUDE", "whose projection is 'EXCLUDE'"),
-        ("PatientID", "", "without a patient or study id"),
     ],
 )
 def test_images_without_a_statement_are_left_out_and_counted(tmp_path, column, value, why):
@@ -76,6 +75,13 @@ def test_age_is_unknown_where_it_cannot_be(tmp_path):
         set_cell(file, line=line, column="PatientBirth", value=birth)
     source = read_dataset(tmp_path)
     assert source.context["age"][:3].isna().all() and "1 (000001_00.png)" in source.warnings[0]
+
+
+def test_patient_ids_that_share_a_study_are_one_patient(tmp_path):
+    set_cell(make_padchest(tmp_path, images=False) / FILE, line=2, column="StudyID", value="007000")
+    source = read_dataset(tmp_path)
+    assert source.table["patient_id"][:2].tolist() == ["700000"] * 2 == source.table["patient_id"][28:30].tolist()
+    assert source.warnings[0].endswith("are taken as that patient: 1 (700007)")
 
 
 def test_images_in_other_folders(tmp_path):
