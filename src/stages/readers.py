@@ -35,11 +35,13 @@ def read_calls(config: ThresholdConfig, split: EvalSplit) -> dict[str, np.ndarra
 
 def compare_readers(config: ThresholdConfig, split: EvalSplit, calls: dict[str, np.ndarray]) -> None:
     """Print, write and draw each reader's operating points beside the model's curves."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for reader, values in calls.items():
         for c, name in enumerate(split.view.truth.classes):
             read = split.view.mask[:, c] & ~np.isnan(values[:, c])
             if not (split.view.targets[read, c] == 1).any():
+                left_out.append(f"{name} ({reader})")
                 continue
             found = compare_reader(
                 split.probs[read, c],
@@ -51,6 +53,8 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit, calls: dict[str, 
             )
             rows.append({"reader": reader, "class": name, **found})
     _print(rows, split.name)
+    if left_out:
+        print(f"not compared, since the reader called no case that has the finding: {', '.join(left_out)}")
     folder = config.run_dir / "ensemble"
     write_table(folder / "readers.csv", _table(rows), exact=True)
     if config.pictures:

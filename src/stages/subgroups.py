@@ -34,6 +34,7 @@ def audit_subgroups(
 ) -> None:
     """Print, write and draw recall per group of `groups_of`, of each finding for which the rule has a threshold."""
     kept = [c for c, point in enumerate(rule.points) if point.status == "ok"]
+    left_out = [name for c, name in enumerate(split.view.truth.classes) if c not in kept]
     if not kept:
         print("\nno finding has a threshold, so every unit is flagged, whatever its group")
         return
@@ -51,6 +52,8 @@ def audit_subgroups(
     folder, name = config.run_dir / "ensemble", f"subgroups_recall_{target:g}"
     write_table(folder / f"{name}.csv", table, exact=True)
     _print(table, split.name, target)
+    if left_out:
+        print(f"without a threshold, and flagged in every group: {', '.join(left_out)}")
     if config.pictures:
         audits.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
 

@@ -90,6 +90,21 @@ def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> t
     return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
 
 
+def difference_interval(value: float, replicates: np.ndarray, *, patients: float) -> tuple[float, float]:
+    """Interval of a paired difference of two shares from its bootstrap replicates [R]: value +- t * standard error.
+
+    `patients` as in `area_interval`: those that the difference rests on. (NaN, NaN) where the value or all replicates
+    are not defined; (-1, 1) where they are too few to tell, or the replicates do not vary.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    if np.isnan(value) or not len(defined):
+        return np.nan, np.nan
+    if patients < 2 or defined.min() == defined.max():
+        return -1.0, 1.0
+    reach = _t(patients) * float(np.std(defined, ddof=1)) * np.sqrt(patients / (patients - 1))
+    return max(value - reach, -1.0), min(value + reach, 1.0)
+
+
 def top_share(patients: np.ndarray, *, fraction: float = 0.05) -> float:
     """The share of units that the `fraction` of patients with the most units own; patients: [n], one per unit.
 

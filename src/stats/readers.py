@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from src.evaluate import ratio
-from src.stats.bootstrap import interval, resample
-from src.stats.intervals import clustered_share, share_interval
+from src.stats.bootstrap import resample
+from src.stats.intervals import clustered_share, difference_interval, share_interval
 
 
 def compare_reader(
@@ -19,6 +19,7 @@ def compare_reader(
     highest threshold with at least the reader's recall; "gain", the model's precision minus the reader's, with
     "gain_ci" from resamples of the patients, in each of which both are computed anew.
     """
+    ill_patients = len(np.unique(patients[targets == 1]))
     ill, called = targets == 1, calls == 1
     figures: dict[str, Any] = {"cases": len(probs), "positives": int(ill.sum())}
     for name, hits, rows in (("recall", called, ill), ("precision", ill, called), ("specificity", ~called, ~ill)):
@@ -34,7 +35,8 @@ def compare_reader(
         drawn = resample(len(names), seed=seed, index=index)[codes[order]]
         ours, theirs = _precisions(drawn, ill, called, last)
         gains.append(ours - theirs)
-    return figures | {"model_precision": model, "gain": model - reader, "gain_ci": interval(np.array(gains))}
+    gain_ci = difference_interval(model - reader, np.array(gains), patients=ill_patients)
+    return figures | {"model_precision": model, "gain": model - reader, "gain_ci": gain_ci}
 
 
 def _precisions(weights: np.ndarray, ill: np.ndarray, called: np.ndarray, last: np.ndarray) -> tuple[float, float]:
