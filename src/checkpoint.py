@@ -10,6 +10,7 @@ import torch
 from src.artifacts.io import atomic_path, writer_of
 from src.artifacts.manifest import Manifest
 from src.models import ATTENTION, ChestNet, build_model
+from src.runtime.system_errors import in_words
 
 BEST_KEYS = ("model", "classes", "image_size", "manifest_sha256", "pos_weight")
 
@@ -26,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             stream.write(content.getbuffer())
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be written ({error.strerror}); fix that, then run again with --resume"
+            f"{path} cannot be written ({in_words(error)}); fix that, then run again with --resume"
         ) from None
 
 
@@ -39,9 +40,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
-    except PermissionError:
-        raise ValueError(f"{path} cannot be read: permission denied; change its permissions") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({in_words(error)})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(
             f"{path} is corrupt, or was not written by this program ({type(error).__name__}); train again"
         ) from None

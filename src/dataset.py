@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from src.images.cache import CachedImages, open_cache
 from src.images.decode import read_images
 from src.runtime.distributed import rank, world_size
+from src.runtime.tables import data_size, plural
 
 SHARED_MEMORY = "/dev/shm"  # through which readers hand over batches on Linux
 AHEAD = 2  # batches that each reader prepares, as DataLoader's prefetch_factor
@@ -116,7 +117,7 @@ class EpochBatches(Sampler[list[int]]):
         if smallest < world_size():
             raise ValueError(
                 f"{rows} training images at --batch-size {batch_size} --accumulate {accumulate} make batches of "
-                f"{smallest} images for {world_size()} processes; lower --accumulate or raise --batch-size"
+                f"{plural(smallest, 'image')} for {world_size()} processes; lower --accumulate or raise --batch-size"
             )
 
     def __len__(self) -> int:
@@ -204,8 +205,8 @@ def _check_shared_memory(dataset: ImageDataset, batch_size: int, workers: int) -
     room = shutil.disk_usage(SHARED_MEMORY).free
     if needed > room:
         raise ValueError(
-            f"{workers} reading processes with batches of {batch_size} need {needed / 1e6:,.0f} MB of shared memory, "
-            f"and {SHARED_MEMORY} has {room / 1e6:,.0f} MB; start the container with a larger --shm-size, or pass "
+            f"{plural(workers, 'reading process')} with batches of {batch_size}: {data_size(needed)} of shared memory "
+            f"needed, and {SHARED_MEMORY} has {data_size(room)}; start the container with a larger --shm-size, or pass "
             "--workers 0"
         )
 

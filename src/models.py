@@ -7,7 +7,6 @@ from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -16,6 +15,8 @@ from torchvision import models
 from torchvision.ops import SqueezeExcitation
 
 from src.runtime.cpu import CPU_STEP
+from src.runtime.system_errors import in_words
+from src.runtime.tables import plural
 
 # ResNet50's stages from input to output, by the value of `unfreeze` that trains them and all after them.
 RESNET_STAGES = {"all": ("conv1", "bn1", "relu", "maxpool")} | {f"layer{n}": (f"layer{n}",) for n in range(1, 5)}
@@ -243,10 +244,10 @@ def _fold_batchnorms(module: nn.Module) -> None:
 def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"the ImageNet weights could not be downloaded from {weights.url} ({error}); download that file elsewhere "
-            "and pass --weights FILE, or train from scratch with --weights none"
+            f"the ImageNet weights could not be downloaded from {weights.url} ({in_words(error)}); download that file "
+            "elsewhere and pass --weights FILE, or train from scratch with --weights none"
         ) from None
 
 
@@ -265,7 +266,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise ValueError(f"--weights {path}: {broken[0]} holds NaN or infinity ({len(broken)} such tensors)")
+        raise ValueError(f"--weights {path}: {broken[0]} holds NaN or infinity ({plural(len(broken), 'such tensor')})")
     return state
 
 
@@ -308,5 +309,7 @@ def _load_backbone(net: nn.Module, state: dict[str, torch.Tensor], name: str) ->
     wrong = [key for key in own if key in state and key not in kept and own[key].shape != state[key].shape]
     for keys, what in ((missing, "lacks"), (extra, "has unknown"), (wrong, "has another shape for")):
         if keys:
-            raise ValueError(f"--weights {name} is for another architecture: it {what} {keys[0]} ({len(keys)} such)")
+            raise ValueError(
+                f"--weights {name} is for another architecture: it {what} {keys[0]} ({plural(len(keys), 'such key')})"
+            )
     net.load_state_dict({**state, **{key: own[key] for key in kept}})

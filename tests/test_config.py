@@ -166,7 +166,8 @@ def test_the_result_is_the_exit_status(result, ended, capsys):
     [
         (ValueError("bad value"), "bad value"),
         (OSError("disk full"), "disk full"),
-        (FileNotFoundError(2, "no", "gone.csv"), "gone.csv cannot be read or written (no)"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (FileNotFoundError(2, "no", "gone.csv"), "gone.csv cannot be read or written (it does not exist)"),
         (MemoryError(), "out of memory"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory; lower --batch-size or --image-size"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "lower --workers or --batch-size"),

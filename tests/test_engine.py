@@ -332,13 +332,26 @@ def test_python_exits_though_a_reader_is_left(images):
     assert (done.returncode, done.stdout) == (0, "['']\n"), done.stderr
 
 
+def test_a_reader_that_is_killed_ends_the_stage_in_one_line(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from src.runtime.script import run\n"
+        "from src.dataset import ImageDataset, eval_loader\n"
+        "def read(path, *, sizes): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "dataset = ImageDataset([Path('a.png')] * 9, sizes=[16], read=read)\n"
+        "run(lambda: list(eval_loader(dataset, batch_size=1, workers=2, pin=False)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "a process that reads images was ended by the system" in done.stderr
+
+
 def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_readers_wait(monkeypatch):
     dataset = ImageDataset([Path("a.png")] * 64, sizes=[224])
     usage = shutil.disk_usage("/")
     monkeypatch.setattr("src.dataset.shutil.disk_usage", lambda _: usage._replace(free=20_000_000))
     monkeypatch.setattr("src.dataset.SHARED_MEMORY", "/")
     eval_loader(dataset, batch_size=32, workers=2, pin=False)
-    match = "2 reading processes with batches of 128 need 26 MB of shared memory, and / has 20 MB; .*--shm-size"
+    match = "2 reading processes with batches of 128: 26 MB of shared memory needed, and / has 20 MB; .*--shm-size"
     with pytest.raises(ValueError, match=match):
         eval_loader(dataset, batch_size=128, workers=2, pin=False)
     eval_loader(dataset, batch_size=128, workers=0, pin=False)

@@ -1,14 +1,14 @@
 """Probabilities, from the stages or from elsewhere, joined by id and class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from src.artifacts.io import entry, read_json, sha256, write_table, writer_of
+from src.artifacts.lineage import check_blend
 from src.artifacts.manifest import Manifest
 from src.artifacts.truth import Truth
 from src.runtime.csv_files import read_cells_by_id
@@ -82,34 +82,14 @@ def read_blend(run_dir: Path, manifest: Manifest) -> dict[str, tuple[Truth, np.n
     """The truth of each split that was scored, and the blend [N, C] that stage 5 left of it.
 
     Raises ValueError where a model was trained or tested again since, or a file is of another manifest or was changed.
-    A model whose folder was removed does not matter: the blend stands by itself.
     """
+    check_blend(run_dir)
     folder = run_dir / "ensemble"
-    blended = {"members_sha256": {}} | read_json(folder / "probs.json")
-    for model, digests in entry(blended, "members_sha256", dict, path=folder / "probs.json").items():
-        story = run_dir / model / "probs.json"
-        if not story.exists() and not (run_dir / model / "best.pt").exists():
-            continue
-        if not story.exists():  # training removes it
-            raise ValueError(
-                f"{model} was trained again since it was blended; run {writer_of(story)} --overwrite, then "
-                f"{writer_of(folder / 'probs.json')} --overwrite"
-            )
-        found = read_json(story)
-        recorded = blended.get("members_flags") or blended.get("members_labels") or {}  # earlier versions: labels alone
-        flags = recorded.get(model, [])
-        if found.get("probs_sha256") != digests or recorded_flags(found)[: len(flags)] != flags:
-            raise ValueError(f"{model} was tested again since it was blended; run ensemble_alpha_search.py --overwrite")
     truths = {name: Truth.of_split(manifest, name) for name in manifest.scored}
     return {
         name: (truth, read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes))
         for name, truth in truths.items()
     }
-
-
-def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
-    """The flags in a probs.json that say what its metrics count: the label policy and the unit."""
-    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate")]
 
 
 def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:

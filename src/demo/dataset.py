@@ -4,10 +4,10 @@ Whether a finding is present comes from a latent Gaussian course per patient; `t
 say of it, `valid.csv` the truth, as CheXpert's own two files do (Irvin et al. 2019, arXiv:1901.07031).
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from src.demo.anatomy import Anatomy, random_anatomy
 from src.demo.draw import FINDINGS, draw_radiograph
+from src.runtime.workers import mapped
 
 # Share of CheXpert's 223,414 training rows labeled positive, negative and uncertain (Irvin et al. 2019).
 CHEXPERT_RATES = {
@@ -238,15 +239,12 @@ def _write_files(root: Path, patients: int, seed: int, processes: int | None) ->
     jobs = [(root, "train", 1 + i, seed) for i in range(patients - valid)]
     jobs += [(root, "valid", _FIRST_VALID + i, seed) for i in range(valid)]
     rows: dict[str, list[dict]] = {"train": [], "valid": []}
-    with ProcessPoolExecutor(processes, initializer=_keep_freed_memory) as pool:
-        drawn = pool.map(_write_patient, jobs, chunksize=8)
+    workers = processes or os.cpu_count() or 1
+    drawn = mapped(_write_patient, jobs, workers=workers, remedy="run again", prepare=_keep_freed_memory, chunk=8)
+    with contextlib.closing(drawn):
         progress = tqdm(drawn, total=len(jobs), desc="patients", unit="patient", mininterval=1)
-        try:
-            for (_, split, *_), part in zip(jobs, progress, strict=True):
-                rows[split] += part
-        except BaseException:  # an interrupt too must not wait for the patients still to come
-            pool.shutdown(cancel_futures=True)
-            raise
+        for (_, split, *_), part in zip(jobs, progress, strict=True):
+            rows[split] += part
     tables = {split: pd.DataFrame(part, columns=COLUMNS) for split, part in rows.items()}
     for split, table in tables.items():
         table.to_csv(root / f"{split}.csv", index=False)

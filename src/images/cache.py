@@ -21,18 +21,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from src.images.decode import AccessError, access_error
-from src.images.workers import decoded
+from src.images.decode import AccessError, access_error, read_image
 from src.runtime.distributed import is_main
+from src.runtime.system_errors import in_words
+from src.runtime.tables import data_size, plural
+from src.runtime.workers import mapped
 
 FORMAT = 3  # raise it when the index changes, or when `read_image` returns other pixels for the same file
 COMMIT_SECONDS = 5.0  # between writes to the index, which is as much decoding as a kill can cost
 STAT_THREADS = 32  # more than there are cores, since a network drive makes them wait
 COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"
+LOSS = "what is decoded is kept; run again with fewer --workers"
 INDEX_BYTES = 400  # per image in the index, a generous estimate
-GB = 1e9
 
 
 class Key(NamedTuple):
@@ -197,21 +200,33 @@ def _end(entries: Mapping[Key, Entry]) -> int:
 def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, workers: int) -> None:
     """Decode files into the cache and add them to `entries`. What is decoded is kept, whatever ends this early."""
     need = len(lacking) * store.image_bytes
-    plan = f"cache {store.folder}: {len(lacking):,} images of {store.size} px to decode, {need / GB:.2f} GB"
+    plan = f"cache {store.folder}: {plural(len(lacking), 'image')} of {store.size} px to decode, {data_size(need)}"
     print(plan, file=sys.stderr)  # by whichever process fills, not by the main one alone
     try:
         with _Filling(store, entries) as filling:
             filling.reserve(len(lacking))
-            images = decoded([key.path for key in lacking], size=store.size, workers=workers)
+            read, paths = functools.partial(_decode, size=store.size), [key.path for key in lacking]
+            images = mapped(read, paths, workers=workers, remedy=LOSS, prepare=_one_thread)
             with contextlib.closing(images):
                 for key, image in tqdm(zip(lacking, images, strict=True), "decoding", len(lacking), unit="image"):
                     filling.put(key, image)
     except OSError as error:
         free = shutil.disk_usage(store.folder).free
         raise ValueError(
-            f"cache {store.folder} cannot be filled ({error.strerror}): {len(lacking):,} images of {store.size} px "
-            f"need {need / GB:.2f} GB, {free / GB:.2f} GB are free; make room, or give another --cache"
+            f"cache {store.folder} cannot be filled ({in_words(error)}): {plural(len(lacking), 'image')} of "
+            f"{store.size} px take {data_size(need)}, and {data_size(free)} are free; make room or give another --cache"
         ) from None
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # with more, OpenMP hangs in a forked process
+
+
+def _decode(path: bytes, *, size: int) -> np.ndarray | ValueError:
+    try:
+        return read_image(Path(os.fsdecode(path)), size=size).numpy()
+    except ValueError as error:
+        return error
 
 
 class _Filling:

@@ -1,9 +1,9 @@
 """Checks of the image files of a split: which are missing, which cannot be read, which are the same."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from src.images.pixels import gray_pixels
+from src.runtime.system_errors import in_words
+from src.runtime.workers import mapped
 
 SHOWN = 10  # groups of duplicates named; the rest is counted
 WHOLE = 2**30  # px, so that no image is decoded at a reduced scale
@@ -47,8 +49,8 @@ def missing_images(root: Path, ids: Sequence[str]) -> list[ImageFault]:
 
 def open_images(root: Path, ids: Sequence[str], *, workers: int) -> list[OpenedImage]:
     """Decode every image whole, in parallel, with a progress bar; in the order of `ids`."""
-    with ProcessPoolExecutor(workers) as pool:
-        opened = pool.map(_open, [root / name for name in ids], chunksize=32)
+    opened = mapped(_open, [root / name for name in ids], workers=workers, remedy="run again with fewer --workers")
+    with contextlib.closing(opened):
         return list(tqdm(opened, total=len(ids), desc="opening images", unit="image"))
 
 
@@ -86,6 +88,5 @@ def _open(path: Path) -> OpenedImage:
     except UnidentifiedImageError:
         return OpenedImage(fault="is not an image")
     except Exception as error:  # each decoder raises its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        return OpenedImage(fault=f"cannot be read ({reason})")
+        return OpenedImage(fault=f"cannot be read ({in_words(error)})")
     return OpenedImage(hashlib.sha256(data).hexdigest(), digest)

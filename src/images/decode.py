@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import UnidentifiedImageError
 
 from src.images.pixels import gray_pixels
+from src.runtime.system_errors import in_words
 
 
 class ImageError(ValueError):
@@ -29,7 +30,7 @@ def access_error(path: Path, error: OSError) -> AccessError:
     """What to tell the user of a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
         return AccessError(f"image {path} does not exist", "run check_split.py to see what is missing")
-    return AccessError(f"image {path} cannot be read ({error.strerror}); see that it is a file this user may read")
+    return AccessError(f"image {path} cannot be read ({in_words(error)}); see that it is a file this user may read")
 
 
 def read_image(path: Path, *, size: int) -> torch.Tensor:
@@ -49,8 +50,9 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
     except Exception as error:  # each decoder raises its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ImageError(f"image {path} cannot be read ({reason})", "run check_split.py --images open") from None
+        raise ImageError(
+            f"image {path} cannot be read ({in_words(error)})", "run check_split.py --images open"
+        ) from None
     return resized(gray, size).unsqueeze(0)
 
 

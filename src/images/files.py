@@ -8,6 +8,7 @@ import torch
 
 from src.images.decode import ImageError, access_error, read_images
 from src.images.dicom import is_dicom, study_uid
+from src.runtime.system_errors import in_words
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
@@ -72,7 +73,7 @@ def _search(folder: Path, *, skip: Path | None) -> Iterator[tuple[Path, str]]:
                     count += 1
                     yield Path(root, name), ""
     for error in errors:
-        yield Path(error.filename), f"folder {error.filename} cannot be read ({error.strerror})"
+        yield Path(error.filename), f"folder {error.filename} cannot be read ({in_words(error)})"
     if not count and not errors:
         yield folder, f"folder {folder} holds no JPEG, PNG or DICOM file"
 

@@ -23,6 +23,7 @@ from src.labels.files import (
 )
 from src.labels.places import image_places
 from src.runtime.csv_files import read_cells, read_header, require_columns
+from src.runtime.system_errors import in_words
 
 NIH_CLASSES = (
     "Atelectasis",
@@ -142,7 +143,7 @@ def _nih_list(path: Path) -> list[str]:
     try:
         names = path.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; expected one image name per line") from error
+        raise ValueError(f"{path} cannot be read ({in_words(error)}); expected one image name per line") from error
     if not names:
         raise ValueError(f"{path} names no image; expected one image name per line")
     return names

@@ -33,6 +33,7 @@ from src.plots.style import (
     offsets,
     short,
 )
+from src.runtime.tables import plural
 
 STATE_COLORS = {"positive": BLUE, "negative": SKY, "uncertain": ORANGE, "blank": PALE}
 SPLIT_LOOKS = {"train": (INK, "o"), "val": (GREEN, "s"), "test": (RED, "^")}
@@ -145,7 +146,7 @@ def _draw_label_states(figure: Figure | SubFigure, states: pd.DataFrame, classes
     axes.set_xlim(0, 1)
     axes.grid(visible=False)
     legend(figure, axes)
-    headline(figure, f"Label states of {table['images'].iloc[0]:,} images")
+    headline(figure, f"Label states of {plural(table['images'].iloc[0], 'image')}")
 
 
 def _draw_prevalence(figure: Figure | SubFigure, rates: pd.DataFrame, classes: Sequence[str]) -> None:
@@ -214,7 +215,7 @@ def _draw_groups(axes: Axes, rates: pd.DataFrame, name: str, classes: Sequence[s
     axes.hlines(range(len(classes)), values.min(axis=1), values.max(axis=1), color=PALE, lw=2)
     for group, (color, marker) in zip(dict.fromkeys(rates[column]), GROUP_LOOKS, strict=False):
         images = rates.loc[rates[column] == group, "images"].iloc[0]
-        label = f"{group} ({images:,} images)"
+        label = f"{group} ({plural(images, 'image')})"
         dots(axes, values[group], np.arange(len(classes)), color=color, marker=marker, markersize=5, label=label)
     axes.set_xlim(0, _upper(values))
 
@@ -293,7 +294,9 @@ def _draw_changes(figure: Figure | SubFigure, changes: pd.DataFrame, classes: Se
         )  # fmt: skip
         axes.axvline(i * len(seen_to) - 0.5, color="white", lw=6)
     studies = int(changes.groupby("class")["pairs"].sum().max())
-    headline(figure, f"Where labels go from one study of a patient to the next [%], {studies:,} pairs of studies")
+    headline(
+        figure, f"Where labels go from one study of a patient to the next [%], {plural(studies, 'pair')} of studies"
+    )
 
 
 def _draw_cooccurrence(figure: Figure | SubFigure, counts: pd.DataFrame) -> None:

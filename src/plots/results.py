@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from src.plots.style import BLUE, GRAY, INK, PALE, RED, SKY, canvas, dots, headline, legend, offsets, panels, short
+from src.runtime.tables import plural
 from src.stats.intervals import VERDICTS
 
 # Looks of operating points by the rule that chose them, and of probabilities before and after correction.
@@ -189,7 +190,7 @@ def _lowest(rows: Sequence[Mapping[str, Any]], target: float) -> float:
 
 def _row_label(row: Mapping[str, Any]) -> str:
     note = f"; {row['note']}" if row.get("note") else ""
-    return f"{short(row['name'], width=34, lines=1)}\n{row['positives']:,} positives{note}"
+    return f"{short(row['name'], width=34, lines=1)}\n{plural(row['positives'], 'positive')}{note}"
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:

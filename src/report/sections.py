@@ -21,6 +21,7 @@ from src.labels.eda import ALL, STATES, count_states, with_rates
 from src.labels.files import SPLITS
 from src.plots.results import CURVES
 from src.plots.results import reliability as draw_reliability
+from src.runtime.system_errors import in_words
 from src.runtime.tables import plural, with_interval
 from src.stats.calibration import masked_calibration, reliability
 from src.stats.subgroups import COLUMNS as SUBGROUPS
@@ -279,7 +280,7 @@ def picture(path: Path, *, script: str, alt: str, caption: str) -> dict[str, Any
         with Image.open(path) as image:
             image.convert("RGB").quantize(64).save(buffer, "PNG", optimize=True)
     except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged file
-        raise ValueError(f"{path} cannot be read as a picture ({error}); run {script} --overwrite") from None
+        raise ValueError(f"{path} cannot be read as a picture ({in_words(error)}); run {script} --overwrite") from None
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"src": source, "width": image.width, "height": image.height, "alt": alt, "caption": caption}
 

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import pandas as pd
 
+from src.runtime.system_errors import in_words
+
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
@@ -105,7 +107,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
-        raise ValueError(f"{path} cannot be read as a CSV file: {error}; is it whole, and UTF-8?") from error
+        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it whole, and UTF-8?") from error
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:

@@ -1,11 +1,14 @@
 """How a script ends: with its result, or with one line that says what was wrong."""
 
+import gc
 import os
 import sys
 import typing
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+from src.runtime.system_errors import in_words
 
 
 def run(main: Callable[[], int | None]) -> typing.NoReturn:
@@ -24,9 +27,9 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.stdout = None
         sys.exit(141)
     except (ValueError, OSError) as error:
-        text = str(error)
+        text = in_words(error) if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename} cannot be read or written ({error.strerror})"
+            text = f"{error.filename} cannot be read or written ({text})"
         print(f"{script}: error: {text}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
@@ -38,6 +41,8 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        gc.freeze()  # else Python looks through all of torch's objects as it ends, which takes a second or two
 
 
 def _advice(error: str) -> str:

@@ -43,10 +43,21 @@ def _cell(value: Any, digits: int) -> tuple[str, bool]:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 patient`, `2 patients`, `2 studies`."""
+    """`1 patient`, `2 patients`, `2 studies`, `2 classes`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+    if noun.endswith("y"):
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def data_size(count: float) -> str:
+    """Bytes with two digits or more in the unit that fits: `0 bytes`, `720 bytes`, `7.2 kB`, `72 MB`, `1,720 GB`."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if size >= 1000:
+            size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}" if size < 10 and unit != "bytes" else f"{size:,.0f} {unit}"
 
 
 def undefined_note(values: Mapping[str, Any], resamples: int) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import MODELS, as_stored, clear, read_json, refuse_overwrite, sha256, write_json, write_table
-from src.artifacts.probs import read_probs, read_stage_probs, recorded_flags, write_probs
+from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
+from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
+from src.artifacts.probs import read_probs, read_stage_probs, write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.plots import results as plots
-from src.runtime.locks import exclusive, holder
+from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import two_views
@@ -90,9 +91,7 @@ def _write_blend(config: AlphaConfig, members: Members, counted: dict[str, Count
 def _of_run(run_dir: Path) -> Members:
     """Both models' probabilities of every split, as the test scripts left them."""
     manifest = open_manifest(run_dir)
-    for model in MODELS:
-        if busy := holder(run_dir / model):
-            raise ValueError(f"{run_dir / model} is being written by {busy}; blend when it has ended")
+    refuse_busy(run_dir)
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
     stacks = {
         split: np.stack(
@@ -100,7 +99,7 @@ def _of_run(run_dir: Path) -> Members:
         )
         for split, truth in truths.items()
     }
-    stories = [read_json(run_dir / model / "probs.json") for model in MODELS]
+    stories = [check_tested(run_dir / model) for model in MODELS]
     corrected = [story["prior_correction"] for story in stories]
     if corrected[0] != corrected[1]:
         raise ValueError("only one model's probabilities have the prior correction; run both test scripts alike")

@@ -12,7 +12,7 @@ from src.labels import eda
 from src.labels.files import SPLITS
 from src.plots import labels as plots_labels
 from src.runtime.locks import exclusive
-from src.runtime.tables import format_table
+from src.runtime.tables import format_table, plural
 from src.stages.opening import open_manifest
 
 TABLES = (
@@ -98,11 +98,12 @@ def _tables(manifest: Manifest, context: pd.DataFrame) -> dict[str, pd.DataFrame
 
 
 def _size(manifest: Manifest) -> str:
-    return f"{len(manifest.table):,} images of {manifest.table['patient_id'].nunique():,} patients"
+    patients = manifest.table["patient_id"].nunique()
+    return f"{plural(len(manifest.table), 'image')} of {plural(patients, 'patient')}"
 
 
 def _print(manifest: Manifest, tables: dict[str, pd.DataFrame]) -> None:
-    print(f"{_size(manifest)}, {len(manifest.classes)} findings\n\nLabel states, images")
+    print(f"{_size(manifest)}, {plural(len(manifest.classes), 'finding')}\n\nLabel states, images")
     states = tables["label_states"]
     counts = states.loc[states["split"] == eda.ALL, ["class", *eda.STATES]]
     print(format_table(("Class", "1", "0", "-1", "blank"), counts.itertuples(index=False)))

@@ -7,7 +7,7 @@ import numpy as np
 
 from src.artifacts.truth import EvalLabels
 from src.evaluate import masked_metrics
-from src.runtime.tables import format_table, undefined_note, with_interval
+from src.runtime.tables import format_table, plural, undefined_note, with_interval
 from src.stats.bootstrap import bootstrap_metrics, with_intervals
 from src.stats.calibration import masked_calibration, reliability
 
@@ -44,9 +44,10 @@ def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -
     print(f"\n{title}: left, labels as the policy has them; right, each blank as a negative.")
     print("Chance: AUPRC of a random ranking (equals the prevalence)")
     print(format_table(headers, rows))
+    classes = plural(len(rows), "class")
     for text, values in (("as the policy has them", metrics["macro"]), ("each blank negative", other["macro"])):
         print(
-            f"macro over {values['classes']} of {len(rows)} classes, {text}: AUROC {with_interval(values, 'auroc')}, "
+            f"macro over {values['classes']} of {classes}, {text}: AUROC {with_interval(values, 'auroc')}, "
             f"AUPRC {with_interval(values, 'auprc')}"
         )
         print(undefined_note(values, resamples), end="")

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.artifacts.io import as_stored, entry, read_json, sha256
+from src.artifacts.io import as_stored, entry, read_json
+from src.artifacts.lineage import check_blended_checkpoint, checkpoints_of, refuse_busy
 from src.artifacts.manifest import Manifest
 from src.artifacts.predictions import PredictionTable, image_id
 from src.artifacts.probs import read_stage_probs
@@ -217,6 +218,7 @@ def heatmap_name(path: Path, *, finding: str, arch: str) -> str:
 def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tuple[list[Member], dict[str, Any]]:
     """Both models with their weights in the blend, and the digests that say which; raises ValueError on a mismatch."""
     folder, again = run_dir / "ensemble", "run ensemble_alpha_search.py --overwrite"
+    refuse_busy(run_dir)
     read_stage_probs(folder, "val", manifest)  # on which the thresholds were chosen
     path = folder / "probs.json"
     story, choice = read_json(path), read_json(folder / "alpha.json")
@@ -228,13 +230,10 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
     if story["weights"] != choice.get("weights"):
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
     corrected = entry(story, "prior_correction", bool, path=path)
-    recorded = dict(zip(ARCHITECTURES, entry(story, "checkpoint_sha256", list, path=path), strict=False))
-    members, digests = [], {}
+    members, digests = [], checkpoints_of(story, path)
     for arch, weight in zip(ARCHITECTURES, story["weights"], strict=True):
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
-        digests[arch] = sha256(run_dir / arch / "best.pt")
-        if digests[arch] != recorded.get(arch):
-            raise ValueError(f"{arch} was trained again since it was blended; test it again, then {again}")
+        check_blended_checkpoint(run_dir, arch, made_by=digests.get(arch, ""))
         pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
         net = model.to(device).folded().eval()
         members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))

@@ -17,6 +17,7 @@ from src.report.sections import (
     subgroups_part,
 )
 from src.report.source import read_search, read_splits
+from src.runtime.tables import data_size, plural
 from src.stages.opening import open_manifest
 
 LARGEST = 3_000_000  # bytes; more is slow to open on a phone
@@ -50,8 +51,8 @@ def write_report(config: ReportConfig) -> None:
         temporary.write_text(text, encoding="utf-8")
     size = path.stat().st_size
     if size > LARGEST:
-        print(f"warning: the page has {size / 1e6:.1f} MB, for its {len(search.classes)} findings")
-    print(f"wrote {path}: {size / 1e6:.2f} MB, open it in a browser")
+        print(f"warning: the page has {data_size(size)}, for its {plural(len(search.classes), 'finding')}")
+    print(f"wrote {path}: {data_size(size)}, open it in a browser")
 
 
 def _metrics(run_dir: Path) -> list[dict]:

@@ -119,7 +119,8 @@ def _labels(source: LabelSource) -> np.ndarray:
 
 def _describe(source: LabelSource, table: pd.DataFrame, origin: str, filters: list[str]) -> None:
     """Print sizes, patients, and per class and split the counts of each label."""
-    print(f"{source.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients; split {origin}")
+    images, patients = plural(len(table), "image"), plural(table["patient_id"].nunique(), "patient")
+    print(f"{source.name}: {images} of {patients}; split {origin}")
     print(*filters, sep="\n", end="\n" if filters else "")
     splits = splits_in(table["split"])
     sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
@@ -142,7 +143,8 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
         return [], []
     dicom = [name for name in ids if name.lower().endswith(DICOM_SUFFIXES)]
     if dicom and importlib.util.find_spec("pydicom") is None:
-        failed.append(f"{len(dicom):,} images are DICOM, such as {dicom[0]}, and pydicom is not installed; {INSTALL}")
+        count = plural(len(dicom), "DICOM image")
+        failed.append(f"pydicom, which reads {count} such as {dicom[0]}, is not installed; {INSTALL}")
     if config.images == "open":
         opened = check.open_images(source.image_root, ids, workers=config.workers)
         found = check.faults(ids, opened)
@@ -150,6 +152,7 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
     else:
         found = check.missing_images(source.image_root, ids)
     if found:
-        failed.insert(0, f"{len(found):,} of {len(ids):,} images cannot be used; first: {found[0].image_id}")
+        count = f"{len(found):,} of {plural(len(ids), 'image')}"
+        failed.insert(0, f"{count} cannot be used; first: {found[0].image_id}")
     shown = found if config.images == "open" else found[:SHOWN]
     return failed, [f"image {source.image_root / fault.image_id} {fault.reason}" for fault in shown]

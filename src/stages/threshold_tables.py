@@ -31,7 +31,7 @@ def print_split(split: EvalSplit) -> None:
                         ("each blank a negative", metrics["blank_as_negative"]["macro"])):  # fmt: skip
         print(
             f"{split.name}, labels {text}: macro AUROC {macro['auroc']:.3f}, macro AUPRC {macro['auprc']:.3f} "
-            f"over {macro['classes']} classes"
+            f"over {plural(macro['classes'], 'class')}"
         )
 
 

@@ -16,6 +16,7 @@ from src.artifacts.truth import EvalSplit, Truth, read_truth
 from src.config import ThresholdConfig
 from src.plots import results as plots
 from src.runtime.locks import exclusive
+from src.runtime.tables import plural
 from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.opening import open_manifest
@@ -177,7 +178,7 @@ def _outside(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
     shared = set(val.view.truth.patients) & set(test.view.truth.patients) if test else ()
     if shared:
         raise ValueError(
-            f"{len(shared):,} patients are in both --val-labels and --test-labels, for example {sorted(shared)[0]}; "
+            f"--val-labels and --test-labels share {plural(len(shared), 'patient')}, for example {sorted(shared)[0]}; "
             "the test patients must not be used to choose thresholds"
         )
     return SearchData(val, test, {"sources": sources, "chosen_on": "val"}), lines

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
+from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig
@@ -25,6 +26,7 @@ from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_g
 from src.runtime.flags import as_flags
 from src.runtime.interrupts import Interrupts
 from src.runtime.locks import exclusive
+from src.runtime.tables import plural
 from src.stages.opening import open_manifest
 from src.train_utils import (
     bfloat16_is_faster,
@@ -36,7 +38,6 @@ from src.train_utils import (
 
 EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
 OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
-BEGUN = ".begun"  # folder of a training in its first epoch, beside the model that it will replace
 # Flags that may differ between a run and its continuation.
 MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes"}
 MAY_CHANGE |= {"workers", "device", "cache", "compile"}
@@ -123,7 +124,7 @@ def _home(folder: Path, config: TrainConfig) -> Path:
 
 def _move(begun: Path, folder: Path) -> None:
     """Replace the earlier model and all that was made from it by the first epoch of the new one."""
-    clear(folder, *OUTPUTS, "probs.json", "probs_*.csv", "metrics_*.json", "*.png")
+    clear(folder, "probs.json", *OUTPUTS, "probs_*.csv", "metrics_*.json", "*.png")
     for name in (*OUTPUTS[1:], OUTPUTS[0]):  # config.json last
         (begun / name).replace(folder / name)
     shutil.rmtree(begun)
@@ -285,7 +286,7 @@ def _print_plan(config: TrainConfig, task: Task, model: torch.nn.Module) -> None
 
 
 def _print_epoch(record: dict[str, float], improved: bool, *, planned: int) -> None:
-    skipped = f"  skipped {record['skipped']} unreadable images" if record["skipped"] else ""
+    skipped = f"  skipped {plural(int(record['skipped']), 'unreadable image')}" if record["skipped"] else ""
     print(
         f"epoch {record['epoch']}/{planned}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
         f"val AUROC {record['val_auroc']:.4f}  val AUPRC {record['val_auprc']:.4f}  lr {record['lr']:.1e}"

@@ -17,9 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from src.images import cache
-from src.images import workers as decoding
 from src.images.cache import open_cache
 from src.images.decode import AccessError, read_image
+from src.runtime import workers as process_pool
 
 SIZE = 16
 FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
@@ -55,7 +55,7 @@ def decoded(monkeypatch, tmp_path):
         return read_image(path, size=size)
 
     log.touch()
-    monkeypatch.setattr(decoding, "read_image", logged)
+    monkeypatch.setattr(cache, "read_image", logged)
 
     def names():
         asked = [line.split()[0] for line in log.read_text().splitlines()]
@@ -69,7 +69,7 @@ def decoded(monkeypatch, tmp_path):
 @pytest.fixture
 def slow(monkeypatch, decoded, tmp_path):
     """Decoding that takes 5 ms an image, with the index written after each; the last waits while the file is there."""
-    quick, hold = decoding.read_image, tmp_path / "hold"
+    quick, hold = cache.read_image, tmp_path / "hold"
 
     def slowly(path, *, size):
         time.sleep(0.005)
@@ -77,9 +77,9 @@ def slow(monkeypatch, decoded, tmp_path):
             time.sleep(0.005)
         return quick(path, size=size)
 
-    monkeypatch.setattr(decoding, "read_image", slowly)
+    monkeypatch.setattr(cache, "read_image", slowly)
     monkeypatch.setattr(cache, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr(decoding, "CHUNK", 1)
+    monkeypatch.setattr(process_pool, "CHUNK", 1)
     return hold
 
 
@@ -138,7 +138,7 @@ def wait_until(condition, *, seconds=10):
 
 def test_images_are_decoded_once_and_their_number_and_size_said_before(folder, files, decoded, capsys):
     images = fill(folder, files, workers=2)
-    assert capsys.readouterr().err.startswith(f"cache {folder}: 40 images of 16 px to decode, 0.00 GB\n")
+    assert capsys.readouterr().err.startswith(f"cache {folder}: 40 images of 16 px to decode, 10 kB\n")
     assert sorted(decoded()) == sorted(path.name for path in files)
     assert_right(images, files)
     assert (folder / "16.u8").stat().st_size == 40 * SIZE**2
@@ -218,7 +218,7 @@ def test_a_file_that_may_not_be_read_is_a_fault_that_is_not_remembered(folder, f
         return read_image(path, size=size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "read_image", denied)
+        patch.setattr(cache, "read_image", denied)
         for workers in (0, 2):
             assert fill(folder, files, workers=workers).read([1, 2])[1] == ["", "2.png: no"]
     assert_right(fill(folder, files), files)
@@ -267,7 +267,7 @@ def test_killed_again_and_again_it_goes_on_where_it_stopped(folder, files, slow,
 
 def test_workers_that_wait_to_be_read_end_with_their_reader(folder, files, decoded, monkeypatch):
     monkeypatch.setattr(cache._Filling, "put", lambda *_: time.sleep(60))
-    monkeypatch.setattr(decoding, "CHUNK", 5)
+    monkeypatch.setattr(process_pool, "CHUNK", 5)
     builder = start(lambda: fill(folder, files, size=256, workers=2))  # five images are more than a pipe holds
     wait_until(lambda: len(decoded.log.read_text().splitlines()) == 15)  # one chunk is read, two are being sent
     builder.kill()
@@ -328,9 +328,9 @@ def test_a_worker_that_is_killed_ends_it_in_one_line_and_what_is_done_is_kept(fo
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(path, size=size)
 
-    monkeypatch.setattr(decoding, "CHUNK", 1)
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="was killed.*fewer than 2 --workers"):
-        patch.setattr(decoding, "read_image", deadly)
+    monkeypatch.setattr(process_pool, "CHUNK", 1)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="was killed.*fewer --workers"):
+        patch.setattr(cache, "read_image", deadly)
         fill(folder, files, workers=2)
     assert known(folder) >= 20
     assert_right(fill(folder, files), files)
@@ -352,7 +352,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_cache_as_it_was(folder, files, m
             patch.setattr(cache._Store, "add", fail)
         else:
             patch.setattr(os, {"reserving": "posix_fallocate", "writing": "pwrite"}[where], fail)
-        message = "No space left on device.*: 30 images of 16 px need 0.00 GB, .* GB are free"
+        message = "the disk is full.*: 30 images of 16 px take 7.7 kB, and .*B are free"
         with pytest.raises(ValueError, match=message) as caught:
             fill(folder, files)
     assert "\n" not in str(caught.value)
@@ -371,7 +371,7 @@ def test_a_limit_of_the_system_on_the_file_leaves_what_fitted(folder, files, mon
         try:
             fill(folder, many)
         except ValueError as error:
-            os._exit(3 if "File too large" in str(error) else 1)
+            os._exit(3 if "larger than the system allows" in str(error) else 1)
 
     many = [save(files[0].parent / f"more{number}.png", seed=number) for number in range(120)]
     builder = start(build)

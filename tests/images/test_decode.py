@@ -182,7 +182,7 @@ def test_whatever_a_decoder_raises_is_of_one_image(tmp_path, monkeypatch, error)
 def test_what_the_system_does_not_open_is_told_from_what_is_no_image(tmp_path):
     with pytest.raises(AccessError, match="gone.png does not exist"):
         read_image(tmp_path / "gone.png", size=64)
-    with pytest.raises(AccessError, match=f"{tmp_path.name} cannot be read .Is a directory"):
+    with pytest.raises(AccessError, match=f"{tmp_path.name} cannot be read .it is a folder"):
         read_image(tmp_path, size=64)
 
 

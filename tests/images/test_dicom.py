@@ -389,4 +389,4 @@ def test_a_run_is_trained_on_dicom_as_predict_reads_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr("src.stages.split.importlib.util.find_spec", lambda name: None)
     capsys.readouterr()
     assert check_split.main([*split, "--overwrite"]) == 1
-    assert "12 images are DICOM, such as 0.dcm, and pydicom is not installed" in capsys.readouterr().out
+    assert "pydicom, which reads 12 DICOM images such as 0.dcm, is not installed" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from src.runtime.tables import format_table
+from src.runtime.tables import data_size, format_table, plural
 
 
 def test_columns_align_by_what_a_terminal_shows():
@@ -13,3 +13,14 @@ def test_columns_align_by_what_a_terminal_shows():
         wide = sum(unicodedata.east_asian_width(letter) == "W" for letter in left)
         ends.append(len(left) + wide - sum(unicodedata.combining(letter) > 0 for letter in left))
     assert len({*ends[:1], *ends[2:]}) == 1 and lines[2].endswith("|  1")
+
+
+def test_counts_and_sizes_are_told_as_people_say_them():
+    assert [plural(*words) for words in ((1, "class"), (2, "class"), (0, "study"), (1200, "image"))] == [
+        "1 class",
+        "2 classes",
+        "0 studies",
+        "1,200 images",
+    ]
+    sizes = {0: "0 bytes", 999: "999 bytes", 1024: "1.0 kB", 72_500: "72 kB", 9.9e6: "9.9 MB", 1.72e12: "1,720 GB"}
+    assert {count: data_size(count) for count in sizes} == sizes
