@@ -68,6 +68,11 @@ class SplitConfig(StageConfig):
     dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "brax", "vindr", "csv"] = option(
         "auto", "layout of the data"
     )
+    labels: Literal["default", "cheXbert", "visualCheXbert"] = option(
+        "default",
+        "CheXpert: take the labels of train from train.csv, train_cheXbert.csv, or train_visualCheXbert.csv",
+        group="data set options",
+    )
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
     image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
     path_column: str | None = option(None, "CSV: column of the image path (default: by its name)")
@@ -83,9 +88,10 @@ class SplitConfig(StageConfig):
     reader_rule: Literal["majority", "any"] = option(
         "majority", "VinDr-CXR: a finding is positive where most of an image's readers saw it, or any of them"
     )
-    calibration: float = option(
+    calibration: float | Literal["published"] = option(
         0.0,
-        "share of images in an extra split calib, on which thresholds are then certified instead of val; 0 makes none",
+        "share of images in an extra split calib, on which thresholds are then certified instead of val, or published "
+        "to take the data set's own; 0 makes none",
         low=0,
         high=0.9,
     )

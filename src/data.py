@@ -45,7 +45,10 @@ class Layout:
 
 PUBLIC = {
     "chexpert": Layout(
-        is_chexpert, read_chexpert, "train.csv with CheXpert's columns (here or in a CheXpert-v1.0* folder)"
+        is_chexpert,
+        read_chexpert,
+        "train.csv with CheXpert's columns (here or in a CheXpert* folder)",
+        options=("labels",),
     ),
     "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
     "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
@@ -58,7 +61,7 @@ PUBLIC = {
         options=("reader_rule",),
     ),
 }
-OPTIONS = {"reader_rule": "majority"}  # of single data sets, with their defaults
+OPTIONS = {"labels": "default", "reader_rule": "majority"}  # of single data sets, with their defaults
 DATASETS = ("auto", *PUBLIC, "csv")
 
 
@@ -68,6 +71,7 @@ def read_dataset(
     dataset: str = "auto",
     classes: Sequence[str] | None = None,
     image_root: str | Path | None = None,
+    labels: str = "default",
     path_column: str | None = None,
     patient_column: str | None = None,
     study_column: str | None = None,
@@ -85,6 +89,7 @@ def read_dataset(
     classes: the classes to keep, in this order; by default the 13 findings of CheXpert and MIMIC-CXR-JPG, NIH's 14,
         or every column of a CSV that is nothing else.
     image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
+    labels: of CheXpert, whose labels of train: default, cheXbert or visualCheXbert.
     *_column: the columns of a CSV, where their names do not tell.
     merge_patients: take patient ids of a CSV that `plain_id` makes equal as one patient.
     reader_rule: of VinDr-CXR, whether a finding needs the majority of an image's readers, or any of them.
@@ -109,7 +114,7 @@ def read_dataset(
         "age": age_column,
     }
     name = _recognize(path) if dataset == "auto" else dataset
-    options = _options(name, path, reader_rule=reader_rule)
+    options = _options(name, path, labels=labels, reader_rule=reader_rule)
     if name == "csv":
         return _read_csv(path, classes=classes, image_root=image_root, columns=columns, merge_patients=merge_patients)
     for role, column in columns.items():

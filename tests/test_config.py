@@ -36,6 +36,7 @@ class Toy:
     limit: float | None = option(None, "none by default")
     words: tuple[str, ...] = option(("mask",), "words")
     mode: Literal["x", "y"] = option("x", "a choice")
+    share: float | Literal["all"] = option(0.0, "a number or a word", low=0, high=1)
     off: bool = option(False, "a switch")
     on: bool = option(True, "turn it off")
     arch: str = option("kept", hidden=True)
@@ -55,15 +56,27 @@ def test_defaults_pass_through_and_flags_have_the_types_of_their_fields():
         "v=1",
         "--mode",
         "y",
+        "--share",
+        "all",
         "--off",
         "--no-on",
     ]
-    assert parse(Toy(), "doc", flags) == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", True, False, "kept")
+    assert parse(Toy(), "doc", flags) == Toy(Path("b"), 0.25, 3.0, ("u", "v=1"), "y", "all", True, False, "kept")
+    assert parse(Toy(), "doc", ["--share", "0.5"]).share == 0.5
 
 
 @pytest.mark.parametrize(
     "argv",
-    [["--number", "x"], ["--mode", "z"], ["--nothing"], ["--arch", "other"], ["--num", "0.1"], ["--on"], ["--no-off"]],
+    [
+        ["--number", "x"],
+        ["--mode", "z"],
+        ["--share", "none"],
+        ["--nothing"],
+        ["--arch", "other"],
+        ["--num", "0.1"],
+        ["--on"],
+        ["--no-off"],
+    ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -81,8 +94,9 @@ def test_a_switch_may_be_left_to_the_stage():
 
 @pytest.mark.parametrize("number", ["1.5", "-0.1", "nan", "inf"])
 def test_a_number_out_of_range_is_refused_with_flag_value_and_range(number):
-    with pytest.raises(ValueError, match=r"--number is .*expected a number from 0 to 1"):
-        parse(Toy(), "doc", ["--number", number])
+    for flag in ("--number", "--share"):
+        with pytest.raises(ValueError, match=rf"{flag} is .*expected a number from 0 to 1"):
+            parse(Toy(), "doc", [flag, number])
 
 
 def test_ranges_hold_for_every_item_of_a_tuple():

@@ -57,7 +57,7 @@ def test_chexpert_folder_inside_the_given_one(tmp_path):
     make_chexpert(tmp_path / "CheXpert-v1.0-small", images=False)
     assert read_dataset(tmp_path).image_root == tmp_path / "CheXpert-v1.0-small"
     make_chexpert(tmp_path / "CheXpert-v1.0", images=False)
-    refused(tmp_path, "CheXpert-v1.0, CheXpert-v1.0-small", "one of them")
+    refused(tmp_path, "CheXpert-v1.0/train.csv, CheXpert-v1.0-small/train.csv", "one of them")
 
 
 def test_chexpert_refuses_two_train_files(tmp_path):
@@ -370,7 +370,7 @@ def test_class_column_missing(tmp_path):
 @pytest.mark.parametrize(
     ("make", "file", "column"),
     [
-        (make_chexpert, "train.csv", "Age"),
+        (make_chexpert, "train.csv", "Edema"),
         (make_mimic, "mimic-cxr-2.0.0-metadata.csv", "StudyTime"),
         (make_nih, "Data_Entry_2017_v2020.csv", "Patient ID"),
     ],

@@ -68,15 +68,29 @@ def drop_column(path: Path, column: str) -> None:
 
 
 def make_chexpert(
-    root: Path, *, patients=6, valid_patients=4, studies=2, prefix="CheXpert-v1.0-small/", gz=False, images=True, seed=0
+    root: Path,
+    *,
+    patients=6,
+    valid_patients=4,
+    test_patients=0,
+    studies=2,
+    prefix="CheXpert-v1.0-small/",
+    gz=False,
+    images=True,
+    seed=0,
 ) -> Path:
-    """CheXpert: a frontal and a lateral image per study; valid.csv (none for 0 patients) has 1 and 0 only."""
+    """CheXpert: a frontal and a lateral image per study; valid.csv (none for 0 patients) has 1 and 0 only.
+
+    With test patients, test_labels.csv has paths without a prefix and labels only, as CheXlocalize has it.
+    """
     rng = np.random.default_rng(seed)
     first = 1
-    for part, count, states in (("train", patients, STATES), ("valid", valid_patients, STATES[:2])):
+    sizes = {"train": patients, "valid": valid_patients, "test": test_patients}
+    for part, count in sizes.items():
         rows = []
         for patient in range(first, first + count):
             for study in range(1, studies + 1):
+                states = STATES if part == "train" else STATES[:2]
                 findings = dict(zip(CHEXPERT_COLUMNS, rng.choice(states, len(CHEXPERT_COLUMNS)), strict=True))
                 for view, name in ((1, "Frontal"), (2, "Lateral")):
                     image = f"{part}/patient{patient:05d}/study{study}/view{view}_{name.lower()}.jpg"
@@ -89,10 +103,32 @@ def make_chexpert(
                         "Frontal/Lateral": name,
                         "AP/PA": "AP" if name == "Frontal" else "",
                     }
-                    rows.append(about | findings)
+                    rows.append({"Path": image} | findings if part == "test" else about | findings)
         if rows:
-            write_csv(root / (f"{part}.csv.gz" if gz else f"{part}.csv"), rows)
+            file = "test_labels.csv" if part == "test" else f"{part}.csv"
+            write_csv(root / (file + ".gz" if gz else file), rows)
         first += count
+    return root
+
+
+def into_batches(root: Path, *, within: str = "", twice: bool = False) -> Path:
+    """Turn a tree of `make_chexpert` into the batches of the full data set, in the folder `within` of the root.
+
+    The label files and valid go to batch 1 and the patients of train by thirds to the others; `twice`: each batch lies
+    in a folder of its own name, as some programs unpack it.
+    """
+    names = ("1 (validate & csv)", "2 (train 1)", "3 (train 2)", "4 (train 3)")
+    folders = [
+        root / within / f"CheXpert-v1.0 batch {name}" / (f"CheXpert-v1.0 batch {name}" * twice) for name in names
+    ]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    patients = sorted((root / "train").glob("patient*"))
+    moves = [(patient, folders[1 + 3 * i // len(patients)]) for i, patient in enumerate(patients)]
+    moves += [(file, folders[0]) for file in (root / "train.csv", root / "valid.csv", root / "valid")]
+    for source, folder in moves:
+        shutil.move(source, folder / source.name)
+    (root / "train").rmdir()
     return root
 
 

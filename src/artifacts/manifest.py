@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import entry, read_json, sha256, write_json, write_table
-from src.labels.files import splits_in
+from src.labels.files import IMAGE_PATH, paths_of, splits_in
 from src.runtime.csv_files import read_table
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
@@ -46,7 +46,7 @@ class Manifest:
 
     def image_paths(self) -> list[Path]:
         """Where the image of each row lies."""
-        return [self.image_root / name for name in self.table["image_id"]]
+        return [self.image_root / name for name in paths_of(self.table)]
 
     def labels(self) -> np.ndarray:
         """Raw labels [N, C] float64: 1, 0, -1 or NaN."""
@@ -72,8 +72,9 @@ class Manifest:
 
 def write_manifest(run_dir: Path, table: pd.DataFrame, meta: Mapping[str, Any], context: pd.DataFrame) -> None:
     """Write `manifest.csv`, `context.csv` (sex, age, order of studies) and, last, `manifest.json`."""
+    columns = [*MANIFEST_COLUMNS, *[IMAGE_PATH][: IMAGE_PATH in table]]
     labels = table[list(meta["classes"])].apply(lambda label: label.map(LABEL_TEXTS))
-    write_table(run_dir / "manifest.csv", pd.concat([table[list(MANIFEST_COLUMNS)], labels], axis=1))
+    write_table(run_dir / "manifest.csv", pd.concat([table[columns], labels], axis=1))
     write_table(run_dir / "context.csv", context)
     write_json(run_dir / "manifest.json", {**meta, "manifest_sha256": sha256(run_dir / "manifest.csv")})
 
@@ -97,7 +98,7 @@ def read_manifest(run_dir: Path) -> Manifest:
         entry(meta, key, kind, path=path.with_suffix(".json"))
     if meta["failed"]:  # warned of at this line, whoever calls: Python shows it once
         warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
-    texts = dict.fromkeys(MANIFEST_COLUMNS, str)
+    texts = dict.fromkeys((*MANIFEST_COLUMNS, IMAGE_PATH), str)
     table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
     return Manifest(table, meta, digest)
 

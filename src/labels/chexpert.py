@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.labels.chexpert_folders import home_of, label_files, locate_images, train_files
 from src.labels.files import (
+    IMAGE_PATH,
+    SPARE,
     LabelSource,
     ages_of,
     choose_classes,
     image_ids_of,
     labels_of,
     named,
-    one_file,
     sexes_of,
     study_order,
     views_of,
@@ -42,57 +44,65 @@ CHEXPERT_PATH = r"(?:^|/)(patient\d+)/study(\d+)/"
 
 
 def is_chexpert(path: Path) -> bool:
-    """Whether a label file, or the train.csv of a folder, has CheXpert's columns."""
+    """Whether a label file, or the training labels of a folder, have CheXpert's columns."""
     if path.is_dir():
-        return any(is_chexpert(file) for folder in _chexpert_folders(path) if (file := one_file(folder, "train.csv")))
+        return any(is_chexpert(file) for file in train_files(home_of(path)))
     header = set(read_header(path))
     return {"Path", "Frontal/Lateral"} <= header and not header.isdisjoint(CHEXPERT_CLASSES)
 
 
-def read_chexpert(path: Path, *, classes: Sequence[str] | None, image_root: Path | None) -> LabelSource:
-    """CheXpert, small or full: `path` is its folder, the folder that holds `CheXpert-v1.0*`, or one label file.
+def read_chexpert(
+    path: Path, *, classes: Sequence[str] | None, image_root: Path | None, labels: str = "default"
+) -> LabelSource:
+    """CheXpert, small or full: `path` is its folder, the folder that its folders lie in, or one label file.
 
-    The public files have no test labels: valid.csv, which radiologists labeled, is the published test split, and
-    train.csv is train. Study numbers rise with time. Raises ValueError where a file or a cell is not as expected.
+    Radiologists labeled valid.csv and the test set. Where the test set lies beside the others it is the published test
+    split, and valid.csv is spare; where it does not, valid.csv is test. Study numbers rise with time. An image id is a
+    path as the label files have it, from `train`, `valid` or `test` on, in whichever folder the image lies.
+
+    labels: which file has the labels of train, a key of TRAIN_FILES. Raises ValueError where a file or a cell is not as
+    expected.
     """
-    files = [path] if path.is_file() else _chexpert_files(path)
-    parts = [_chexpert_rows(file, classes) for file in files]
+    if path.is_file() and labels != "default":
+        raise ValueError(f"{path} is one label file; with --labels {labels}, give the path of its folder")
+    home = home_of(path)
+    files = {"train": path} if path.is_file() else label_files(home, labels)
+    parts = [_chexpert_rows(file, classes) for file in files.values()]
     rows = pd.concat([rows for rows, _, _ in parts])
-    if len(files) == 2:
-        rows["split"] = np.repeat(["train", "test"], [len(labels) for _, labels, _ in parts])
-    doubled = named(rows["image_id"][rows["image_id"].duplicated()], "images in both train.csv and valid.csv")
+    doubled = named(rows["image_id"][rows["image_id"].duplicated()], "images in two label files")
     if doubled:
-        raise ValueError(f"{files[0].parent}: {doubled[0]}; each image must have exactly one row")
+        names = ", ".join(file.name for file in files.values())
+        raise ValueError(f"{home}: {doubled[0]} of {names}; each image must have exactly one row")
+    splits = _splits(files)
+    if splits:
+        rows["split"] = np.repeat(list(splits), [len(labels) for _, labels, _ in parts])
+    root, rows[IMAGE_PATH], warnings = locate_images(
+        rows["image_id"], home=home, beside=files["train"].parent, root=image_root
+    )
     return LabelSource.from_rows(
         "chexpert",
         rows,
         pd.concat([labels for _, labels, _ in parts]),
-        image_root=image_root or files[0].parent,
-        files=tuple(files),
-        split_note=f"{files[0].name} is train, {files[1].name} is test" if len(files) == 2 else "",
-        warnings=tuple(warning for _, _, warnings in parts for warning in warnings),
+        image_root=root,
+        files=tuple(files.values()),
+        split_note=", ".join(f"{name} is {split}" for split, name in splits.items() if split != SPARE),
+        spare=splits.get(SPARE, ""),
+        warnings=(*(warning for _, _, more in parts for warning in more), *warnings),
     )
 
 
-def _chexpert_folders(path: Path) -> list[Path]:
-    """`path` where it holds train.csv, else the CheXpert-v1.0* folders in it that do."""
-    folders = [path] if one_file(path, "train.csv") else sorted(path.glob("CheXpert-v1.0*"))
-    return [folder for folder in folders if one_file(folder, "train.csv")]
-
-
-def _chexpert_files(path: Path) -> list[Path]:
-    folders = _chexpert_folders(path)
-    if not folders:
-        raise ValueError(f"{path} holds no train.csv or train.csv.gz, nor does a CheXpert-v1.0* folder in it")
-    if len(folders) > 1:
-        raise ValueError(f"{path} holds {', '.join(folder.name for folder in folders)}; give the path of one of them")
-    files = [one_file(folders[0], name) for name in ("train.csv", "valid.csv")]
-    return [file for file in files if file is not None]
+def _splits(files: dict[str, Path]) -> dict[str, str]:
+    """The label file of each published split, in the order of `files`; none where there is one file only."""
+    if len(files) == 1:
+        return {}
+    valid = SPARE if "test" in files else "test"
+    return {valid if part == "valid" else part: file.name for part, file in files.items()}
 
 
 def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """Rows without their split, labels, and warnings. The files of the test set have paths and labels only."""
     cells = read_cells(path)
-    require_columns(cells, ["Path", "Sex", "Age", "Frontal/Lateral"], path=path)
+    require_columns(cells, ["Path"], path=path)
     present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
     ids = image_ids_of(cells["Path"], path=path, root=CHEXPERT_ROOT)
@@ -101,15 +111,16 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     if patients.isna().any():
         line, expected = patients.isna().idxmax(), "expected .../patient00001/study1/NAME"
         raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
-    ages, warnings = ages_of(cells["Age"], path=path)
+    ages, warnings = ages_of(cells["Age"], path=path) if "Age" in cells else (np.nan, ())
+    views = cells["Frontal/Lateral"] if "Frontal/Lateral" in cells else ids.str.extract(r"_(\w+)\.\w+$")[0].fillna("")
     studies = patients + "/study" + numbers
     rows = {
         "image_id": ids,
         "patient_id": patients,
         "study_id": studies,
-        "view": views_of(cells["Frontal/Lateral"]),
+        "view": views_of(views),
         "split": None,
-        "sex": sexes_of(cells["Sex"]),
+        "sex": sexes_of(cells["Sex"]) if "Sex" in cells else "",
         "age": ages,
         "study_order": study_order(patients, studies, numbers.astype(int)),
     }

@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike
 from src.runtime.csv_files import BLANKS, number
 
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+IMAGE_PATH = "image_path"  # of a table whose images lie elsewhere than their ids say
 CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
 
 # Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 SPLITS = ("train", "val", "calib", "test")
+SPARE = "spare"  # a published split that has no part in a run unless it is asked for
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
@@ -38,11 +40,13 @@ class LabelSource:
     """What the label files of a data set say, in one form for all data sets.
 
     table: `image_id` (path relative to the image root, unique), `patient_id`, `study_id`, `view` (frontal, lateral,
-        or "" where unknown), `split` (the published one: train, val or test; None in all rows where none is
-        published, and in rows that the published lists do not name), then a float column per class: 1, 0, -1 or NaN.
+        or "" where unknown), `split` (the published one: train, val, test or `SPARE`; None in all rows where none is
+        published, and in rows that the published lists do not name), in some tables `image_path` (see `paths_of`),
+        then a float column per class: 1, 0, -1 or NaN.
     context: the same rows in the same order: `image_id`, `sex` (F, M or ""), `age` (years or NaN), `study_order`
         (rank in time of the study among its patient's, from 0).
-    files: every file that was read. split_note: where the published split comes from, "" without one.
+    files: every file that was read. split_note: where the published split comes from, "" without one. spare: the file
+        that the spare rows are of.
     warnings: what a reader of the results should know, such as images left out.
     problems: checks of the published lists that failed.
     """
@@ -54,18 +58,21 @@ class LabelSource:
     context: pd.DataFrame
     files: tuple[Path, ...]
     split_note: str = ""
+    spare: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @classmethod
     def from_rows(cls, name: str, rows: pd.DataFrame, labels: pd.DataFrame, **fields: Any) -> "LabelSource":
         """Build from `rows` (all columns of `table` and `context` but the classes) and `labels` (one column each)."""
+        elsewhere = IMAGE_PATH in rows and not rows[IMAGE_PATH].equals(rows["image_id"])
+        columns = [*TABLE_COLUMNS, *[IMAGE_PATH][:elsewhere]]
         rows = rows.astype(dict.fromkeys(("image_id", "patient_id", "study_id", "view", "sex"), "str"))
         rows, labels = rows.reset_index(drop=True), labels.reset_index(drop=True)
         return cls(
             name=name,
             classes=tuple(labels.columns),
-            table=pd.concat([rows[list(TABLE_COLUMNS)], labels], axis=1),
+            table=pd.concat([rows[columns], labels], axis=1),
             context=rows[list(CONTEXT_COLUMNS)].copy(),
             **fields,
         )
@@ -74,6 +81,11 @@ class LabelSource:
         """The same with only the rows for which `rows` [N] bool is true."""
         table, context = (frame[np.asarray(rows)].reset_index(drop=True) for frame in (self.table, self.context))
         return replace(self, table=table, context=context)
+
+
+def paths_of(table: pd.DataFrame) -> pd.Series:
+    """Where each image of a table lies, relative to the image root: [N] str."""
+    return table[IMAGE_PATH] if IMAGE_PATH in table else table["image_id"]
 
 
 def splits_in(column: Iterable[str]) -> tuple[str, ...]:
@@ -115,7 +127,7 @@ def choose_classes(
         if name not in present:
             columns = ", ".join(present) or "none"
             raise ValueError(f"{path} has no class column {name!r}; it has {columns}. Choose among them with --classes")
-        if name in TABLE_COLUMNS:
+        if name in (*TABLE_COLUMNS, IMAGE_PATH):
             raise ValueError(f"a class cannot be called {name!r}, which the manifest uses; rename the column in {path}")
         if chosen.count(name) > 1:
             raise ValueError(f"class {name!r} is named twice; name each class once")

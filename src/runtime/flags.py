@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -22,8 +23,8 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
     """Dataclass field that becomes a flag with help `text` and an allowed range `low` to `high` (both included).
 
     A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
-    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag, and `hint`
-    ends the message of a value out of range.
+    off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag, `hint`
+    ends the message of a value out of range, and `group` is the title in --help if not the one that `parse` is told.
     """
     return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
@@ -57,7 +58,7 @@ def parse(
     for title in (MAIN, *groups):
         group = parser.add_argument_group(title)
         for f in shown:
-            if titles.get(f.name, MAIN) == title:
+            if f.metadata.get("group", titles.get(f.name, MAIN)) == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name), metavars.get(f.name))
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
@@ -123,20 +124,36 @@ def _metavar(f: dataclasses.Field, hint: Any) -> str:
     return "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
 
 
-def _choices(hint: Any) -> tuple[str, ...] | None:
-    """The choices of a Literal, also of one within `tuple[..., ...]` or beside None."""
+def _words(hint: Any) -> tuple[str, ...]:
+    """The words of a Literal, also of one within `tuple[..., ...]` or beside another type."""
     literals = [part for part in (hint, *typing.get_args(hint)) if typing.get_origin(part) is Literal]
-    return typing.get_args(literals[0]) if literals else None
+    return typing.get_args(literals[0]) if literals else ()
+
+
+def _choices(hint: Any) -> tuple[str, ...] | None:
+    """All that a flag may be, where that is one of a Literal's words."""
+    return None if float in typing.get_args(hint) else _words(hint) or None
 
 
 def _item_type(hint: Any) -> Callable[[str], Any]:
-    """`int` of `int`, `tuple[int, ...]` and `int | None`."""
+    """`int` of `int`, `tuple[int, ...]` and `int | None`; a function for a number or a word (`float | Literal`)."""
     if _choices(hint):
         return str
+    if words := _words(hint):
+        return functools.partial(_number_or_word, words=words)
     inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
     item = inner[0] if container else hint
     return _path if item is Path else item
+
+
+def _number_or_word(text: str, *, words: Sequence[str]) -> float | str:
+    if text in words:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {' or '.join(words)}") from None
 
 
 def _path(text: str) -> Path:

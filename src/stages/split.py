@@ -1,6 +1,7 @@
 """Stage 1: a data set's label files become a manifest, and the split is checked."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from src.images.dicom import INSTALL
 from src.images.dicom import SUFFIXES as DICOM_SUFFIXES
 from src.labels import audit
 from src.labels.eda import count_states, side_by_side
-from src.labels.files import LabelSource, splits_in
+from src.labels.files import SPARE, LabelSource, paths_of, splits_in
 from src.labels.split import patient_split
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
@@ -32,6 +33,7 @@ def check_split(config: SplitConfig) -> int:
         dataset=config.dataset,
         classes=config.classes or None,
         image_root=config.image_root,
+        labels=config.labels,
         path_column=config.path_column,
         patient_column=config.patient_column,
         study_column=config.study_column,
@@ -45,7 +47,7 @@ def check_split(config: SplitConfig) -> int:
     source, filters = subset(config, source)
     published = _use_published(config, source)
     if published:
-        source = source.keep(source.table["split"].notna())
+        source = _without_spare(config, source.keep(source.table["split"].notna()))
     split, origin = _take_published(config, source) if published else _split_anew(config, source)
     table = source.table.assign(split=split)
     unusable, faulty = _look_at_images(config, source, table)
@@ -83,6 +85,18 @@ def _use_published(config: SplitConfig, source: LabelSource) -> bool:
     return there and config.split != "patient"
 
 
+def _without_spare(config: SplitConfig, source: LabelSource) -> LabelSource:
+    """The source with its spare rows as calib where the published one is asked for, else without them and a warning."""
+    spare = source.table["split"] == SPARE
+    if not spare.any():
+        return source
+    if config.calibration == "published":
+        table = source.table.assign(split=source.table["split"].mask(spare, "calib"))
+        return replace(source, table=table, split_note=f"{source.split_note}, {source.spare} is calib")
+    about = f"{source.spare} ({spare.sum():,} images) is left out; --calibration published makes it the split calib"
+    return replace(source.keep(~spare), warnings=(*source.warnings, about))
+
+
 def _split_anew(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
     """A new split by patient, and where it comes from."""
     fractions = {"val": config.val_fraction, **_calibration(config), "test": config.test_fraction}
@@ -91,8 +105,17 @@ def _split_anew(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, s
     return split, f"by patient, {shares}, seed {config.seed}"
 
 
-def _calibration(config: SplitConfig) -> dict[str, float]:
-    """The fraction of the split calib, where one is asked for."""
+def _calibration(config: SplitConfig, *, published: bool = False) -> dict[str, float]:
+    """The fraction of the split calib, where one is to be made.
+
+    published: whether the data set has one. Raises ValueError where it is asked for and has none, or has one already.
+    """
+    if config.calibration == "published":
+        if not published:
+            raise ValueError(f"{config.data} has no published split calib; give --calibration a fraction, such as 0.1")
+        return {}
+    if config.calibration and published:
+        raise ValueError(f"{config.data} has a published split calib; leave out --calibration {config.calibration:g}")
     return {"calib": config.calibration} if config.calibration else {}
 
 
@@ -103,7 +126,7 @@ def _take_published(config: SplitConfig, source: LabelSource) -> tuple[np.ndarra
         if not (split == name).any():
             raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
     fractions = {} if (split == "val").any() else {"val": config.val_fraction}
-    fractions |= _calibration(config)
+    fractions |= _calibration(config, published=(split == "calib").any())
     if not fractions:
         return split, f"published: {source.split_note}"
     train = split == "train"
@@ -137,22 +160,22 @@ def _describe(source: LabelSource, table: pd.DataFrame, origin: str, filters: li
 
 def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Failed checks of the image files, as far as --images asks, and a line for each faulty image that is shown."""
-    ids = table["image_id"].tolist()
+    paths = paths_of(table).tolist()
     failed: list[str] = []
     if config.images == "skip":
         return [], []
-    dicom = [name for name in ids if name.lower().endswith(DICOM_SUFFIXES)]
+    dicom = [name for name in paths if name.lower().endswith(DICOM_SUFFIXES)]
     if dicom and importlib.util.find_spec("pydicom") is None:
         count = plural(len(dicom), "DICOM image")
         failed.append(f"pydicom, which reads {count} such as {dicom[0]}, is not installed; {INSTALL}")
     if config.images == "open":
-        opened = check.open_images(source.image_root, ids, workers=config.workers)
-        found = check.faults(ids, opened)
+        opened = check.open_images(source.image_root, paths, workers=config.workers)
+        found = check.faults(paths, opened)
         failed += check.duplicates(table, opened)
     else:
-        found = check.missing_images(source.image_root, ids)
+        found = check.missing_images(source.image_root, paths)
     if found:
-        count = f"{len(found):,} of {plural(len(ids), 'image')}"
+        count = f"{len(found):,} of {plural(len(paths), 'image')}"
         failed.insert(0, f"{count} cannot be used; first: {found[0].image_id}")
     shown = found if config.images == "open" else found[:SHOWN]
     return failed, [f"image {source.image_root / fault.image_id} {fault.reason}" for fault in shown]

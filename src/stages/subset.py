@@ -2,7 +2,7 @@
 
 from src.config import SplitConfig
 from src.images.check import existing
-from src.labels.files import LabelSource
+from src.labels.files import LabelSource, paths_of
 from src.runtime.tables import plural
 
 
@@ -35,10 +35,11 @@ def _of_view(config: SplitConfig, source: LabelSource) -> tuple[LabelSource, str
 
 
 def _with_file(config: SplitConfig, source: LabelSource) -> tuple[LabelSource, str]:
-    kept = existing(source.image_root, source.table["image_id"])
+    paths = paths_of(source.table)
+    kept = existing(source.image_root, paths)
     if not any(kept):
         raise ValueError(
             f"--images present: none of the {len(kept):,} images lies in {source.image_root}, such as "
-            f"{source.table['image_id'][0]}; name the folder that the paths are relative to with --image-root"
+            f"{paths[0]}; name the folder that the paths are relative to with --image-root"
         )
     return source.keep(kept), f"{plural(len(kept) - sum(kept), 'image')} whose file does not exist"
