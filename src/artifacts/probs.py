@@ -109,7 +109,7 @@ def read_blend(run_dir: Path, manifest: Manifest) -> dict[str, tuple[Truth, np.n
 
 def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
     """The flags in a probs.json that say what its metrics count: the label policy and the unit."""
-    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate")]
+    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate", "no_finding")]
 
 
 def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
