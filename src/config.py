@@ -16,7 +16,7 @@ Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
 # --help in groups; what is in none of them is a main option. Seeds and switches stay beside what they belong to.
 GROUPS = {
-    "label and unit options": ("uncertain", "missing", "pos_weight_max", "unit", "aggregate"),
+    "label and unit options": ("uncertain", "missing", "no_finding", "pos_weight_max", "unit", "aggregate"),
     "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
                          "view_column", "split_column", "reader_rule", "sex_column", "age_column", "merge_patients"),
     "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
@@ -128,6 +128,9 @@ class TrainConfig(StageConfig, ABC):
     resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
     uncertain: tuple[str, ...] = option(("mask",), f"training target of label -1: {SOFT_POLICY}")
     missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {SOFT_POLICY}")
+    no_finding: Literal["mask", "negative"] = option(
+        "mask", 'whether a blank in a row marked "No Finding" is like any other (mask), or a negative'
+    )
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
     accumulate: int = option(1, "number of passes per optimizer step; with smaller batches it saves memory", low=1)
     weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
@@ -198,6 +201,11 @@ class EvaluationConfig(StageConfig):
 
     uncertain: tuple[str, ...] = option((), f"what -1 counts as in the metrics: {HARD_POLICY}")
     missing: tuple[str, ...] = option((), f"what a blank counts as in the metrics: {HARD_POLICY}")
+    no_finding: Literal["mask", "negative"] | None = option(
+        None,
+        'whether a blank in a row marked "No Finding" is like any other (mask), or a negative (default: as recorded in '
+        "the run, else mask)",
+    )
     unit: Literal["study", "image"] | None = option(
         None, "what metrics, thresholds, and workload count (default: as recorded in the run, else study)"
     )

@@ -19,6 +19,7 @@ from src.labels.files import (
     image_ids_of,
     labels_of,
     named,
+    no_finding_of,
     sexes_of,
     splits_of,
     studies_of,
@@ -185,8 +186,9 @@ def _read_csv(
     file = _csv_file(path)
     cells = read_cells(file)
     roles, taken = _csv_roles(cells, columns, file)
-    remaining = [name for name in cells if name not in taken]
-    present = [name for name in cells if name not in roles.values()]
+    no_finding = [name for name in cells if name == roles.get("no_finding")]
+    remaining = [name for name in cells if name not in taken] or no_finding
+    present = [name for name in cells if name not in roles.values() or name in no_finding]
     warnings = _doubtful_classes(remaining, file) if classes is None else ()
     classes = choose_classes(classes, default=remaining, present=present, path=file)
     hint = "; name the columns that are classes with --classes"
@@ -210,6 +212,7 @@ def _read_csv(
         "sex": sexes_of(cells[roles["sex"]]) if "sex" in roles else "",
         "age": ages,
         "study_order": study_order(patients, studies, np.arange(len(cells))),
+        "no_finding": no_finding_of(cells, path=file),
     }
     return LabelSource.from_rows(
         "csv",

@@ -18,7 +18,7 @@ from src.artifacts.probs import write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units
 from src.labels.policy import LabelPolicy
 from src.plots import results as plots
-from src.stages.metric_tables import calibration_before_and_after, reliability_curves, two_views
+from src.stages.metric_tables import all_views, calibration_before_and_after, reliability_curves
 from tests.trees import make_chexpert
 
 CLASSES = ("Edema", "Rare", "Common", "Never")
@@ -57,7 +57,8 @@ def write_split(run: Path, classes: tuple[str, ...] = CLASSES, **drawn) -> pd.Da
     meta = {"dataset": "csv", "image_root": "/nowhere", "classes": classes, "split": "by patient", "seed": 0}
     numbers = table["patient_id"].str.extract(r"(\d+)$", expand=False).astype(int)
     known = {"sex": np.where(numbers % 2, "M", "F"), "age": 20 + 7 * numbers % 70}
-    context = table[["image_id"]].assign(**known, study_order=0)
+    clear = ~table[list(classes)].isin([1, -1]).any(axis=1)
+    context = table[["image_id"]].assign(**known, study_order=0, no_finding=clear.astype(float))
     write_manifest(run, table, meta | {"images": "skip", "failed": [], "sources": {}}, context)
     return table
 
@@ -65,22 +66,17 @@ def write_split(run: Path, classes: tuple[str, ...] = CLASSES, **drawn) -> pd.Da
 def write_model(run: Path, model: str, *, seed: int) -> None:
     """What training and testing a model leave, but for the weights."""
     rng = np.random.default_rng(seed)
-    meta = json.loads((run / "manifest.json").read_text())
-    classes, digest = tuple(meta["classes"]), meta["manifest_sha256"]
-    table = pd.read_csv(run / "manifest.csv", dtype={"image_id": str, "patient_id": str, "study_id": str})
+    manifest = read_manifest(run)
+    classes, digest, splits = manifest.classes, manifest.sha256, manifest.scored
     folder = run / model
-    splits = [split for split in ("val", "calib", "test") if split in set(table["split"])]
     for split in splits:
-        rows = table[table["split"] == split]
-        labels = rows[list(classes)].to_numpy(np.float64)
-        owners = (rows[key].to_numpy() for key in ("patient_id", "study_id"))
-        truth = Truth(tuple(rows["image_id"]), classes, labels, *owners, rows[["view"]].reset_index(drop=True))
+        truth = Truth.of_split(manifest, split)
         units = Units.of(truth, unit="study", aggregate="max")
-        probs = 1 / (1 + np.exp(1 - rng.normal(size=labels.shape) - 1.5 * (labels == 1)))
+        probs = 1 / (1 + np.exp(1 - rng.normal(size=truth.labels.shape) - 1.5 * (truth.labels == 1)))
         probs = probs.round(3)  # with ties
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)
         probs, view = units.probs(probs), EvalLabels.of(units.truth, LabelPolicy.parse(classes=classes))
-        metrics = {"unit": "study"} | two_views(probs, view, resamples=RESAMPLES, seed=0)
+        metrics = {"unit": "study"} | all_views(probs, view, resamples=RESAMPLES, seed=0)
         metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
         write_json(folder / f"metrics_{split}.json", metrics)
     plots.reliability(reliability_curves(probs, probs, view), path=folder / "reliability_test.png")

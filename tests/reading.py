@@ -30,7 +30,7 @@ def check_form(source):
     """What holds for every data set."""
     table, context = source.table, source.context
     assert list(table) == ["image_id", "patient_id", "study_id", "view", "split", *source.classes]
-    assert list(context) == ["image_id", "sex", "age", "study_order"]
+    assert list(context) == ["image_id", "sex", "age", "study_order", "no_finding"]
     assert table["image_id"].tolist() == context["image_id"].tolist()
     assert table["image_id"].is_unique and table.index.equals(pd.RangeIndex(len(table)))
     assert set(table["view"]) <= {"frontal", "lateral", ""} and set(context["sex"]) <= {"F", "M", ""}

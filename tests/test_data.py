@@ -9,6 +9,7 @@ import pytest
 from src.data import read_dataset
 from src.labels.chexpert import CHEXPERT_CLASSES
 from src.labels.files import study_order
+from src.labels.nih import NIH_CLASSES
 from tests.reading import check_form, refused, row
 from tests.trees import drop_column, drop_rows, make_chexpert, make_csv, make_mimic, make_nih, set_cell, write_csv
 
@@ -356,6 +357,54 @@ def test_csv_classes(tmp_path):
     refused(write_csv(tmp_path / "b.csv", [{"path": "x.png", "patient": "1"}]), "no class column")
     refused(write_csv(tmp_path / "c.csv", [{"path": "x.png", "view": "1", "side": "PA"}]), "'view'", "rename",
             classes=("view",), view_column="side")  # fmt: skip
+
+
+# --- "No Finding"
+
+
+def no_findings(source):
+    """What the labels say of "No Finding", per image."""
+    return source.context.set_index("image_id")["no_finding"]
+
+
+def test_no_finding_of_chexpert_is_context(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    cells = pd.concat([pd.read_csv(tmp_path / f"{part}.csv") for part in ("train", "valid")])
+    np.testing.assert_array_equal(no_findings(read_dataset(tmp_path)), cells["No Finding"])
+    for part in ("train", "valid"):
+        drop_column(tmp_path / f"{part}.csv", "No Finding")
+    assert no_findings(read_dataset(tmp_path)).isna().all()
+
+
+def test_no_finding_of_mimic_is_joined_by_study(tmp_path):
+    make_mimic(tmp_path, images=False)
+    file = tmp_path / "mimic-cxr-2.0.0-chexpert.csv"
+    pd.read_csv(file).sample(frac=1, random_state=0).to_csv(file, index=False)
+    source = read_dataset(tmp_path)
+    said = pd.read_csv(file).set_index("study_id")["No Finding"]
+    studies = source.table["study_id"].str.removeprefix("s").astype(int)
+    np.testing.assert_array_equal(no_findings(source), said.loc[studies])
+
+
+def test_no_finding_of_nih_is_the_finding_of_that_name(tmp_path):
+    source = read_dataset(make_nih(tmp_path, images=False))
+    said = no_findings(source)
+    assert set(said) == {0.0, 1.0}
+    assert ((source.table[list(NIH_CLASSES)] == 1).any(axis=1).to_numpy() == (said == 0).to_numpy()).all()
+
+
+@pytest.mark.parametrize("column", ["No Finding", "no_finding"])
+def test_no_finding_of_a_csv_is_context_unless_it_is_asked_for(tmp_path, column):
+    values = ["1", "0", "", "-1"] * 3
+    file = make_csv(tmp_path, images=False, **{column: values})
+    source = read_dataset(file)
+    assert source.classes == ("Nodule", "Hernia")
+    np.testing.assert_array_equal(no_findings(source), [1, 0, np.nan, -1] * 3)
+    asked = read_dataset(file, classes=(column, "Hernia"))
+    assert asked.classes == (column, "Hernia") and no_findings(asked).tolist()[0] == 1
+    assert read_dataset(make_csv(tmp_path / "alone", images=False, classes=(column,))).classes == (column,)
+    set_cell(file, line=3, column=column, value="normal")
+    refused(file, "labels.csv, line 3", repr(column), "'normal'")
 
 
 # --- whichever data set

@@ -77,4 +77,4 @@ def check_checkpoint(folder: Path, *, made_by: str, since: str, remedy: str) -> 
 
 def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
     """The flags in a probs.json that say what its metrics count: the label policy and the unit."""
-    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate")]
+    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate", "no_finding")]

@@ -22,10 +22,12 @@ MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split":
 class Manifest:
     """What stage 1 leaves: who is in which split, with which raw labels.
 
-    `table` has the columns of `manifest.csv` (labels as float64, blank as NaN), `meta` is `manifest.json`.
+    `table` has the columns of `manifest.csv` (labels as float64, blank as NaN), `context` those of `context.csv` in the
+    same order of rows, `meta` is `manifest.json`.
     """
 
     table: pd.DataFrame
+    context: pd.DataFrame
     meta: dict[str, Any]
     sha256: str
 
@@ -64,14 +66,15 @@ class Manifest:
 
     def part(self, split: str) -> "Manifest":
         """The rows of one split; raises ValueError where there are none."""
-        rows = self.table[self.table["split"] == split].reset_index(drop=True)
-        if rows.empty:
+        here = self.table["split"] == split
+        if not here.any():
             raise ValueError(f"the manifest has no image in {split}; run check_split.py with other fractions")
-        return Manifest(rows, self.meta, self.sha256)
+        table, context = (rows[here].reset_index(drop=True) for rows in (self.table, self.context))
+        return Manifest(table, context, self.meta, self.sha256)
 
 
 def write_manifest(run_dir: Path, table: pd.DataFrame, meta: Mapping[str, Any], context: pd.DataFrame) -> None:
-    """Write `manifest.csv`, `context.csv` (sex, age, order of studies) and, last, `manifest.json`."""
+    """Write `manifest.csv`, `context.csv` (sex, age, order of studies, "No Finding") and, last, `manifest.json`."""
     columns = [*MANIFEST_COLUMNS, *[IMAGE_PATH][: IMAGE_PATH in table]]
     labels = table[list(meta["classes"])].apply(lambda label: label.map(LABEL_TEXTS))
     write_table(run_dir / "manifest.csv", pd.concat([table[columns], labels], axis=1))
@@ -100,10 +103,22 @@ def read_manifest(run_dir: Path) -> Manifest:
         warnings.warn(f"the split of {run_dir} failed a check: {'; '.join(meta['failed'])}", stacklevel=1)
     texts = dict.fromkeys((*MANIFEST_COLUMNS, IMAGE_PATH), str)
     table = read_table(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in meta["classes"]})
-    return Manifest(table, meta, digest)
+    return Manifest(table, _read_context(path.with_name("context.csv"), table["image_id"]), meta, digest)
 
 
-def read_context(run_dir: Path) -> pd.DataFrame:
-    """Sex, age and order of studies per `image_id`, as stage 1 found them."""
-    texts = {"image_id": str, "sex": str}
-    return read_table(Path(run_dir) / "context.csv", dtype=texts, keep_default_na=False, na_values={"age": [""]})
+def _read_context(path: Path, ids: pd.Series) -> pd.DataFrame:
+    """The rows of `context.csv` in the order of `ids`; raises ValueError for an id missing, extra or doubled."""
+    numbers = {name: [""] for name in ("age", "no_finding")}
+    context = read_table(path, dtype={"image_id": str, "sex": str}, keep_default_na=False, na_values=numbers)
+    have = context["image_id"]
+    doubled, missing, extra = have[have.duplicated()], ids[~ids.isin(have)], have[~have.isin(ids)]
+    for what, found in (
+        ("appears more than once", doubled),
+        ("is missing", missing),
+        ("is not in the manifest", extra),
+    ):
+        if len(found):
+            raise ValueError(f"{path}: image id {found.iloc[0]!r} {what}; run check_split.py --overwrite")
+    if "no_finding" not in context:  # of an earlier version
+        context["no_finding"] = np.nan
+    return context.set_index("image_id").loc[ids].reset_index()

@@ -1,7 +1,7 @@
 """What probabilities are held against: the labels of a split, per image and per unit that is decided on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,18 @@ import pandas as pd
 from src.artifacts.io import as_stored
 from src.artifacts.manifest import Manifest
 from src.labels.columns import columns_by_role
-from src.labels.files import COUNTING_STUDY, ages_of, ids_of, labels_of, sexes_of, studies_of, views_of
+from src.labels.files import (
+    COUNTING_STUDY,
+    ages_of,
+    ids_of,
+    labels_of,
+    no_finding_of,
+    sexes_of,
+    studies_of,
+    views_of,
+)
 from src.labels.patients import patients_in
-from src.labels.policy import LabelPolicy
+from src.labels.policy import LabelPolicy, said_absent
 from src.runtime.csv_files import read_cells_by_id, require_columns
 
 AGGREGATES = ("max", "mean")
@@ -26,7 +35,7 @@ class Truth:
     """Raw labels [N, C] float64 (1, 0, -1, NaN) of `ids` [N] and `classes` [C]; patient and study of each id [N].
 
     `groups` has a row per id and the columns of `GROUPS` that are known: sex and view as text ("" where unknown), age
-    in years (NaN where unknown).
+    in years (NaN where unknown). `no_finding` [N] bool: whether the row is marked "No Finding"; None where no row is.
     """
 
     ids: tuple[str, ...]
@@ -35,17 +44,29 @@ class Truth:
     patients: np.ndarray
     studies: np.ndarray
     groups: pd.DataFrame
+    no_finding: np.ndarray | None = None
 
     @classmethod
-    def of_split(cls, manifest: Manifest, split: str, *, context: pd.DataFrame | None = None) -> "Truth":
-        """The rows of one split of a manifest; sex and age from the `context` that `read_context` returns."""
+    def of_split(cls, manifest: Manifest, split: str) -> "Truth":
+        """The rows of one split of a manifest."""
         part = manifest.part(split)
         ids, patients, studies = (part.table[key].to_numpy() for key in ("image_id", "patient_id", "study_id"))
-        groups = part.table[["view"]]
-        if context is not None:
-            known = context.set_index("image_id")[["sex", "age"]].reindex(ids).reset_index(drop=True)
-            groups = pd.concat([groups, known], axis=1)
-        return cls(tuple(ids), part.classes, part.labels(), patients, studies, groups)
+        groups = pd.concat([part.context[["sex", "age"]], part.table[["view"]]], axis=1)
+        marked = part.context["no_finding"].to_numpy() == 1
+        return cls(tuple(ids), part.classes, part.labels(), patients, studies, groups, marked)
+
+    @property
+    def said_absent(self) -> np.ndarray:
+        """The blanks [N, C] bool of rows marked "No Finding", as `labels.policy.said_absent` defines them."""
+        if self.no_finding is None:
+            return np.zeros_like(self.labels, bool)
+        return said_absent(self.labels, self.no_finding, classes=self.classes)
+
+    def with_no_finding(self, policy: str) -> "Truth":
+        """The same with each label of `said_absent` 0 where the policy is negative; as it is where it is mask."""
+        if policy == "mask":
+            return self
+        return replace(self, labels=np.where(self.said_absent, 0.0, self.labels))
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
@@ -76,12 +97,13 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
         groups["age"] = ages_of(others[roles["age"]], path=path)[0]
     if "view" in roles:
         groups["view"] = views_of(others[roles["view"]]).to_numpy()
-    known = ("patient", "study", *GROUPS)
+    marked = no_finding_of(cells, path=path).to_numpy() == 1
+    known = ("patient", "study", "no_finding", *GROUPS)
     lines = [f"{path}: {_owner(role, roles, said)}" for role in ("patient", "study")]
     unused = [name for name in others if name not in (*classes, *(roles.get(role) for role in known))]
     if unused:
         lines.append(f"{path}: columns that are not used: {', '.join(unused)}")
-    return Truth(tuple(ids), tuple(classes), labels, patients, studies, groups), lines
+    return Truth(tuple(ids), tuple(classes), labels, patients, studies, groups, marked), lines
 
 
 def _studies_as_patients(values: pd.Series, path: Path) -> np.ndarray:
@@ -132,7 +154,10 @@ class Units:
         patients, studies = (found.get_level_values(level).to_numpy() for level in (0, 1))
         ids = studies if len(set(studies)) == len(studies) else patients + "/" + studies
         groups = _groups_of_units(images.groups, codes)
-        return cls(Truth(tuple(ids), images.classes, labels, patients, studies, groups), codes, aggregate)
+        marked = images.no_finding
+        if marked is not None:
+            marked = pd.Series(marked).groupby(codes).any().to_numpy()
+        return cls(Truth(tuple(ids), images.classes, labels, patients, studies, groups, marked), codes, aggregate)
 
     def probs(self, values: np.ndarray) -> np.ndarray:
         """Probabilities [U, C] float64 of the units from those of the images [N, C], as files hold both."""
@@ -167,14 +192,20 @@ class EvalLabels:
         return cls(truth, *policy.apply(truth.labels))
 
     @property
-    def blank_as_negative(self) -> "EvalLabels":
-        """The same with every blank counted as a negative.
+    def other_views(self) -> dict[str, "EvalLabels"]:
+        """The same with more blanks counted as negatives, by the name of the view.
 
-        Blanks are mostly findings that are not there: left out, a rare finding looks common, and AUPRC, whose floor is
-        the prevalence, looks high.
+        `no_finding_as_negative`: the blanks of rows marked "No Finding", where there are any. `blank_as_negative`:
+        every blank. Blanks are mostly findings that are not there: left out, a rare finding looks common, and AUPRC,
+        whose floor is the prevalence, looks high.
         """
-        blank = np.isnan(self.truth.labels)
-        return EvalLabels(self.truth, np.where(blank, np.float32(0), self.targets), self.mask | blank)
+        said, blank = self.truth.said_absent, np.isnan(self.truth.labels)
+        chosen = {"no_finding_as_negative": said, "blank_as_negative": blank}
+        return {
+            name: EvalLabels(self.truth, np.where(rows, np.float32(0), self.targets), self.mask | rows)
+            for name, rows in chosen.items()
+            if name == "blank_as_negative" or rows.any()
+        }
 
     def arrays(self) -> dict[str, Any]:
         """Targets, mask and classes, as the metrics take them."""

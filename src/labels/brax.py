@@ -13,6 +13,7 @@ from src.labels.files import (
     ids_of,
     image_ids_of,
     labels_of,
+    no_finding_of,
     one_file,
     sexes_of,
     study_order,
@@ -62,6 +63,7 @@ def read_brax(path: Path, *, classes: Sequence[str] | None, image_root: Path | N
         "sex": sexes_of(cells["PatientSex"]),
         "age": ages,
         "study_order": study_order(patients, studies, pd.factorize(cells["StudyDate"], sort=True)[0]),
+        "no_finding": no_finding_of(cells, path=file),
     }
     return LabelSource.from_rows(
         "brax",

@@ -16,6 +16,7 @@ from src.labels.files import (
     image_ids_of,
     labels_of,
     named,
+    no_finding_of,
     sexes_of,
     study_order,
     views_of,
@@ -123,5 +124,6 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
         "sex": sexes_of(cells["Sex"]) if "Sex" in cells else "",
         "age": ages,
         "study_order": study_order(patients, studies, numbers.astype(int)),
+        "no_finding": no_finding_of(cells, path=path),
     }
     return pd.DataFrame(rows), labels_of(cells, classes, path=path), warnings

@@ -12,6 +12,7 @@ COLUMN_NAMES = {
     "split": ("split",),
     "sex": ("sex", "gender", "patientsex", "patientgender"),
     "age": ("age", "patientage"),
+    "no_finding": ("nofinding",),
 }
 # Columns of 0 and 1 that tables often have and that are no findings: row numbers, folds, ids, and yes or no questions.
 NO_FINDINGS = re.compile(

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from src.labels.columns import columns_by_role
 from src.runtime.csv_files import BLANKS, number
 
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
 IMAGE_PATH = "image_path"  # of a table whose images lie elsewhere than their ids say
-CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order")
+CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order", "no_finding")
 
 # Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
@@ -44,7 +45,8 @@ class LabelSource:
         published, and in rows that the published lists do not name), in some tables `image_path` (see `paths_of`),
         then a float column per class: 1, 0, -1 or NaN.
     context: the same rows in the same order: `image_id`, `sex` (F, M or ""), `age` (years or NaN), `study_order`
-        (rank in time of the study among its patient's, from 0).
+        (rank in time of the study among its patient's, from 0), `no_finding` (1 where the labels say "No Finding", NaN
+        where they do not know of it).
     files: every file that was read. split_note: where the published split comes from, "" without one. spare: the file
         that the spare rows are of.
     warnings: what a reader of the results should know, such as images left out.
@@ -64,7 +66,11 @@ class LabelSource:
 
     @classmethod
     def from_rows(cls, name: str, rows: pd.DataFrame, labels: pd.DataFrame, **fields: Any) -> "LabelSource":
-        """Build from `rows` (all columns of `table` and `context` but the classes) and `labels` (one column each)."""
+        """Build from `rows` and `labels` (one column per class).
+
+        `rows` has all columns of `table` and `context` but the classes; `no_finding` may be missing.
+        """
+        rows = rows if "no_finding" in rows else rows.assign(no_finding=np.nan)
         elsewhere = IMAGE_PATH in rows and not rows[IMAGE_PATH].equals(rows["image_id"])
         columns = [*TABLE_COLUMNS, *[IMAGE_PATH][:elsewhere]]
         rows = rows.astype(dict.fromkeys(("image_id", "patient_id", "study_id", "view", "sex"), "str"))
@@ -160,6 +166,12 @@ def labels_of(rows: pd.DataFrame, classes: Sequence[str], *, path: Path, hint: s
 def _label(text: str) -> float:
     value = number(text)
     return value if np.isnan(value) else LABEL_VALUES[value]
+
+
+def no_finding_of(rows: pd.DataFrame, *, path: Path) -> pd.Series:
+    """The column "No Finding" as `labels_of` reads labels; NaN where there is no such column."""
+    columns = columns_by_role(rows)["no_finding"][:1]
+    return labels_of(rows, columns, path=path).squeeze(axis=1) if columns else pd.Series(np.nan, index=rows.index)
 
 
 def splits_of(values: pd.Series, *, path: Path) -> np.ndarray:

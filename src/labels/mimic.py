@@ -13,6 +13,7 @@ from src.labels.files import (
     ids_of,
     labels_of,
     named,
+    no_finding_of,
     numbers_of,
     one_file,
     splits_of,
@@ -45,10 +46,12 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=label_file)
     labels = labels_of(studies, classes, path=label_file)
     labels.index = ids_of(studies["study_path"], path=label_file, unique=True)
+    no_finding = no_finding_of(studies, path=label_file).set_axis(labels.index)
     published = pd.Series(splits_of(lists["split"], path=split_file), index=lists["image_id"], dtype=object)
     rows["split"] = rows["image_id"].map(published)
     rows["view"] = views_of(rows["ViewPosition"])
     rows["sex"], rows["age"] = "", np.nan
+    rows["no_finding"] = rows["study_path"].map(no_finding)
     time = 1e6 * numbers_of(rows["StudyDate"], path=image_file) + numbers_of(rows["StudyTime"], path=image_file)
     rows["study_order"] = study_order(rows["patient_id"], rows["study_id"], time)  # time: YYYYMMDDhhmmss.fff
 

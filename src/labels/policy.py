@@ -8,6 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.labels.columns import plain_name
+
+NO_FINDING = ("mask", "negative")  # what --no-finding takes
+NOT_A_FINDING = "supportdevices"  # which CheXpert's labeler ignores where it says "No Finding" (Irvin et al. 2019)
+
+
+def said_absent(labels: np.ndarray, no_finding: np.ndarray, *, classes: Sequence[str]) -> np.ndarray:
+    """The blanks that `--no-finding negative` takes as negatives: [N, C] bool.
+
+    They are those of the rows that are marked "No Finding" (`no_finding` [N] bool) among raw labels [N, C], in every
+    class but "Support Devices".
+    """
+    findings = [plain_name(name) != NOT_A_FINDING for name in classes]
+    return np.isnan(labels) & no_finding[:, None] & np.array(findings)
+
 
 @dataclass(frozen=True)
 class LabelPolicy:

@@ -21,6 +21,7 @@ from src.labels.eda import ALL, STATES, count_states, with_rates
 from src.labels.files import SPLITS
 from src.plots.results import CURVES
 from src.plots.results import reliability as draw_reliability
+from src.runtime.flags import flag_of
 from src.runtime.system_errors import in_words
 from src.runtime.tables import plural, with_interval
 from src.stats.calibration import masked_calibration, reliability
@@ -34,7 +35,7 @@ LEARNING_CURVES = {
 }
 READER_CURVES = {"precision_recall": "Precision over recall", "roc": "Recall over 1 - specificity"}
 CALIBRATION = ("raw", "corrected")
-COUNTED = ("uncertain", "missing", "unit", "aggregate")
+COUNTED = ("uncertain", "missing", "no_finding", "unit", "aggregate")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 
 
@@ -125,15 +126,19 @@ def _numbers(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
-    """`metrics_<split>.json` of a model or of the blend, both views of the labels; `script` writes it."""
+    """`metrics_<split>.json` of a model or of the blend, all views of the labels; `script` writes it."""
     path = Path(folder) / f"metrics_{split}.json"
     if not path.exists():
         return absent(f"{path.parent.name} has no metrics on {split}; {script} makes them.")
     found = read_json(path)
     try:
-        part = {"masked": _view(found), "blank": _view(found["blank_as_negative"])}
-        if not found["per_class"] or found["per_class"].keys() != found["blank_as_negative"]["per_class"].keys():
+        views = {"masked": found, "blank": found["blank_as_negative"]}
+        if "no_finding_as_negative" in found:
+            views["no_finding"] = found["no_finding_as_negative"]
+        classes = found["per_class"].keys()
+        if not classes or any(view["per_class"].keys() != classes for view in views.values()):
             raise KeyError("per_class")
+        part: dict[str, Any] = {name: _view(view) for name, view in views.items()}
         if "calibration" in found:
             part["calibration"] = {
                 kind: found["calibration"][kind]["macro"]["calibration_error"] for kind in CALIBRATION
@@ -200,8 +205,8 @@ def _model_reliability(folder: Path, manifest: Manifest | None, flags: Mapping[s
         return absent(f"{model} has no reliability diagrams on test; {script} draws them.")
     read_stage_probs(folder, "test", manifest)  # raises where they are of another manifest
     story = read_json(folder / "probs.json")
-    changed = {key: story[key] for key in COUNTED if key in story and story[key] != flags[key]}
-    other = "".join(f"; here --{key} was {v if isinstance(v, str) else ' '.join(v)}" for key, v in changed.items())
+    changed = {flag_of(key): story[key] for key in COUNTED if key in story and story[key] != flags[key]}
+    other = "".join(f"; here {flag} was {v if isinstance(v, str) else ' '.join(v)}" for flag, v in changed.items())
     raw, corrected = (with_interval(metrics["calibration"], kind) for kind in CALIBRATION)
     return picture(
         folder / "reliability_test.png",

@@ -12,7 +12,7 @@ from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import read_blend, read_probs
 from src.artifacts.thresholds_file import check_targets, read_confidence, read_counted
 from src.artifacts.truth import EvalSplit, Truth, Units, read_truth
-from src.labels.policy import LabelPolicy
+from src.labels.policy import NO_FINDING, LabelPolicy
 
 SCRIPT = "ensemble_threshold_search.py"
 
@@ -27,6 +27,7 @@ RECORDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "grid": (lambda value: is_number(value) and (value == 0 or 1e-5 <= value <= 0.5), "0, or a step from 1e-5 to 0.5"),
     "uncertain": (_is_policy, "a list of policies"),
     "missing": (_is_policy, "a list of policies"),
+    "no_finding": (lambda value: value in NO_FINDING, " or ".join(NO_FINDING)),
 }
 
 
@@ -51,7 +52,7 @@ def read_search(run_dir: Path) -> Search:
     path = folder / "thresholds.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run {SCRIPT} --run-dir {run_dir} first")
-    found = read_json(path)
+    found = {"no_finding": "mask"} | read_json(path)  # which earlier versions did not record
     if "unit" not in found:
         raise ValueError(
             f"{path} does not record its unit: an earlier version wrote it, which counted images; run {SCRIPT} "
@@ -82,7 +83,8 @@ def read_splits(run_dir: Path, search: Search) -> tuple[EvalSplit, EvalSplit | N
     policy = LabelPolicy.parse(uncertain=recorded["uncertain"], missing=recorded["missing"], classes=search.classes)
     counted = {key: recorded[key] for key in ("unit", "aggregate")}
     splits = {
-        name: EvalSplit.of(name, probs, Units.of(truth, **counted), policy) for name, (truth, probs) in pairs.items()
+        name: EvalSplit.of(name, probs, Units.of(truth.with_no_finding(recorded["no_finding"]), **counted), policy)
+        for name, (truth, probs) in pairs.items()
     }
     if recorded["chosen_on"] not in splits:
         raise ValueError(

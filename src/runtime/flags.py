@@ -72,7 +72,7 @@ def as_flags(config: Any, **changed: Any) -> list[str]:
     config = dataclasses.replace(config, **changed)
     flags: list[str] = []
     for f in _shown(config):
-        value, flag = getattr(config, f.name), _flag(f)
+        value, flag = getattr(config, f.name), flag_of(f.name)
         if value == f.default:
             continue
         if isinstance(value, bool):
@@ -89,12 +89,13 @@ def _shown(config: Any) -> list[dataclasses.Field]:
     return sorted(shown, key=lambda f: origin[f.name])
 
 
-def _flag(f: dataclasses.Field) -> str:
-    return "--" + f.name.replace("_", "-")
+def flag_of(name: str) -> str:
+    """The flag of a field: `--no-finding` of `no_finding`."""
+    return "--" + name.replace("_", "-")
 
 
 def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, default: Any, metavar: str | None) -> None:
-    text, flag = f.metadata["help"].replace("%", "%%"), _flag(f)
+    text, flag = f.metadata["help"].replace("%", "%%"), flag_of(f.name)
     if f.metadata.get("positional"):
         parser.add_argument(f.name, nargs="+", type=_item_type(hint), help=text, metavar="PATH")
     elif hint == bool | None:
@@ -168,4 +169,4 @@ def _check_range(f: dataclasses.Field, value: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not low <= item <= high:
             allowed = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"{_flag(f)} is {item}; expected a number {allowed}{f.metadata.get('hint', '')}")
+            raise ValueError(f"{flag_of(f.name)} is {item}; expected a number {allowed}{f.metadata.get('hint', '')}")

@@ -17,7 +17,7 @@ from src.plots import results as plots
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
-from src.stages.metric_tables import two_views
+from src.stages.metric_tables import all_views
 from src.stages.opening import open_manifest
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.stats.calibration import correct_probs
@@ -83,7 +83,7 @@ def _write_blend(config: AlphaConfig, members: Members, counted: dict[str, Count
     split = "test" if "test" in members.stacks else "val"
     _compare(config, members, weights, counted, split)
     probs, view = counted[split].units.probs(blended[split]), counted[split].view
-    metrics = two_views(probs, view, resamples=config.resamples, seed=config.seed)
+    metrics = all_views(probs, view, resamples=config.resamples, seed=config.seed)
     write_json(folder / f"metrics_{split}.json", {"unit": config.unit} | metrics)
     print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
 

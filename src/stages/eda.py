@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import refuse_overwrite, write_table
-from src.artifacts.manifest import Manifest, read_context
+from src.artifacts.manifest import Manifest
 from src.config import EdaConfig
 from src.labels import eda
 from src.labels.files import SPLITS
+from src.labels.policy import said_absent
 from src.plots import labels as plots_labels
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
@@ -27,17 +28,17 @@ TABLES = (
     "pairs",
 )
 PICTURES = ("label_states", "prevalence", "cooccurrence", "findings_per_image")
+PREVALENCES = {"prevalence": "", "prevalence_no_finding_0": ', "No Finding"=0', "prevalence_blank_0": ", blank=0"}
 SHOWN = 10  # pairs of findings printed
 
 
 def describe(config: EdaConfig) -> None:
     """Write eda/*.csv and eda/*.png of a run's manifest, and print what matters most."""
     manifest = open_manifest(config.run_dir)
-    context = _aligned(read_context(config.run_dir), manifest.table["image_id"], config.run_dir / "context.csv")
     folder = config.run_dir / "eda"
     outputs = [folder / f"{name}.csv" for name in TABLES] + [folder / f"{name}.png" for name in (*PICTURES, "overview")]
     refuse_overwrite(outputs, overwrite=config.overwrite)
-    tables = _tables(manifest, context)
+    tables = _tables(manifest)
     with exclusive(folder):
         written = _write(tables, outputs, title=f"{manifest.meta['dataset']}: labels of {_size(manifest)}")
     _print(manifest, tables)
@@ -58,23 +59,9 @@ def _write(tables: dict[str, pd.DataFrame], outputs: list[Path], *, title: str) 
     return written
 
 
-def _aligned(context: pd.DataFrame, ids: pd.Series, path: Path) -> pd.DataFrame:
-    """The rows of `context` in the order of `ids`; raises ValueError for an id missing, extra or doubled."""
-    have = context["image_id"]
-    doubled, missing, extra = have[have.duplicated()], ids[~ids.isin(have)], have[~have.isin(ids)]
-    for what, found in (
-        ("appears more than once", doubled),
-        ("is missing", missing),
-        ("is not in the manifest", extra),
-    ):
-        if len(found):
-            raise ValueError(f"{path}: image id {found.iloc[0]!r} {what}; run check_split.py --overwrite")
-    return context.set_index("image_id").loc[ids].reset_index()
-
-
-def _tables(manifest: Manifest, context: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _tables(manifest: Manifest) -> dict[str, pd.DataFrame]:
     """Every table of the stage by the name of its CSV; without by_sex and by_age where no image has one."""
-    table, classes, labels = manifest.table, manifest.classes, manifest.labels()
+    table, context, classes, labels = manifest.table, manifest.context, manifest.classes, manifest.labels()
     split, view = table["split"].to_numpy(), np.where(table["view"] == "", "unknown", table["view"])
     ages = eda.age_bands(context["age"].to_numpy(np.float64))
     patients, order = table["patient_id"].to_numpy(), context["study_order"].to_numpy()
@@ -94,6 +81,11 @@ def _tables(manifest: Manifest, context: pd.DataFrame) -> dict[str, pd.DataFrame
         "study_changes": eda.study_changes(labels, patients=patients, study_order=order, classes=classes),
         "pairs": eda.pairs(labels, patients=patients, study_order=order, classes=classes),
     }
+    said = said_absent(labels, context["no_finding"].to_numpy() == 1, classes=classes)
+    if said.any():
+        labels = np.where(said, 0.0, labels)
+        rates = eda.with_rates(by("split", split, (eda.ALL, *SPLITS)))
+        tables["prevalence"]["prevalence_no_finding_0"] = rates["prevalence"]
     return {name: table for name, table in tables.items() if len(table) or name not in ("by_sex", "by_age")}
 
 
@@ -107,16 +99,17 @@ def _print(manifest: Manifest, tables: dict[str, pd.DataFrame]) -> None:
     states = tables["label_states"]
     counts = states.loc[states["split"] == eda.ALL, ["class", *eda.STATES]]
     print(format_table(("Class", "1", "0", "-1", "blank"), counts.itertuples(index=False)))
-    print("\nPrevalence: positives among valid labels (1 or 0), and with each blank counted as 0")
     _print_prevalence(tables["prevalence"], manifest.classes)
     _print_pairs(tables["pairs"])
 
 
 def _print_prevalence(rates: pd.DataFrame, classes: tuple[str, ...]) -> None:
     splits = [split for split in SPLITS if (rates["split"] == split).any()]
-    wide = rates.pivot(index="class", columns="split", values=["prevalence", "prevalence_blank_0"])
-    columns = [(name, split) for name in ("prevalence", "prevalence_blank_0") for split in splits]
-    headers = ("Class", *splits, *(f"{split}, blank=0" for split in splits))
+    shown = [name for name in PREVALENCES if name in rates]
+    columns = [(name, split) for name in shown for split in splits]
+    wide = rates.pivot(index="class", columns="split", values=shown)
+    print("\nPrevalence: positives among valid labels (1 or 0), and with more blanks counted as 0")
+    headers = ("Class", *(split + PREVALENCES[name] for name, split in columns))
     print(format_table(headers, wide.loc[list(classes), columns].itertuples(name=None)))
 
 

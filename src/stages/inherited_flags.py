@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from src.artifacts.io import entry, read_json, writer_of
 from src.artifacts.truth import AGGREGATES, UNITS, Truth, Units
 from src.config import EvaluationConfig
-from src.labels.policy import LabelPolicy
+from src.labels.policy import NO_FINDING, LabelPolicy
+from src.runtime.flags import flag_of
 
 Config = TypeVar("Config", bound=EvaluationConfig)
 
-DEFAULTS: dict[str, Any] = {"uncertain": ("mask",), "missing": ("mask",), "unit": "study", "aggregate": "max"}
-CHOICES = {"unit": UNITS, "aggregate": AGGREGATES}
+DEFAULTS: dict[str, Any] = {"uncertain": ("mask",), "missing": ("mask",), "no_finding": "mask"}
+DEFAULTS |= {"unit": "study", "aggregate": "max"}
+CHOICES = {"no_finding": NO_FINDING, "unit": UNITS, "aggregate": AGGREGATES}
 
 
 def inherit_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, list[str]]:
@@ -30,7 +32,7 @@ def inherit_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, l
         recorded = {path: _recorded(story, flag, path) for path, story in stories.items() if flag in story}
         if not given and len(set(recorded.values())) > 1:
             found = " and ".join(f"{_words(value)} in {path}" for path, value in recorded.items())
-            raise ValueError(f"--{flag} is {found}; pass the --{flag} to use here")
+            raise ValueError(f"{flag_of(flag)} is {found}; pass the {flag_of(flag)} to use here")
         chosen[flag] = given or next(iter(recorded.values()), default)
         if flag == "unit" and chosen[flag] == "study" and stories and not recorded:
             lines.append(
@@ -38,9 +40,9 @@ def inherit_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, l
             )
         for path, value in recorded.items():
             if value != chosen[flag]:
-                lines.append(f"note: --{flag} is {_words(chosen[flag])} here and was {_words(value)} in {path}")
+                lines.append(f"note: {flag_of(flag)} is {_words(chosen[flag])} here and was {_words(value)} in {path}")
         if not given and chosen[flag] != default:
-            lines.append(f"--{flag} {_words(chosen[flag])}, as recorded in {next(iter(recorded))}")
+            lines.append(f"{flag_of(flag)} {_words(chosen[flag])}, as recorded in {next(iter(recorded))}")
     return dataclasses.replace(config, **chosen), lines
 
 
@@ -73,7 +75,13 @@ def policy_of(config: EvaluationConfig, classes: Sequence[str]) -> LabelPolicy:
     return LabelPolicy.parse(uncertain=config.uncertain, missing=config.missing, classes=classes)
 
 
+def counted(config: EvaluationConfig, images: Truth) -> Truth:
+    """The labels of images as --no-finding has them."""
+    assert config.no_finding  # inherited before
+    return images.with_no_finding(config.no_finding)
+
+
 def units_of(config: EvaluationConfig, images: Truth) -> Units:
     """What the flags count in a split."""
     assert config.unit and config.aggregate  # inherited before
-    return Units.of(images, unit=config.unit, aggregate=config.aggregate)
+    return Units.of(counted(config, images), unit=config.unit, aggregate=config.aggregate)

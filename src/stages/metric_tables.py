@@ -1,4 +1,4 @@
-"""Metrics of one split as the test scripts print and write them: two views of the labels, and calibration."""
+"""Metrics of one split as the test scripts print and write them: in every view of the labels, and calibration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,34 +23,47 @@ def metrics_with_intervals(probs: np.ndarray, view: EvalLabels, *, resamples: in
     )
 
 
-def two_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics under the view, and under `blank_as_negative` those with every blank counted as a negative."""
-    negative = view.blank_as_negative
-    return {
-        **metrics_with_intervals(probs, view, resamples=resamples, seed=seed),
-        "blank_as_negative": metrics_with_intervals(probs, negative, resamples=resamples, seed=seed),
-    }
+OTHER_VIEWS = {
+    "no_finding_as_negative": 'each blank of a row marked "No Finding" as a negative',
+    "blank_as_negative": "each blank as a negative",
+}
 
 
-def print_two_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:
-    """Per class: both views side by side, AUPRC beside the prevalence, which is the AUPRC of a random ranking."""
-    other = metrics["blank_as_negative"]
-    headers = ("Class", "Pos", "Neg", "AUROC", "AUPRC", "Chance", "Accuracy", "| Neg", "AUROC", "AUPRC", "Chance")
+def all_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Metrics under the view, and by name those under each of its `other_views`."""
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    others = {name: metrics_with_intervals(probs, other, **options) for name, other in view.other_views.items()}
+    return metrics_with_intervals(probs, view, **options) | others
+
+
+def views_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The metrics of `all_views` under the view and under each other one, by what the view says."""
+    others = {text: metrics[name] for name, text in OTHER_VIEWS.items() if name in metrics}
+    return {"labels as the policy has them": metrics} | others
+
+
+def print_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:
+    """Per class: the views side by side, AUPRC beside the prevalence, which is the AUPRC of a random ranking."""
+    views = views_of(metrics)
+    _, *others = views.values()
+    headers = ["Class", "Pos", "Neg", "AUROC", "AUPRC", "Chance", "Accuracy"]
+    headers += ["| Neg", "AUROC", "AUPRC", "Chance"] * len(others)
     rows = []
     for name, masked in metrics["per_class"].items():
-        blank = other["per_class"][name]
-        row = [name, masked["positives"], masked["negatives"], masked["auroc"], masked["auprc"], masked["prevalence"]]
-        rows.append((*row, masked["accuracy"], blank["negatives"], blank["auroc"], blank["auprc"], blank["prevalence"]))
-    print(f"\n{title}: left, labels as the policy has them; right, each blank as a negative.")
+        row = [name, *(masked[key] for key in ("positives", "negatives", "auroc", "auprc", "prevalence", "accuracy"))]
+        for other in others:
+            row += [other["per_class"][name][key] for key in ("negatives", "auroc", "auprc", "prevalence")]
+        rows.append(row)
+    print(f"\n{title}, from left to right: {'; '.join(views)}.")
     print("Chance: AUPRC of a random ranking (equals the prevalence)")
     print(format_table(headers, rows))
-    classes = plural(len(rows), "class")
-    for text, values in (("as the policy has them", metrics["macro"]), ("each blank negative", other["macro"])):
+    for text, values in views.items():
+        macro = values["macro"]
         print(
-            f"macro over {values['classes']} of {classes}, {text}: AUROC {with_interval(values, 'auroc')}, "
-            f"AUPRC {with_interval(values, 'auprc')}"
+            f"macro over {macro['classes']} of {plural(len(rows), 'class')}, {text}: AUROC {with_interval(macro, 'auroc')}, "
+            f"AUPRC {with_interval(macro, 'auprc')}"
         )
-        print(undefined_note(values, resamples), end="")
+        print(undefined_note(macro, resamples), end="")
 
 
 def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> dict[str, Any]:
@@ -90,7 +103,7 @@ def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels)
 
 
 def print_scores(name: str, results: Mapping[str, dict[str, Any]], *, resamples: int) -> None:
-    """The metrics of a model's splits in one table, then per class both views and the calibration of each."""
+    """The metrics of a model's splits in one table, then per class the views and the calibration of each."""
     keys = ("accuracy", "auroc", "auprc")
     rows = [
         (f"{name} ({split})", metrics["loss"], *(with_interval(metrics["macro"], key) for key in keys))
@@ -98,5 +111,5 @@ def print_scores(name: str, results: Mapping[str, dict[str, Any]], *, resamples:
     ]
     print(format_table(("Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"), rows))
     for split, metrics in results.items():
-        print_two_views(metrics, title=split, resamples=resamples)
+        print_views(metrics, title=split, resamples=resamples)
         print_calibration(metrics["calibration"], title=split)

@@ -17,8 +17,8 @@ from src.engine import predict
 from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
 from src.runtime.locks import exclusive
-from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
-from src.stages.metric_tables import calibration_before_and_after, print_scores, reliability_curves, two_views
+from src.stages.inherited_flags import counted, flags_of, inherit_flags, policy_of, units_of
+from src.stages.metric_tables import all_views, calibration_before_and_after, print_scores, reliability_curves
 from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
 from src.train_utils import masked_bce, pick_device
@@ -45,7 +45,7 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
     config, inherited = inherit_flags(config, earlier=[config.run_dir / arch / "probs.json" for arch in MODELS])
     policy = policy_of(config, manifest.classes)
     policy.check_hard()
-    truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
+    truths = {split: counted(config, Truth.of_split(manifest, split)) for split in manifest.scored}
     print(*inherited, sep="\n", end="\n" if inherited else "")
     folded = model.to(device).folded()
     logits = {
@@ -109,7 +109,7 @@ def _evaluate(
     units = units_of(config, images.truth)
     view = EvalLabels.of(units.truth, policy_of(config, images.truth.classes))
     probs, raw, corrected = units.probs(probs), units.probs(raw), units.probs(corrected)
-    metrics = {"unit": config.unit} | two_views(probs, view, resamples=config.resamples, seed=config.seed)
+    metrics = {"unit": config.unit} | all_views(probs, view, resamples=config.resamples, seed=config.seed)
     metrics |= {"loss": loss, "calibration": calibration_before_and_after(raw, corrected, view)}
     plots.reliability(reliability_curves(raw, corrected, view), path=folder / f"reliability_{split}.png", split=split)
     write_json(folder / f"metrics_{split}.json", metrics)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
-from src.artifacts.manifest import read_context
 from src.artifacts.probs import read_blend, read_probs
 from src.artifacts.rule_results import Evaluation, RuleResult, curves_of, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth
@@ -146,11 +145,7 @@ def _of_run(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
         raise ValueError("--readers compares with labels of your own; pass --val-probs and --val-labels as well")
     manifest = open_manifest(config.run_dir)
     blend = read_blend(config.run_dir, manifest)
-    context = read_context(config.run_dir) if {"sex", "age"} & set(config.subgroups) else None
-    splits = {
-        name: _split(config, name, probs, Truth.of_split(manifest, name, context=context))
-        for name, (_, probs) in blend.items()
-    }
+    splits = {name: _split(config, name, probs, truth) for name, (truth, probs) in blend.items()}
     chosen_on = "calib" if "calib" in splits else "val"
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": sha256(folder / "probs_val.csv")}
     origin |= {f"probs_{chosen_on}_sha256": sha256(folder / f"probs_{chosen_on}.csv")}

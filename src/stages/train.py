@@ -14,6 +14,7 @@ import torch
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
+from src.artifacts.truth import Truth
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig
 from src.dataset import ImageDataset, Loader, eval_loader, train_loader
@@ -23,7 +24,7 @@ from src.labels.policy import LabelPolicy
 from src.models import build_model, compile_for_training
 from src.plots import results as plots
 from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
-from src.runtime.flags import as_flags
+from src.runtime.flags import as_flags, flag_of
 from src.runtime.interrupts import Interrupts
 from src.runtime.locks import exclusive
 from src.runtime.tables import plural
@@ -143,7 +144,7 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
     """
     earlier = None
     if config.resume and (folder / "last.pt").exists():
-        _check_unchanged(read_json(folder / "config.json"), recipe)
+        _check_unchanged({"no_finding": "mask"} | read_json(folder / "config.json"), recipe)  # of an earlier version
         earlier = load_checkpoint(folder / "last.pt")
         if "progress" not in earlier:
             raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
@@ -164,7 +165,7 @@ def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
     key = changed[0]
     if key == "manifest_sha256":
         raise ValueError("--resume: the manifest has changed; pass --overwrite instead to train on this one")
-    flag = key if key == "classes" else "--" + key.replace("_", "-")
+    flag = key if key == "classes" else flag_of(key)
     raise ValueError(
         f"--resume: {flag} was {before.get(key)} and is {now[key]} now; give the old value, or --overwrite instead"
     )
@@ -180,7 +181,7 @@ def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
 def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task:
     """Both splits and their labels, under the training policy."""
     policy = LabelPolicy.parse(uncertain=config.uncertain, missing=config.missing, classes=manifest.classes)
-    train_split, val_split = (_split(config, manifest.part(name), policy, device, name) for name in ("train", "val"))
+    train_split, val_split = (_split(config, manifest, policy, device, name) for name in ("train", "val"))
     pos_weight = class_pos_weight(
         train_split.targets.numpy(),
         mask=train_split.mask.numpy(),
@@ -198,12 +199,16 @@ def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task
     )
 
 
-def _split(config: TrainConfig, part: Manifest, policy: LabelPolicy, device: torch.device, name: str) -> Split:
+def _split(config: TrainConfig, manifest: Manifest, policy: LabelPolicy, device: torch.device, name: str) -> Split:
     """Loader and labels of one split."""
-    targets, mask = policy.apply(part.labels())
+    truth, paths = Truth.of_split(manifest, name), manifest.part(name).image_paths()
+    said = int(truth.said_absent.sum())
+    if said and config.no_finding == "negative":
+        print(f'{name}: {said:,} blanks of images marked "No Finding" count as negatives (--no-finding negative)')
+    targets, mask = policy.apply(truth.with_no_finding(config.no_finding).labels)
     if not mask.any():
         raise ValueError(f"no label of {name} takes part in the loss: all are blank or uncertain; see --missing")
-    dataset = ImageDataset.open(part.image_paths(), size=config.image_size, cache=config.cache, workers=config.workers)
+    dataset = ImageDataset.open(paths, size=config.image_size, cache=config.cache, workers=config.workers)
     size, workers, pin = config.batch_size, config.workers, device.type == "cuda"
     if name == "train":
         loader: Loader = train_loader(

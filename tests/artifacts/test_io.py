@@ -124,7 +124,9 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
     pd.testing.assert_frame_equal(manifest.table, table, check_dtype=False)
     assert manifest.classes == tuple(CLASSES)
     np.testing.assert_array_equal(manifest.labels(), table[CLASSES].to_numpy())
-    assert list(manifest.part("val").table["image_id"]) == ["NA"]
+    part = manifest.part("val")
+    assert list(part.table["image_id"]) == list(part.context["image_id"]) == ["NA"] and part.context["age"].item() == 3
+    assert manifest.context["no_finding"].isna().all()  # a context of an earlier version
     with pytest.raises(ValueError, match="no image in test"):
         manifest.part("test")
 

@@ -1,5 +1,7 @@
 """Truth files from elsewhere, and the studies that images are joined to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,16 +24,16 @@ def test_a_truth_that_is_not_there_is_said(tmp_path):
 
 
 def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
-    text = "Study,No Finding,X,Patient ID\nr/patient7/study1,1,1.0,p\nr/patient7/study2,,,q\nz,0,-1,q\n"
+    text = "Study,No Finding,X,Patient ID,more\nr/patient7/study1,1,1.0,p,\nr/patient7/study2,,,q,\nz,0,-1,q,a\n"
     truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
     assert "the patient is read from the column 'Patient ID'" in lines[0]
-    assert lines[-1].endswith("columns that are not used: No Finding")
+    assert lines[-1].endswith("columns that are not used: more") and truth.no_finding.tolist() == [True, False, False]
     np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
     assert list(truth.patients) == ["p", "q", "q"]
     text = text.replace(",Patient ID", ",other")
     truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
     assert "the patient is read from the id, such as patient7 from r/patient7/study1" in lines[0]
-    assert lines[-1].endswith("not used: No Finding, other")
+    assert lines[-1].endswith("not used: other, more")
     assert list(truth.patients) == ["patient7", "patient7", "z"]
 
 
@@ -127,7 +129,33 @@ def test_the_policy_is_applied_to_the_label_of_the_study():
     units = Units.of(images(["s", "s", "t"], [-1, 0, NAN]), unit="study", aggregate="max")
     view = EvalLabels.of(units.truth, LabelPolicy.parse(uncertain=["1"], classes=["X"]))
     assert view.mask[:, 0].tolist() == [True, False] and view.targets[0, 0] == 1
-    assert view.blank_as_negative.mask[:, 0].tolist() == [True, True] and view.blank_as_negative.targets[1, 0] == 0
+    assert list(view.other_views) == ["blank_as_negative"]
+    negative = view.other_views["blank_as_negative"]
+    assert negative.mask[:, 0].tolist() == [True, True] and negative.targets[1, 0] == 0
+
+
+def test_no_finding_makes_negatives_of_blanks_alike_before_and_after_images_become_studies():
+    rng = np.random.default_rng(0)
+    labels, marked = rng.choice([1, 0, -1, NAN, NAN, NAN], (60, 3)), rng.random(60) < 0.5
+    owners, groups = np.repeat(np.arange(20).astype(str), 3), pd.DataFrame(index=range(60))
+    truth = Truth(tuple(map(str, range(60))), ("X", "Y", "Support Devices"), labels, owners, owners, groups, marked)
+    before = Units.of(truth.with_no_finding("negative"), unit="study", aggregate="max").truth
+    after = Units.of(truth, unit="study", aggregate="max").truth
+    np.testing.assert_array_equal(before.labels, after.with_no_finding("negative").labels)
+    changed = np.isnan(after.labels) & (before.labels == 0)
+    assert changed[:, :2].any() and not changed[:, 2].any() and not before.said_absent.any()
+    assert truth.with_no_finding("mask") is truth
+
+
+def test_the_view_of_no_finding_stands_between_the_masked_one_and_all_blanks_negative():
+    truth = images(["a", "b", "c"], [1, NAN, NAN])
+    truth = replace(truth, no_finding=np.array([False, True, False]))
+    view = EvalLabels.of(truth, LabelPolicy.parse(missing=["1"], classes=["X"]))
+    other = view.other_views["no_finding_as_negative"]
+    assert list(view.other_views) == ["no_finding_as_negative", "blank_as_negative"]
+    assert other.targets[:, 0].tolist() == [1, 0, 1] and other.mask.all()
+    masked = EvalLabels.of(truth, LabelPolicy.parse(classes=["X"]))
+    assert masked.other_views["no_finding_as_negative"].mask[:, 0].tolist() == [True, True, False]
 
 
 def test_without_a_patient_column_a_study_is_a_patient_of_its_own(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.labels.policy import LabelPolicy
+from src.labels.policy import LabelPolicy, said_absent
 
 CLASSES = ("Edema", "Lung Lesion")
 LABELS = np.array([[1, 0], [-1, -1], [np.nan, np.nan]])
@@ -52,3 +52,9 @@ def test_a_metric_refuses_a_soft_target_and_takes_a_hard_one():
     with pytest.raises(ValueError, match="--missing 0.3: metrics need mask, 0 or 1"):
         LabelPolicy.parse(missing=["0", "Edema=0.3"], classes=CLASSES).check_hard()
     LabelPolicy.parse(uncertain=["1"], missing=["0", "Edema=mask"], classes=CLASSES).check_hard()
+
+
+def test_no_finding_speaks_of_the_blanks_of_its_row_and_of_no_device():
+    labels = np.array([[np.nan, np.nan, np.nan], [np.nan, 0, 1], [np.nan, -1, np.nan]])
+    said = said_absent(labels, np.array([True, True, False]), classes=("Edema", "Lung Lesion", "Support_Devices"))
+    assert said.tolist() == [[True, True, False], [True, False, False], [False, False, False]]

@@ -426,7 +426,14 @@ def test_labels_counted_on_another_manifest_are_refused(copied):
 
 
 @pytest.mark.parametrize(
-    "other", [{"missing": ["0"]}, {"uncertain": ["1"]}, {"unit": "image", "weights": "image"}, {"aggregate": "mean"}]
+    "other",
+    [
+        {"missing": ["0"]},
+        {"uncertain": ["1"]},
+        {"no_finding": "negative"},
+        {"unit": "image", "weights": "image"},
+        {"aggregate": "mean"},
+    ],
 )
 def test_thresholds_of_other_labels_or_units_than_recorded_are_refused(copied, other):
     path = copied / "ensemble" / "thresholds.json"

@@ -4,7 +4,7 @@ import pytest
 
 from src.artifacts.io import write_json
 from src.config import AlphaConfig
-from src.stages.inherited_flags import inherit_flags
+from src.stages.inherited_flags import flags_of, inherit_flags
 
 
 @pytest.fixture
@@ -67,4 +67,17 @@ def test_the_unit_is_inherited_too(tmp_path):
     assert config.unit == "study" and lines == [f"note: --unit is study here and was image in {path}"]
     write_json(path, {"unit": "patient"})
     with pytest.raises(ValueError, match="its unit is 'patient'; expected study or image"):
+        inherit_flags(AlphaConfig(), earlier=[path])
+
+
+def test_no_finding_is_inherited_by_its_flag_and_unknown_to_earlier_versions(tmp_path):
+    path = tmp_path / "probs.json"
+    write_json(path, {"no_finding": "negative", "unit": "study"})
+    config, lines = inherit_flags(AlphaConfig(), earlier=[path])
+    assert config.no_finding == "negative" and lines == [f"--no-finding negative, as recorded in {path}"]
+    assert flags_of(config)["no_finding"] == "negative"
+    write_json(path, {"unit": "study"})
+    assert inherit_flags(AlphaConfig(), earlier=[path])[0].no_finding == "mask"
+    write_json(path, {"no_finding": "0"})
+    with pytest.raises(ValueError, match="its no_finding is '0'; expected mask or negative"):
         inherit_flags(AlphaConfig(), earlier=[path])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import check_split
@@ -17,6 +18,7 @@ import ensemble_alpha_search
 import ensemble_threshold_search
 import test_resnet
 import train_resnet
+from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
 from tests.trees import make_csv, make_mimic, make_nih, set_cell
 
@@ -61,6 +63,37 @@ def test_a_list_that_leaves_images_out_fails_the_published_split_and_costs_a_new
     check_split.main([*flags, "--split", "patient"])
     assert "neither list" not in capsys.readouterr().out
     assert len(read_manifest(tmp_path / "run").table) == 24
+
+
+def test_no_finding_makes_negatives_of_blanks_in_training_and_in_the_metrics(tmp_path, capsys):
+    data, run = make_csv(tmp_path / "data", patients=40, classes=("Mass", "Hernia")), tmp_path / "run"
+    cells = pd.read_csv(data)
+    cells.assign(**{"No Finding": cells["Mass"].isna().astype(int)}).to_csv(data, index=False)
+    check_split.main(["--data", str(data), "--run-dir", str(run), "--val-fraction", "0.3"])
+    table = read_manifest(run).table.set_index("split")["Mass"]
+    train_resnet.main(["--run-dir", str(run), *TINY, "--no-finding", "negative"])
+    assert 'blanks of images marked "No Finding" count as negatives' in capsys.readouterr().out
+    absent = (table["train"] == 0) | table["train"].isna()
+    pos_weight = torch.load(run / "resnet50" / "best.pt", weights_only=True)["pos_weight"]
+    assert pos_weight[0] == pytest.approx(absent.sum() / (table["train"] == 1).sum())
+
+    test_resnet.main(["--run-dir", str(run), "--workers", "0", "--resamples", "0", "--unit", "image"])
+    assert 'macro over 2 of 2 classes, each blank of a row marked "No Finding" as a negative' in capsys.readouterr().out
+    metrics = read_json(run / "resnet50" / "metrics_val.json")
+    other = metrics["no_finding_as_negative"]["per_class"]["Mass"]
+    assert metrics["per_class"]["Mass"]["negatives"] == (table["val"] == 0).sum()
+    assert other["negatives"] == (table["val"] == 0).sum() + table["val"].isna().sum()
+    flags = ["--no-finding", "negative", "--overwrite"]
+    test_resnet.main(["--run-dir", str(run), "--workers", "0", "--resamples", "0", *flags])
+    assert read_json(run / "resnet50" / "probs.json")["no_finding"] == "negative"
+    metrics = read_json(run / "resnet50" / "metrics_val.json")
+    assert metrics["per_class"]["Mass"] == other
+
+    config = read_json(run / "resnet50" / "config.json")  # of a version that left such blanks out
+    del config["no_finding"]
+    write_json(run / "resnet50" / "config.json", config)
+    with pytest.raises(ValueError, match="--resume: --no-finding was mask and is negative now"):
+        train_resnet.main(["--run-dir", str(run), *TINY, "--no-finding", "negative", "--resume"])
 
 
 def test_a_class_whose_labels_are_all_positive_trains_and_is_undefined(tmp_path, capsys):

@@ -9,7 +9,7 @@ import eda_labels
 import ensemble_alpha_search
 import ensemble_threshold_search
 from src.artifacts.io import read_json, write_json
-from src.artifacts.manifest import read_context, read_manifest
+from src.artifacts.manifest import read_manifest
 from tests.page_runs import make_run
 from tests.trees import make_chexpert, make_csv, make_mimic, make_nih
 
@@ -30,7 +30,6 @@ def test_frontal_views_of_every_data_set(tmp_path, make, others, capsys):
     assert f"\n--views frontal left out {others}" in capsys.readouterr().out
     manifest = read_manifest(tmp_path / "run")
     assert set(manifest.table["view"]) == {"frontal"} and len(manifest.filters) == 1
-    assert read_context(tmp_path / "run")["image_id"].tolist() == manifest.table["image_id"].tolist()
 
 
 def test_rows_of_unknown_view_are_left_out_and_counted(tmp_path, capsys):

@@ -27,7 +27,8 @@ function readingNotes({ explorer }) {
     "and every flag counts. Intervals are 95%, with the patients as clusters.";
   const infeasible = `A finding is infeasible where too few patients have it in ${chosenOn} to promise the target. It ` +
     `then flags every ${unit}, and the page says how many more positive patients it would take.`;
-  const policy = `Labels: an uncertain one counts as ${recorded.uncertain.join(" ")}, a blank as ` +
+  const marked = recorded.no_finding === "negative" ? ", a blank of an image marked “No Finding” as 0" : "";
+  const policy = `Labels: an uncertain one counts as ${recorded.uncertain.join(" ")}${marked}, a blank as ` +
     `${recorded.missing.join(" ")} (mask: left out).`;
   const prevalence = "With a prevalence of your own, a share such as 0.05, precision follows from recall and " +
     "specificity by Bayes' rule; both are taken to be the same there.";

@@ -71,31 +71,38 @@ function trainingSection(histories) {
   });
 }
 
+/** The views of the labels beside the policy's, in the order shown; a part may lack the first. */
+const OTHER_VIEWS = { no_finding: "blanks of “No Finding” negative", blank: "blanks negative" };
+
 function metricsSection(parts) {
   const present = parts.filter((part) => !part.absent);
   const nodes = parts.filter((part) => part.absent).map(figure);
   if (!present.length) return nodes;
-  const rows = present.map(({ name, split, loss, masked, blank }) => {
-    const keys = ["accuracy", "auroc", "auprc"];
-    const values = keys.map((key) => withInterval(masked.macro[key], masked.macro[`${key}_ci`]));
-    return [`${name} (${split})`, fixed(loss), ...values, fixed(blank.macro.auroc), fixed(blank.macro.auprc)];
+  const others = Object.keys(OTHER_VIEWS).filter((view) => present.some((part) => part[view]));
+  const rows = present.map(({ name, split, loss, ...views }) => {
+    const { macro } = views.masked;
+    const values = ["accuracy", "auroc", "auprc"].map((key) => withInterval(macro[key], macro[`${key}_ci`]));
+    const right = others.flatMap((view) => ["auroc", "auprc"].map((key) => views[view] ? fixed(views[view].macro[key]) : ""));
+    return [`${name} (${split})`, fixed(loss), ...values, ...right];
   });
   const heads = ["Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"];
-  heads.push("AUROC, blanks negative", "AUPRC, blanks negative");
-  const caption = "Labels as the policy has them; on the right, each blank counted as a negative";
+  heads.push(...others.flatMap((view) => ["AUROC", "AUPRC"].map((text) => `${text}, ${OTHER_VIEWS[view]}`)));
+  const caption = "Labels as the policy has them; on the right, with more blanks counted as negatives";
   return [cardTable(heads, rows, caption), ...present.map(perClass), ...nodes];
 }
 
-function perClass({ name, split, masked, blank }) {
+function perClass({ name, split, masked, ...part }) {
+  const others = Object.keys(OTHER_VIEWS).filter((view) => part[view]);
   const rows = masked.per_class.map((values, c) => {
-    const other = blank.per_class[c];
     const figures = ["auroc", "auprc"].map((key) => withInterval(values[key], values[`${key}_ci`]));
     const counts = [count(values.positives), count(values.negatives)];
-    const right = [count(other.negatives), fixed(other.auroc), fixed(other.auprc), fixed(other.prevalence)];
+    const right = others.map((view) => part[view].per_class[c]).flatMap((other) =>
+      [count(other.negatives), fixed(other.auroc), fixed(other.auprc), fixed(other.prevalence)]);
     return [values.name, ...counts, ...figures, fixed(values.prevalence), ...right];
   });
   const heads = ["Finding", "Positives", "Negatives", "AUROC", "AUPRC", "Chance"];
-  heads.push(...["Negatives", "AUROC", "AUPRC", "Chance"].map((text) => `${text}, blanks negative`));
+  heads.push(...others.flatMap((view) =>
+    ["Negatives", "AUROC", "AUPRC", "Chance"].map((text) => `${text}, ${OTHER_VIEWS[view]}`)));
   const caption = `${name} on ${split}. Chance: the AUPRC of a random ranking, which equals the prevalence`;
   return element(
     "details", {}, element("summary", {}, `Per finding: ${name} (${split})`), cardTable(heads, rows, caption),
