@@ -156,6 +156,8 @@ def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
     if not changed:
         return
     key = changed[0]
+    if key not in before:
+        raise ValueError(f"--resume: the run is of another version of this program, without {key}; pass --overwrite")
     if key == "manifest_sha256":
         raise ValueError("--resume: the manifest has changed; pass --overwrite instead to train on this one")
     flag = key if key == "classes" else "--" + key.replace("_", "-")
