@@ -1,14 +1,14 @@
 """Which remedies for rare findings help? Each is trained alone and held against the recipe without it.
 
 Draws radiographs whose reports have CheXpert's own label rates, half of the patients for test, and trains ResNet50
-from random weights with train_resnet.py: the baseline (entry weighting, BCE with pos_weight, flips, AUPRC on the labels that
-are not masked) and every remedy, with several seeds. Each model is held against what was drawn, not what reports say.
-Runs are kept in --out: a finished one is not trained again, a stopped one is resumed, and --print prints what there is
-at any time.
+from random weights with train_resnet.py: the baseline (entry weighting, BCE with pos_weight, flips, AUPRC on the labels
+that are not masked) and every remedy, with several seeds. Each model is held against what was drawn, not what reports
+say. Runs are kept in --out: a finished one is not trained again, a stopped one is resumed, and --print prints what
+there is at any time.
 
 Prints Markdown tables. A difference is remedy minus baseline, of the same seed and on the same patients, averaged over
-the seeds. Its 95% interval is Student's t with the variance of the seeds plus that of 400 resamples of the patients, and
-the degrees of freedom of Satterthwaite (1946).
+the seeds. Its 95% interval is Student's t with the variance of the seeds plus that of 400 resamples of the patients,
+and the degrees of freedom of Satterthwaite (1946).
 
 AUROC, AUPRC   mean over all findings, and over the five rarest
 Brier, ECE     mean over the findings, of the probabilities that test_resnet.py writes
