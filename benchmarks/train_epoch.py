@@ -38,7 +38,7 @@ from src.early_stopping import EarlyStopping
 from src.engine import Progress, Run, Split, Task, train_one_epoch
 from src.models import build_model, compile_for_training
 from src.runtime.interrupts import Interrupts
-from src.train_utils import bfloat16_is_faster, build_optimizer, build_scheduler, masked_bce
+from src.train_utils import MaskedLoss, bfloat16_is_faster, build_optimizer, build_scheduler, masked_bce
 from src.transforms import IMAGENET_MEAN, IMAGENET_STD, prepare
 
 UNFREEZE = {"resnet50": "layer3", "efficientnet_b1": 3}  # the training scripts' defaults
@@ -137,8 +137,8 @@ def our_loop(args, paths, cache, *, compiled=False, resident=False, bfloat16=Tru
     dataset = ImageDataset.open(paths, size=SIZE, cache=cache, workers=WORKERS)
     loader = train_loader(dataset, batch_size=args.batch_size, seed=0, workers=WORKERS, pin=device.type == "cuda")
     split = Split(OnDevice(loader, device) if resident else loader, targets, mask)
-    pos_weight = torch.ones(len(CLASSES), device=device)
-    task = Task(split, split, pos_weight, CLASSES, seed=0, bfloat16=bfloat16)
+    ones = torch.ones(len(CLASSES), device=device)
+    task = Task(split, split, MaskedLoss(ones, ones), CLASSES, seed=0, flipped=True, bfloat16=bfloat16)
     model = new_model(args.arch).to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, lr=LR, weight_decay=DECAY)
     scheduler = build_scheduler(optimizer, factor=0.3, patience=2)

@@ -7,7 +7,7 @@ line of them. Nothing below the stages sees a config; they take plain arguments.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from src.runtime import flags
 from src.runtime.flags import option
@@ -16,17 +16,25 @@ Config = TypeVar("Config", bound="StageConfig | DemoConfig | LogConfig")
 
 # --help in groups; what is in none of them is a main option. Seeds and switches stay beside what they belong to.
 GROUPS = {
-    "label and unit options": ("uncertain", "missing", "no_finding", "pos_weight_max", "unit", "aggregate"),
+    "label and unit options": ("uncertain", "missing", "no_finding", "unit", "aggregate"),
     "data set options": ("dataset", "classes", "image_root", "path_column", "patient_column", "study_column",
                          "view_column", "split_column", "reader_rule", "sex_column", "age_column", "merge_patients"),
-    "training options": ("accumulate", "weight_decay", "lr_patience", "lr_factor", "patience", "augment",
-                         "freeze_batchnorm"),
     "files from another program": ("members", "labels", "val_probs", "val_labels", "test_probs", "test_labels",
                                    "readers"),
-    "speed and hardware options": ("workers", "cache", "device", "bfloat16", "compile", "checkpoint_minutes"),
+    "speed and hardware options": ("workers", "cache", "device"),
+}  # fmt: skip
+TRAIN_GROUPS = {
+    "data": ("image_size", "cache", "workers", "uncertain", "missing", "no_finding", "sampling",
+             "repeat_threshold", "augment", "flip"),
+    "model": ("unfreeze_from", "unfreeze_last_n_blocks", "weights", "attention", "freeze_batchnorm", "ema"),
+    "loss": ("loss", "gamma", "margin", "pos_weight_max", "loss_weighting", "class_weights", "hard_fraction"),
+    "optimization": ("epochs", "batch_size", "accumulate", "lr", "head_lr_factor", "warmup_epochs", "weight_decay",
+                     "monitor", "monitor_blanks", "lr_patience", "lr_factor", "patience"),
+    "running": ("run_dir", "overwrite", "resume", "seed", "device", "bfloat16", "compile", "checkpoint_minutes"),
 }  # fmt: skip
 METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
 METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
+METAVARS |= {"class_weights": "FILE|effective", "ema": "DECAY"}
 METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
 
 
@@ -106,6 +114,8 @@ class EdaConfig(StageConfig):
 SOFT_POLICY = "mask or a number in [0, 1], for all classes or as CLASS=value (default: mask)"
 HARD_POLICY = "mask, 0 or 1, for all classes or as CLASS=value (default: as recorded in the run, else mask)"
 CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
+GAMMA = {"bce": (), "focal": (2.0,), "asymmetric": (0.0, 4.0)}  # as Lin et al. 2017 and Ridnik et al. 2021 have them
+MARGIN = 0.05  # Ridnik et al. 2021
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
 
 
@@ -114,47 +124,64 @@ class TrainConfig(StageConfig, ABC):
     """What both training scripts take."""
 
     arch: str = option("", hidden=True)
-    weights: str = option(
-        "imagenet", "imagenet, none, or a file: a torchvision state dict, or an earlier run's best.pt"
-    )
-    attention: Literal["none", "se", "cbam"] = option(
-        "none", "module between the features and the pooling: squeeze-and-excitation (se), CBAM, or none"
-    )
+    weights: str = option("imagenet", "imagenet, none, or a file: a torchvision state dict or an earlier best.pt")
+    attention: Literal["none", "se", "cbam"] = option("none", "module between the features and the pooling")
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
     batch_size: int = option(32, "number of images per pass, over all processes", low=1)
     epochs: int = option(20, "largest number of epochs to train", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
     resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
-    uncertain: tuple[str, ...] = option(("mask",), f"training target of label -1: {SOFT_POLICY}")
-    missing: tuple[str, ...] = option(("mask",), f"training target of a blank: {SOFT_POLICY}")
+    uncertain: tuple[str, ...] = option(("mask",), f"target of label -1: {SOFT_POLICY}")
+    missing: tuple[str, ...] = option(("mask",), "target of a blank, likewise")
     no_finding: Literal["mask", "negative"] = option(
         "mask", 'whether a blank in a row marked "No Finding" is like any other (mask), or a negative'
     )
+    sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: show images of rare findings more often")
+    repeat_threshold: float = option(0.1, "with balanced: findings in fewer images are rare [share]", low=1e-4, high=1)
+    augment: bool = option(True, "train without random rotations, scales, shifts, brightness and contrast")
+    flip: bool = option(False, "mirror half of the images at random, which puts their hearts on the right")
+    ema: float | None = option(None, "keep a moving average of the weights (default: none)", low=0, high=0.99999)
+    loss: Literal["bce", "focal", "asymmetric"] = option("bce", "cost of an entry")
+    gamma: tuple[float, ...] = option((), "exponent, of asymmetric both (default: 2, or 0 4)", low=0, high=10)
+    margin: float | None = option(None, "of asymmetric, off negatives' probability (default: 0.05)", low=0, high=0.5)
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
+    loss_weighting: Literal["entry", "class"] = option("entry", "class: give each finding the same weight in the loss")
+    class_weights: str | None = option(None, "weights from a CSV's class,weight, or of rare findings (default: none)")
+    hard_fraction: float = option(1.0, "share of a step's labels to train on, the costliest", low=0.01, high=1)
     accumulate: int = option(1, "number of passes per optimizer step; with smaller batches it saves memory", low=1)
+    head_lr_factor: float = option(1.0, "learning rate of the head over that of the rest", low=1e-3, high=1e3)
+    warmup_epochs: float = option(0.0, "epochs over which the learning rate rises linearly to its value", low=0)
     weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
-    lr_patience: int = option(
-        2, "epochs without a better val AUPRC that are tolerated before the learning rate is lowered", low=0
-    )
+    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that early stopping and scheduler follow")
+    monitor_blanks: Literal["mask", "auto"] = option("mask", "auto: blanks are negative where val has few negatives")
+    lr_patience: int = option(2, "epochs without a better score before the learning rate is lowered", low=0)
     lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99)
-    patience: int = option(5, "epochs without a better val AUPRC before training stops", low=1)
-    augment: bool = option(True, "train without random flips, rotations, scales, shifts, brightness and contrast")
+    patience: int = option(5, "epochs without a better score before training stops", low=1)
     freeze_batchnorm: bool = option(False, "keep every BatchNorm layer as it was pretrained, for small batches")
     workers: int = option(2, "number of processes that read images, per training process", low=0)
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", DEVICE_HELP)
-    bfloat16: bool | None = option(
-        None,
-        "compute in bfloat16, with float32 weights, or do not (default: on GPUs with it, and ResNet50 on CPUs with it)",
-    )
+    bfloat16: bool | None = option(None, "compute in bfloat16 (default: on GPUs with it, ResNet50 on CPUs with it)")
     compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
     checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a run is to be resumed and replaced."""
+        """Raise ValueError where a run is to be resumed and replaced, and for what does not fit --loss."""
         if self.resume and self.overwrite:
             raise ValueError("--resume continues the training that --overwrite would replace; pass one of the two")
+        if len(self.gamma) not in (0, len(GAMMA[self.loss])):
+            expected = f"--gamma has {len(self.gamma)} numbers; expected {len(GAMMA[self.loss])}"
+            raise ValueError(f"{expected} with --loss {self.loss} (asymmetric: positives, then negatives)")
+        if self.margin is not None and self.loss != "asymmetric":
+            raise ValueError(f"--margin is of --loss asymmetric, and --loss is {self.loss}; leave it out")
+
+    @property
+    def focus(self) -> dict[str, Any]:
+        """Exponents of positives and negatives, and margin, as `train_utils.MaskedLoss` takes them."""
+        gamma = self.gamma or GAMMA[self.loss] or (0.0,)
+        margin = MARGIN if self.margin is None else self.margin
+        return {"gamma": (gamma[0], gamma[-1]), "margin": margin if self.loss == "asymmetric" else 0.0}
 
     @property
     @abstractmethod
@@ -339,4 +366,5 @@ class LogConfig:
 
 def parse(defaults: Config, description: str | None, argv: list[str] | None = None) -> Config:
     """The config that `argv` (default: the process's arguments) makes of `defaults`, as `flags.parse` reads it."""
-    return flags.parse(defaults, description, argv, groups=GROUPS, metavars=METAVARS)
+    groups = TRAIN_GROUPS if isinstance(defaults, TrainConfig) else GROUPS
+    return flags.parse(defaults, description, argv, groups=groups, metavars=METAVARS)

@@ -99,21 +99,26 @@ class ImageDataset(Dataset[Batch]):
 class EpochBatches(Sampler[list[int]]):
     """Every row once per epoch, shuffled by (seed, epoch), in `accumulate` batches per optimizer step.
 
-    Batches are those of all processes together and differ by at most one in size, so that no last batch of one image
-    is left, which BatchNorm cannot train on; a process gets its share of each. `epoch` and `start`, the first step,
-    are set before iterating. Raises ValueError where there are too few rows for every process to get one.
+    With `repeats` [rows], from 1, a row comes that often on average: the whole part, and once more with the chance of
+    the rest, drawn by (seed, epoch) too. Batches are those of all processes together and differ by at most one in size,
+    so that no last batch of one image is left, which BatchNorm cannot train on; a process gets its share of each.
+    `epoch` and `start`, the first step, are set before iterating. Raises ValueError where there are too few rows for
+    every process to get one.
     """
 
-    def __init__(self, rows: int, *, batch_size: int, seed: int, accumulate: int = 1):
+    def __init__(
+        self, rows: int, *, batch_size: int, seed: int, accumulate: int = 1, repeats: np.ndarray | None = None
+    ):
         super().__init__()
-        self.rows = rows
         self.accumulate = accumulate
-        self.steps = math.ceil(rows / (batch_size * accumulate))
+        self.step_size = batch_size * accumulate
         self.seed = seed
         self.epoch = 0
         self.start = 0
+        self._repeats = torch.ones(rows) if repeats is None else torch.from_numpy(repeats)
         self._shuffled: tuple[int, tuple[torch.Tensor, ...]] | None = None
-        smallest = rows // (self.steps * accumulate)
+        drawn = range(rows, int(self._repeats.ceil().sum()) + 1)
+        smallest = min(count // (self._steps(count) * accumulate) for count in drawn)
         if smallest < world_size():
             raise ValueError(
                 f"{rows} training images at --batch-size {batch_size} --accumulate {accumulate} make batches of "
@@ -122,6 +127,14 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.accumulate
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the epoch."""
+        return len(self._batches()) // self.accumulate
+
+    def _steps(self, count: int) -> int:
+        return math.ceil(count / self.step_size)
 
     def sizes(self, step: int) -> list[int]:
         """Images in each batch of a step, of all processes together."""
@@ -138,10 +151,18 @@ class EpochBatches(Sampler[list[int]]):
     def _batches(self) -> tuple[torch.Tensor, ...]:
         """The rows [B] of each batch of the epoch."""
         if self._shuffled is None or self._shuffled[0] != self.epoch:
-            order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
-            split = [step.tensor_split(self.accumulate) for step in order.tensor_split(self.steps)]
+            rows = self._draw()
+            split = [step.tensor_split(self.accumulate) for step in rows.tensor_split(self._steps(len(rows)))]
             self._shuffled = self.epoch, tuple(itertools.chain.from_iterable(split))
         return self._shuffled[1]
+
+    def _draw(self) -> torch.Tensor:
+        """The rows of the epoch in their order."""
+        draws, rows = generator(self.seed, self.epoch), torch.arange(len(self._repeats))
+        if (self._repeats > 1).any():  # else nothing is drawn for it
+            counts = self._repeats + torch.rand(len(rows), dtype=torch.float64, generator=draws)
+            rows = rows.repeat_interleave(counts.floor().long())
+        return rows[torch.randperm(len(rows), generator=draws)]
 
 
 class Loader(DataLoader[Batch]):
@@ -167,10 +188,17 @@ def generator(*keys: int) -> torch.Generator:
 
 
 def train_loader(
-    dataset: ImageDataset, *, batch_size: int, seed: int, workers: int, pin: bool, accumulate: int = 1
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    pin: bool,
+    accumulate: int = 1,
+    repeats: np.ndarray | None = None,
 ) -> TrainLoader:
-    """Batches in a new order each epoch; set `epoch` and `start` of `loader.sampler` first."""
-    sampler = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, accumulate=accumulate)
+    """Batches as `EpochBatches` makes them each epoch; set `epoch` and `start` of `loader.sampler` first."""
+    sampler = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, accumulate=accumulate, repeats=repeats)
     _check_shared_memory(dataset, batch_size, workers)
     return TrainLoader(dataset, sampler=sampler, **_options(workers, pin))
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from src.dataset import Batch, Loader, TrainLoader, derived_seed, generator, on_device, steps
@@ -35,8 +36,8 @@ from src.runtime.distributed import (
     world_size,
 )
 from src.runtime.interrupts import Interrupts
-from src.train_utils import masked_bce
-from src.transforms import draw_augmentation, prepare
+from src.train_utils import MaskedLoss, hard_weights, scaled_lr
+from src.transforms import FLIP, draw_augmentation, prepare
 
 MOST_UNREADABLE = 0.01  # share of the training images
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
@@ -48,12 +49,14 @@ AnyLoader = TypeVar("AnyLoader", bound=Loader)
 class Split(Generic[AnyLoader]):
     """What the engine needs of one split: images by row, and their targets [N, C] float32 and mask [N, C] bool.
 
-    Targets and mask are those of the training policy, on the CPU.
+    Targets and mask are those of the training policy, on the CPU. `scored` [N, C] bool are the entries that the
+    validation AUROC and AUPRC count, where they are others; a masked entry has target 0.
     """
 
     loader: AnyLoader
     targets: torch.Tensor
     mask: torch.Tensor
+    scored: torch.Tensor | None = None
 
     def labels(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Targets and mask [B, C] of a batch; nothing is valid of an image that cannot be read."""
@@ -63,27 +66,34 @@ class Split(Generic[AnyLoader]):
 
 @dataclass(frozen=True)
 class Task:
-    """What does not change while a model trains; pos_weight [C] is on the device."""
+    """What does not change while a model trains; the loss is on the device.
+
+    The learning rates rise linearly from step to step over the first `warmup_epochs`. `monitor`: the score that early
+    stopping and the scheduler follow, `auprc`, `auroc` or `loss`.
+    """
 
     train: Split[TrainLoader]
     val: Split
-    pos_weight: torch.Tensor
+    loss: MaskedLoss
     classes: tuple[str, ...]
     seed: int
     augmented: bool = True
+    flipped: bool = False
     bfloat16: bool = False
+    warmup_epochs: float = 0.0
+    monitor: str = "auprc"
 
     @property
     def device(self) -> torch.device:
         """Where the model trains."""
-        return self.pos_weight.device
+        return self.loss.pos_weight.device
 
 
 @dataclass
 class Progress:
     """Where in an epoch a run is: optimizer steps done, and what all processes met in them.
 
-    `loss` is the sum over the `valid` entries; `skipped` images could not be read.
+    `loss` is the sum over the `valid` entries that took part; `skipped` images could not be read.
     """
 
     step: int = 0
@@ -96,7 +106,8 @@ class Progress:
 class Run:
     """All that changes while a model trains; `history` has one record per finished epoch.
 
-    `net` is what a training step calls: the model, or that model compiled or shared among processes.
+    `net` is what a training step calls: the model, or that model compiled or shared among processes. `average` is the
+    moving average of the model's weights, where there is one; it is what is validated and kept.
     """
 
     model: ChestNet
@@ -104,25 +115,34 @@ class Run:
     scheduler: ReduceLROnPlateau
     stopping: EarlyStopping
     net: nn.Module
+    average: AveragedModel | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     known_faults: set[str] = field(default_factory=set)
 
+    @property
+    def kept(self) -> ChestNet:
+        """The model that is validated and kept."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def _parts(self) -> tuple[str, ...]:
+        return ("model", "optimizer", "scheduler", "stopping", *([] if self.average is None else ["average"]))
+
     def state_dict(self) -> dict:
         """Everything a resume needs."""
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "stopping")}
+        parts = {name: getattr(self, name).state_dict() for name in self._parts()}
         return {**parts, "history": self.history, "progress": asdict(self.progress)}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state`."""
-        for name in ("model", "optimizer", "scheduler", "stopping"):
+        for name in self._parts():
             getattr(self, name).load_state_dict(state[name])
         self.history = list(state["history"])
         self.progress = Progress(**state["progress"])
 
 
 def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterator[tuple[dict[str, float], bool] | None]:
-    """Train until `epochs` are done or the validation macro AUPRC stops rising.
+    """Train until `epochs` are done or the monitored validation score stops rising.
 
     Yields (record, improved) after each epoch, whose record is also appended to `run.history`, and None when
     `interrupts` asks to save within an epoch. Training resumes from the state of `run`.
@@ -131,7 +151,9 @@ def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterato
         epoch, lr = len(run.history) + 1, run.optimizer.param_groups[0]["lr"]
         yield from train_one_epoch(run, task, epoch=epoch, interrupts=interrupts)
         share_buffers(run.model)
-        scores = validate(run.model.folded(), task, interrupts=interrupts, known_faults=run.known_faults)
+        if run.average is not None:
+            share_buffers(run.average)
+        scores = validate(run.kept.folded(), task, interrupts=interrupts, known_faults=run.known_faults)
         if scores is None:  # asked to stop: the epoch's steps are done, its validation is not
             yield None
             continue
@@ -139,8 +161,9 @@ def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterato
         skipped = done.skipped + scores.pop("val_skipped")
         record = {"epoch": epoch, "train_loss": done.loss / max(done.valid, 1), **scores, "lr": lr, "skipped": skipped}
         run.history.append(record)
-        improved = run.stopping.step(scores["val_auprc"])
-        run.scheduler.step(scores["val_auprc"])
+        score = -scores["val_loss"] if task.monitor == "loss" else scores[f"val_{task.monitor}"]
+        improved = run.stopping.step(score)
+        run.scheduler.step(score)
         yield record, improved
 
 
@@ -160,9 +183,10 @@ def train_one_epoch(run: Run, task: Task, *, epoch: int, interrupts: Interrupts)
     with bar:
         for parts in steps(loader, task.device):
             valid, skipped, due = _agree(parts, task.train, run, interrupts)
-            unseen.append(_optimize(run, task, parts, valid=valid, epoch=epoch))
+            count = max(1, math.ceil(task.loss.hard_fraction * valid))
+            unseen.append(_optimize(run, task, parts, count=count, epoch=epoch))
             progress.step += 1
-            progress.valid += valid
+            progress.valid += min(count, valid)
             progress.skipped += skipped
             bar.update()
             if due or len(unseen) >= look_every or progress.step == sampler.steps:
@@ -185,13 +209,28 @@ def _agree(parts: list[Batch], split: Split, run: Run, interrupts: Interrupts) -
     return int(total), int(skipped), due > 0
 
 
-def _optimize(run: Run, task: Task, parts: list[Batch], *, valid: int, epoch: int) -> torch.Tensor:
-    """One optimizer step; returns the sum of this process's losses [] on the device, not waited for."""
-    step, sampler = run.progress.step, task.train.loader.sampler
-    _seed_all(derived_seed(task.seed, epoch, step, rank()))
+def _optimize(run: Run, task: Task, parts: list[Batch], *, count: int, epoch: int) -> torch.Tensor:
+    """One optimizer step over `count` entries; returns the sum of this process's [] on the device, not waited for."""
+    done = epoch - 1 + (run.progress.step + 1) / task.train.loader.sampler.steps
+    _seed_all(derived_seed(task.seed, epoch, run.progress.step, rank()))
     run.optimizer.zero_grad(set_to_none=True)
-    count = max(valid, 1) / world_size()  # gradients are averaged over the processes; the loss is over all of them
-    losses = torch.zeros((), device=task.device)
+    share = count / world_size()  # gradients are averaged over the processes; the loss is over all of them
+    total = torch.zeros((), device=task.device)
+    passes = _passes(run, task, parts, epoch)
+    for costs in passes if task.loss.hard_fraction == 1 else [_hardest(list(passes), count)]:
+        loss = costs.sum() / share
+        loss.backward()
+        total += loss.detach() * share
+    with scaled_lr(run.optimizer, min(1.0, done / task.warmup_epochs) if task.warmup_epochs else 1.0):
+        run.optimizer.step()
+    if run.average is not None:
+        run.average.update_parameters(run.model)
+    return total
+
+
+def _passes(run: Run, task: Task, parts: list[Batch], epoch: int) -> Iterator[torch.Tensor]:
+    """The costs [B, C] of the entries of each pass of a step, to be differentiated before the next is made."""
+    step, sampler = run.progress.step, task.train.loader.sampler
     for index, part in enumerate(parts):
         images = prepare(part.images, draws=_draws(task, sampler.sizes(step), epoch, step, index))
         targets, mask = (labels.to(task.device, non_blocking=True) for labels in task.train.labels(part))
@@ -199,18 +238,23 @@ def _optimize(run: Run, task: Task, parts: list[Batch], *, valid: int, epoch: in
         with contextlib.nullcontext() if last else no_sync(run.net):
             with torch.autocast(task.device.type, torch.bfloat16, enabled=task.bfloat16):
                 logits = run.net(images)
-            loss = masked_bce(logits.float(), targets=targets, mask=mask, pos_weight=task.pos_weight, count=count)
-            loss.backward()
-        losses += loss.detach() * count
-    run.optimizer.step()
-    return losses
+            yield task.loss.entries(logits.float(), targets=targets, mask=mask)
+
+
+def _hardest(passes: list[torch.Tensor], count: int) -> torch.Tensor:
+    """The costs of a step with those 0 that are not among the `count` highest of all its passes and processes."""
+    costs = torch.cat(passes)
+    of_all = torch.tensor(gathered(costs.flatten().tolist()), device=costs.device)
+    return costs * hard_weights(costs.detach(), among=of_all, count=count)
 
 
 def _draws(task: Task, sizes: list[int], epoch: int, step: int, index: int) -> torch.Tensor | None:
     """This process's draws for one batch of a step; an image gets the same in however many parts the step is made."""
-    if not task.augmented:
+    if not task.augmented and not task.flipped:
         return None
     draws = draw_augmentation(sum(sizes), generator=generator(task.seed, epoch, step))
+    draws[:, FLIP] = draws[:, FLIP] if task.flipped else 1
+    draws[:, FLIP + 1 :] *= task.augmented
     return draws.split(sizes)[index][shard(sizes[index])].to(task.device, non_blocking=True)
 
 
@@ -293,7 +337,7 @@ def predict(
 def validate(
     model: nn.Module, task: Task, *, interrupts: Interrupts, known_faults: set[str]
 ) -> dict[str, float] | None:
-    """Masked loss, and macro AUROC and AUPRC over the entries whose target, under the training policy, is 0 or 1.
+    """Masked loss, and macro AUROC and AUPRC over the scored entries whose training target is 0 or 1.
 
     None where somebody asked to stop meanwhile. Images that cannot be read are left out, named unless among
     `known_faults`, and counted; raises ValueError where they are more than 1%.
@@ -308,11 +352,11 @@ def validate(
     if is_main():
         _warn_of(faults.values(), known_faults)
     _check_skipped(len(faults), len(split.targets), set(faults.values()), what="validation")
-    mask = split.mask.clone()
-    mask[list(faults)] = False
-    loss = masked_bce(logits, targets=split.targets, mask=mask, pos_weight=task.pos_weight.cpu())
-    targets = split.targets.numpy()
-    hard = mask.numpy() & np.isin(targets, (0, 1))
+    readable = torch.ones(len(split.targets), 1, dtype=torch.bool)
+    readable[list(faults)] = False
+    loss = task.loss.mean(logits, targets=split.targets, mask=split.mask & readable)
+    targets, scored = split.targets.numpy(), split.mask if split.scored is None else split.scored
+    hard = (scored & readable).numpy() & np.isin(targets, (0, 1))
     macro = masked_metrics(logits.double().sigmoid().numpy(), targets=targets, mask=hard, classes=classes)["macro"]
     scores = {"val_loss": loss.item(), "val_auroc": macro["auroc"], "val_auprc": macro["auprc"]}
     return scores | {"val_skipped": len(faults)}

@@ -130,6 +130,10 @@ class ChestNet(nn.Module):
                 features = module(features)
         return features
 
+    def head(self) -> list[nn.Parameter]:
+        """The parameters after the last feature block, which begin at random."""
+        return [parameter for module in self._stages[-1] for parameter in module.parameters()]
+
     def folded(self) -> FusedInference:
         """The whole network as it is now, for inference: images [B, 3, S, S] -> logits [B, C]."""
         return FusedInference(self._stages)

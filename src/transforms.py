@@ -8,6 +8,7 @@ from src.runtime.cpu import CPU_STEP
 # Mean and standard deviation of ImageNet's channels, on the 0-1 scale: what the pretrained weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FLIP = 0  # column of the draws; those after it move an image and change its brightness and contrast
 
 
 def draw_augmentation(count: int, *, generator: torch.Generator) -> torch.Tensor:

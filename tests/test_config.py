@@ -145,10 +145,51 @@ def test_help_shows_every_flag_once_with_its_default(config, capsys):
 
 
 def test_help_begins_with_the_flags_of_the_stage_itself(capsys):
-    for config, first in ((ResNetConfig, "--unfreeze-from"), (ThresholdConfig, "--recall"), (SplitConfig, "--data")):
+    for config, first in ((ResNetConfig, "model"), (ThresholdConfig, "main options"), (SplitConfig, "main options")):
         with pytest.raises(SystemExit):
             parse(config(), None, ["--help"])
-        assert capsys.readouterr().out.split("main options:\n  ")[1].startswith(first)
+        flag = {ResNetConfig: "--unfreeze-from", ThresholdConfig: "--recall", SplitConfig: "--data"}[config]
+        assert capsys.readouterr().out.split(f"\n{first}:\n  ")[1].startswith(flag)
+
+
+def test_help_of_the_training_scripts_is_in_groups_and_short(capsys):
+    for config in (ResNetConfig, EfficientNetConfig):
+        with pytest.raises(SystemExit):
+            parse(config(), "Four\nlines\nof\ntext.", ["--help"])
+        out = capsys.readouterr().out
+        titles = re.findall(r"^(\w+):$", out, flags=re.MULTILINE)
+        assert titles == ["options", "data", "model", "loss", "optimization", "running"] and out.count("\n") < 80
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gamma", "2"], "--gamma has 1 numbers; expected 0 with --loss bce"),
+        (["--loss", "focal", "--gamma", "0", "4"], "--gamma has 2 numbers; expected 1 with --loss focal"),
+        (["--loss", "asymmetric", "--gamma", "4"], "--gamma has 1 numbers; expected 2 with --loss asymmetric"),
+        (["--loss", "focal", "--margin", "0.1"], "--margin is of --loss asymmetric, and --loss is focal"),
+        (["--loss", "asymmetric", "--margin", "0.7"], "--margin is 0.7; expected a number from 0 to 0.5"),
+        (["--loss", "focal", "--gamma", "-1"], "--gamma is -1.0; expected a number from 0 to 10"),
+        (["--hard-fraction", "0"], "--hard-fraction is 0.0; expected a number from 0.01 to 1"),
+        (["--ema", "1"], "--ema is 1.0; expected a number from 0 to 0.99999"),
+        (["--repeat-threshold", "2"], "--repeat-threshold is 2.0; expected"),
+        (["--warmup-epochs", "-1"], "--warmup-epochs is -1.0; expected"),
+        (["--head-lr-factor", "0"], "--head-lr-factor is 0.0; expected"),
+    ],
+)
+def test_training_options_that_do_not_fit_are_refused(flags, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parse(ResNetConfig(), None, flags)
+
+
+def test_the_exponents_of_the_losses_are_the_papers_unless_given():
+    for flags, gamma, margin in (
+        ([], (0, 0), 0),
+        (["--loss", "focal"], (2, 2), 0),
+        (["--loss", "asymmetric"], (0, 4), 0.05),
+        (["--loss", "asymmetric", "--gamma", "1", "3", "--margin", "0"], (1, 3), 0),
+    ):
+        assert parse(ResNetConfig(), None, flags).focus == {"gamma": gamma, "margin": margin}
 
 
 def test_a_required_flag_is_asked_for(capsys):

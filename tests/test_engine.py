@@ -17,9 +17,9 @@ from torch import nn
 
 from src.dataset import EpochBatches, ImageDataset, derived_seed, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
-from src.engine import Run, Split, Task, fit, predict, train_one_epoch
+from src.engine import Run, Split, Task, _draws, fit, predict, train_one_epoch, validate
 from src.runtime.interrupts import Interrupts
-from src.train_utils import build_optimizer, build_scheduler
+from src.train_utils import MaskedLoss, build_average, build_optimizer, build_scheduler
 from src.transforms import prepare
 
 CLASSES = ("bright", "left")
@@ -74,16 +74,31 @@ def make_split(images, *, shuffled, workers=0, **options):
     return Split(loader, targets, mask)
 
 
-def make_task(images, *, workers=0, augmented=True, bfloat16=False, **options):
+PLAIN = MaskedLoss(torch.ones(2), torch.ones(2))
+# Every remedy at once: what is drawn, weighted, selected, averaged and warmed up must all survive a resume.
+REMEDIES = {
+    "loss": MaskedLoss(torch.ones(2), torch.tensor([0.5, 2.0]), gamma=(1.0, 3.0), margin=0.05, hard_fraction=0.4),
+    "repeats": np.linspace(1, 2.5, 23),
+    "flipped": True,
+    "warmup_epochs": 1.5,
+    "monitor": "loss",
+}
+
+
+def make_task(
+    images, *, workers=0, loss=PLAIN, augmented=True, flipped=True, bfloat16=False, warmup_epochs=0.0,
+    monitor="auprc", **options,
+):  # fmt: skip
     train, val = make_split(images, shuffled=True, workers=workers, **options), make_split(images, shuffled=False)
-    return Task(train, val, torch.ones(2), CLASSES, seed=3, augmented=augmented, bfloat16=bfloat16)
+    return Task(train, val, loss, CLASSES, 3, augmented, flipped, bfloat16, warmup_epochs, monitor)
 
 
-def make_run(patience=100, model=Tiny):
+def make_run(patience=100, model=Tiny, decay=None):
     torch.manual_seed(0)
     model = model()
     optimizer = build_optimizer(model, lr=1e-2, weight_decay=0.01)
-    return Run(model, optimizer, build_scheduler(optimizer, factor=0.5, patience=0), EarlyStopping(patience), net=model)
+    scheduler, stopping = build_scheduler(optimizer, factor=0.5, patience=0), EarlyStopping(patience)
+    return Run(model, optimizer, scheduler, stopping, model, build_average(model, decay=decay) if decay else None)
 
 
 def train(run, images, *, epochs, **options):
@@ -106,7 +121,8 @@ class Plain(nn.Sequential, Model):
 
 
 def weights(run):
-    return torch.cat([value.double().flatten() for value in run.model.state_dict().values()])
+    models = [run.model, *([run.average] if run.average else [])]
+    return torch.cat([value.double().flatten() for model in models for value in model.state_dict().values()])
 
 
 def test_every_row_comes_once_per_epoch_in_batches_of_even_size():
@@ -119,9 +135,117 @@ def test_every_row_comes_once_per_epoch_in_batches_of_even_size():
     assert list(batches) != first and sorted(sum(batches, [])) == list(range(33))
 
 
+def test_rows_are_repeated_as_often_as_their_factors_say():
+    repeats = np.array([1.0, 1.25, 3.5] * 11)
+    batches = EpochBatches(33, batch_size=16, seed=0, repeats=repeats)
+    counts, steps = np.zeros(33), set()
+    for batches.epoch in range(400):
+        drawn = np.bincount(sum(batches, []), minlength=33)
+        assert ((drawn == np.floor(repeats)) | (drawn == np.ceil(repeats))).all()
+        counts += drawn
+        steps.add(batches.steps)
+        assert batches.steps == len(batches) == np.ceil(drawn.sum() / 16)
+    np.testing.assert_allclose(counts / 400, repeats, atol=0.1)
+    assert len(steps) > 1
+    plain, ones = (EpochBatches(33, batch_size=16, seed=0, repeats=each) for each in (None, np.ones(33)))
+    assert list(plain) == list(ones)
+
+
+def test_the_costliest_share_of_a_step_is_trained_on(images):
+    """By hand: the mean over the costliest third of the step's valid entries, and its gradient."""
+    run = make_run(model=Plain)
+    loss = dataclasses.replace(PLAIN, class_weight=torch.tensor([1.0, 2.0]), hard_fraction=1 / 3)
+    task = make_task(images, augmented=False, flipped=False, batch_size=12, accumulate=2, loss=loss)
+    run.optimizer = torch.optim.SGD(run.model.parameters(), lr=1.0)
+    before, plain = copied(run.model.state_dict()), Plain()
+    plain.load_state_dict(before)
+    assert list(train_one_epoch(run, task, epoch=1, interrupts=Interrupts(60))) == []
+    task.train.loader.sampler.start = 0
+    terms = []
+    for batch in task.train.loader:
+        targets, mask = task.train.labels(batch)
+        logits = plain(prepare(batch.images, draws=None))
+        terms.append(
+            (nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * loss.class_weight)[
+                mask
+            ]
+        )
+    hardest = torch.cat(terms).sort(descending=True).values[: run.progress.valid]
+    assert len(hardest) == -(-len(torch.cat(terms)) // 3)
+    hardest.mean().backward()
+    assert run.progress.loss / run.progress.valid == pytest.approx(hardest.mean().item(), rel=1e-6)
+    for new, old, parameter in zip(run.model.parameters(), before.values(), plain.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old - parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_the_learning_rate_warms_up_by_step_and_the_scheduler_does_not_see_it(images, monkeypatch):
+    run, rates = make_run(model=Plain), []
+    step = run.optimizer.step
+    monkeypatch.setattr(run.optimizer, "step", lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), step()))
+    run.scheduler.patience = 10
+    train(run, images, epochs=3, warmup_epochs=1.5)
+    np.testing.assert_allclose(rates, 0.01 * np.minimum(1, np.arange(1, 10) / 4.5))
+    assert [record["lr"] for record in run.history] == [0.01] * 3
+
+
+def test_the_average_is_what_is_validated_and_kept(images):
+    run, plain = make_run(decay=0.5), make_run()
+    snapshots = []
+    run.optimizer.register_step_post_hook(lambda *_: snapshots.append(copied(run.model.state_dict())))
+    train(run, images, epochs=1)
+    train(plain, images, epochs=1)
+    decays = [2 / 11, 3 / 12]  # min(0.5, (1 + n) / (10 + n)) after n = 1 and 2 steps
+    for name, value in run.kept.state_dict().items():
+        if value.is_floating_point() and "running" not in name:
+            average = snapshots[0][name]
+            for decay, snapshot in zip(decays, snapshots[1:], strict=True):
+                average = decay * average + (1 - decay) * snapshot[name]
+            torch.testing.assert_close(value, average)
+    assert torch.equal(weights(plain), torch.cat([v.double().flatten() for v in run.model.state_dict().values()]))
+    task = make_task(images)
+    own = validate(run.kept.folded(), task, interrupts=Interrupts(60), known_faults=set())
+    assert run.history[0]["val_loss"] == own["val_loss"] != plain.history[0]["val_loss"]
+
+
+@pytest.mark.parametrize("monitor", ["auroc", "loss"])
+def test_the_monitored_score_decides(images, monitor):
+    run = make_run()
+    records = train(run, images, epochs=6, monitor=monitor)
+    scores = [record[f"val_{monitor}"] * (-1 if monitor == "loss" else 1) for record, _ in records]
+    assert [improved for _, improved in records] == [s > max(scores[:i], default=-9) for i, s in enumerate(scores)]
+    assert run.scheduler.best == run.stopping.best == max(scores)
+
+
+def test_flips_and_the_rest_of_the_augmentation_are_apart(images):
+    task = make_task(images, augmented=False, flipped=True)
+    batch = next(iter(task.train.loader))
+    kinds = {}
+    for augmented in (False, True):
+        for flipped in (False, True):
+            part = dataclasses.replace(task, augmented=augmented, flipped=flipped)
+            kinds[augmented, flipped] = _draws(part, [len(batch.rows)], 1, 0, 0)
+    assert kinds[False, False] is None and not kinds[False, True][:, 1:].any()
+    assert (kinds[True, False][:, 0] == 1).all() and torch.equal(kinds[True, False][:, 1:], kinds[True, True][:, 1:])
+    out = prepare(batch.images, draws=kinds[False, True])
+    plain = prepare(batch.images, draws=None)
+    for image, before, flip in zip(out, plain, kinds[False, True][:, 0], strict=True):
+        torch.testing.assert_close(image, before.flip(2) if flip < 0 else before, atol=1e-4, rtol=0)
+
+
+def test_scores_count_the_entries_they_are_told_to(images):
+    task = make_task(images)
+    scored = task.val.mask.clone()
+    scored[5] = True  # blanks of row 5, whose target is 0
+    run, scores = make_run(), []
+    for val in (task.val, dataclasses.replace(task.val, scored=scored)):
+        part = dataclasses.replace(task, val=val)
+        scores.append(validate(run.model.folded(), part, interrupts=Interrupts(60), known_faults=set()))
+    assert scores[0]["val_loss"] == scores[1]["val_loss"] and scores[0]["val_auprc"] != scores[1]["val_auprc"]
+
+
 def test_it_learns(images):
     run = make_run()
-    train(run, images, epochs=12, augmented=False)
+    train(run, images, epochs=12, augmented=False, flipped=False)
     assert run.history[-1]["train_loss"] < 0.6 * run.history[0]["train_loss"]
     assert run.history[-1]["val_auroc"] > 0.9
 
@@ -147,18 +271,18 @@ def test_same_seed_same_weights_whatever_the_number_of_workers(images):
     assert torch.equal(weights(first), weights(second)) and torch.equal(weights(first), weights(third))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("options", [{}, {"bfloat16": True}, REMEDIES], ids=["float32", "bfloat16", "remedies"])
 @pytest.mark.parametrize("saves", [1, 2, 3, 5, 7])
-def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(images, saves, bfloat16):
+def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_weights_and_history(images, saves, options):
     """With 3 steps and one end per epoch, saves 1 and 5 are after a first step, 3 after the last, 7 in validation."""
-    whole, begun, resumed = make_run(), make_run(), make_run()
-    train(whole, images, epochs=3, bfloat16=bfloat16)
-    for count, _ in enumerate(fit(begun, make_task(images, bfloat16=bfloat16), epochs=3, interrupts=Interrupts(0)), 1):
+    whole, begun, resumed = (make_run(decay=0.7 if options is REMEDIES else None) for _ in range(3))
+    train(whole, images, epochs=3, **options)
+    for count, _ in enumerate(fit(begun, make_task(images, **options), epochs=3, interrupts=Interrupts(0)), 1):
         if count == saves:
             state = copied(begun.state_dict())
             break
     resumed.load_state_dict(state)
-    train(resumed, images, epochs=3, bfloat16=bfloat16)
+    train(resumed, images, epochs=3, **options)
     assert torch.equal(weights(whole), weights(resumed))
     assert whole.history == resumed.history and len(whole.history) == 3
 
@@ -177,10 +301,11 @@ def test_a_stop_asked_for_in_validation_leaves_the_epoch_to_be_validated(images)
     assert torch.equal(weights(whole), weights(resumed)) and whole.history == resumed.history
 
 
-def test_a_step_in_several_passes_is_the_step_in_one(images):
+@pytest.mark.parametrize("options", [{}, REMEDIES], ids=["plain", "remedies"])
+def test_a_step_in_several_passes_is_the_step_in_one(images, options):
     one, two = make_run(model=Plain), make_run(model=Plain)
-    train(one, images, epochs=2, batch_size=8)
-    train(two, images, epochs=2, batch_size=4, accumulate=2)
+    train(one, images, epochs=2, batch_size=8, **options)
+    train(two, images, epochs=2, batch_size=4, accumulate=2, **options)
     torch.testing.assert_close(weights(one), weights(two), rtol=0, atol=1e-6)
     assert one.history[1]["train_loss"] == pytest.approx(two.history[1]["train_loss"], rel=1e-6)
 
@@ -195,7 +320,7 @@ def test_bfloat16_changes_the_arithmetic_and_little_else(images):
 
 
 def test_the_epoch_loss_is_weighted_by_valid_entries(images):
-    run, task = make_run(), make_task(images, augmented=False)
+    run, task = make_run(), make_task(images, augmented=False, flipped=False)
     run.model.net[3].p = 0.0
     for group in run.optimizer.param_groups:
         group["lr"] = 0.0

@@ -22,7 +22,7 @@ FLOORS = {
     "stages": 9,
 }
 TORCH = {"torch", "torchvision"}
-WITH_TORCH = {"runtime/distributed", "stages/train", "stages/test", "stages/predict", "images"}
+WITH_TORCH = {"runtime/distributed", "stages/train", "stages/train_task", "stages/test", "stages/predict", "images"}
 WITH_TORCH |= {"models", "train_utils", "transforms", "dataset", "engine", "checkpoint"}
 WITHOUT_TORCH = {
     "images/check",

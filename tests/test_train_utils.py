@@ -13,12 +13,22 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 from torch import nn
+from torchvision.ops import sigmoid_focal_loss
 
 from src.checkpoint import load_best, load_checkpoint, save_checkpoint
 from src.early_stopping import EarlyStopping
 from src.labels.policy import LabelPolicy
 from src.models import build_model
-from src.train_utils import bfloat16_is_faster, build_optimizer, class_pos_weight, masked_bce, pick_device
+from src.train_utils import (
+    MaskedLoss,
+    bfloat16_is_faster,
+    build_optimizer,
+    class_pos_weight,
+    hard_weights,
+    masked_bce,
+    pick_device,
+    scaled_lr,
+)
 from tests.test_models import Intruder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +81,63 @@ def test_masked_entries_get_no_gradient_and_an_empty_batch_costs_nothing():
     assert loss.item() == 0 and not clean.grad.any()
 
 
+FOCUSES = [((0.0, 0.0), 0.0), ((2.0, 2.0), 0.0), ((0.0, 4.0), 0.05), ((1.0, 0.5), 0.2), ((0.5, 3.0), 0.0)]
+
+
+@pytest.mark.parametrize(("gamma", "margin"), FOCUSES)
+def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(gamma, margin):
+    """Soft targets, a masked entry, and the weights of both kinds, in float64 and by autograd."""
+    targets = torch.tensor([[1.0, 0.0], [0.3, 1.0], [0.0, 0.6], [1.0, 0.0]])
+    mask = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]], dtype=torch.bool)
+    loss = MaskedLoss(torch.tensor([3.0, 0.5]), torch.tensor([0.25, 2.0]), gamma, margin)
+    logits, plain = LOGITS.clone().requires_grad_(), LOGITS.double().requires_grad_()
+    p = 1 / (1 + torch.exp(-plain))
+    q = torch.clamp(p - margin, min=0)
+    y, w, c = targets.double(), loss.pos_weight.double(), loss.class_weight.double()
+    costs = -c * (w * y * (1 - p) ** gamma[0] * torch.log(p) + (1 - y) * q ** gamma[1] * torch.log(1 - q))
+    found = loss.mean(logits, targets=targets, mask=mask)
+    found.backward()
+    costs[mask].mean().backward()
+    assert found.item() == pytest.approx(costs[mask].mean().item(), rel=1e-5)
+    torch.testing.assert_close(logits.grad, plain.grad.float(), rtol=1e-4, atol=1e-7)
+
+
+def test_the_loss_by_hand():
+    """Positive at p = 0.8, negative at 0.2. Focal: 0.2^2 * -log 0.8 each; asymmetric: -log 0.8, 0.15^4 * -log 0.85."""
+    logits = torch.tensor([[math.log(4.0), -math.log(4.0)]])
+    targets, mask, ones = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool), torch.ones(2)
+    focal = MaskedLoss(ones, ones, gamma=(2.0, 2.0)).entries(logits, targets=targets, mask=mask)
+    torch.testing.assert_close(focal, torch.tensor([[0.0089257, 0.0089257]]), atol=1e-6, rtol=0)
+    asymmetric = MaskedLoss(ones, ones, gamma=(0.0, 4.0), margin=0.05).entries(logits, targets=targets, mask=mask)
+    torch.testing.assert_close(asymmetric, torch.tensor([[0.2231436, 0.0000823]]), atol=1e-6, rtol=0)
+
+
+def test_the_focal_loss_is_torchvisions_and_at_neutral_exponents_the_bce():
+    targets, mask, ones = (LOGITS > 0.2).float(), torch.ones(4, 2, dtype=torch.bool), torch.ones(2)
+    focal = MaskedLoss(ones, ones, gamma=(2.0, 2.0)).mean(LOGITS, targets=targets, mask=mask)
+    assert focal.item() == pytest.approx(sigmoid_focal_loss(LOGITS, targets, alpha=-1, reduction="mean").item())
+    neutral = MaskedLoss(ones, ones)
+    bce = nn.functional.binary_cross_entropy_with_logits(LOGITS, targets, reduction="none")
+    torch.testing.assert_close(neutral._focused(LOGITS, targets, ones), bce)
+    assert torch.equal(neutral.entries(LOGITS, targets=targets, mask=mask), bce)
+
+
+@pytest.mark.parametrize(("gamma", "margin"), FOCUSES)
+def test_extreme_logits_have_a_finite_loss_and_gradient(gamma, margin):
+    logits = torch.tensor([[-300.0, 300.0], [300.0, -300.0], [-3.0, 0.0]], requires_grad=True)
+    loss = MaskedLoss(torch.ones(2), torch.ones(2), gamma, margin)
+    mean = loss.mean(logits, targets=torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), mask=torch.ones(3, 2) > 0)
+    mean.backward()
+    assert mean.isfinite() and logits.grad.isfinite().all()
+
+
+def test_hard_weights_pick_the_highest_and_share_ties():
+    costs = torch.tensor([[3.0, 1.0], [2.0, 2.0]])
+    of_all = torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0, 0.0])
+    for count, expected in ((1, [0, 0, 0, 0]), (2, [1, 0, 0, 0]), (3, [1, 0, 0.5, 0.5]), (4, [1, 0, 1, 1])):
+        assert hard_weights(costs, among=of_all, count=count).flatten().tolist() == expected
+
+
 def test_pos_weight_is_negatives_over_positives_of_the_valid_labels():
     targets = np.array([[1, 0, 0.5], [0, 0, 0.5], [0, 1, 0], [0, 1, 0]], np.float32)
     mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1]], bool)
@@ -92,6 +159,24 @@ def test_norms_and_biases_are_not_decayed():
     assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0
     assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[2].weight)}
     assert len(plain["params"]) == 4
+
+
+def test_the_head_has_a_learning_rate_of_its_own():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    optimizer = build_optimizer(model, lr=1e-3, weight_decay=0.1, head=list(model[2].parameters()), head_lr_factor=10)
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    expected = {model[1].weight: (1e-3, 0), model[1].bias: (1e-3, 0), model[2].weight: (1e-2, 0.1)}
+    assert rates == {id(p): pair for p, pair in (expected | {model[2].bias: (1e-2, 0)}).items()}
+    with scaled_lr(optimizer, 0.25):
+        assert [group["lr"] for group in optimizer.param_groups] == [2.5e-4, 2.5e-3, 2.5e-3]
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-2, 1e-2]
+
+
+def test_the_head_of_a_model_is_its_classifier():
+    for arch, name in (("resnet50", "fc"), ("efficientnet_b1", "classifier")):
+        model = build_model(arch, num_classes=2)
+        assert {id(p) for p in model.head()} == {id(p) for p in getattr(model.net, name).parameters()}
 
 
 def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):

@@ -24,21 +24,28 @@ HOLLOW, FILLED = {"color": RED, "marker": "o", "markerfacecolor": "white"}, {"co
 RULES = {"empirical": HOLLOW, "certified": FILLED}
 CALIBRATION = {"before": HOLLOW, "after": FILLED}
 CURVES = {
-    "train_loss": ("training loss", "loss per valid label (class-weighted BCE)"),
-    "val_loss": ("validation loss", "loss per valid label (class-weighted BCE)"),
+    "train_loss": ("training loss", "loss per valid label, weighted by class"),
+    "val_loss": ("validation loss", "loss per valid label, weighted by class"),
     "val_auroc": ("validation AUROC", "AUROC, mean over classes"),
     "val_auprc": ("validation AUPRC", "AUPRC, mean over classes"),
 }
 
+MONITORS = {monitor: CURVES[f"val_{monitor}"][0] for monitor in ("auprc", "auroc", "loss")}
 
-def learning_curves(history: pd.DataFrame, *, folder: Path, title: str) -> list[Path]:
+
+def kept_epoch(history: pd.DataFrame, *, monitor: str) -> pd.Series | None:
+    """The row of the epoch that is kept: the first with the best val_`monitor`; None where none is defined."""
+    score = -history["val_loss"] if monitor == "loss" else history[f"val_{monitor}"]
+    return history.loc[score.idxmax()] if score.notna().any() else None
+
+
+def learning_curves(history: pd.DataFrame, *, folder: Path, title: str, monitor: str = "auprc") -> list[Path]:
     """Draw train_loss.png, val_loss.png, val_auroc.png and val_auprc.png into `folder`; returns their paths.
 
     `history` has a row per epoch: epoch, train_loss, val_loss, val_auroc, val_auprc, lr. Marked are the epoch
-    that is kept, the first with the best val_auprc, and where the learning rate fell.
+    that is kept, by the best val_`monitor`, and where the learning rate fell.
     """
-    score = history["val_auprc"]
-    kept = history.loc[score.idxmax()] if score.notna().any() else None
+    kept = kept_epoch(history, monitor=monitor)
     falls = history["epoch"][history["lr"].diff() < 0]
     paths = []
     for name, (what, unit) in CURVES.items():
@@ -48,7 +55,7 @@ def learning_curves(history: pd.DataFrame, *, folder: Path, title: str) -> list[
             for i, epoch in enumerate(falls):
                 axes.axvline(epoch - 0.5, color=GRAY, lw=0.8, ls=":", label="" if i else "learning rate falls")
             axes.plot(history["epoch"], history[name], color=GRAY, marker="o", markersize=3.5, lw=1.5)
-            headline(figure, f"{title}: {what}{_mark_kept(axes, kept, name)}")
+            headline(figure, f"{title}: {what}{_mark_kept(axes, kept, name, monitor)}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(history["epoch"].min() - 0.6, history["epoch"].max() + 0.6)
             _say_if_undefined(axes, history[name])
@@ -57,11 +64,11 @@ def learning_curves(history: pd.DataFrame, *, folder: Path, title: str) -> list[
     return paths
 
 
-def _mark_kept(axes: Axes, kept: pd.Series | None, name: str) -> str:
+def _mark_kept(axes: Axes, kept: pd.Series | None, name: str, monitor: str) -> str:
     """Mark the kept epoch; returns what the title says of it."""
     if kept is None or not np.isfinite(kept[name]):
         return ""
-    label = "epoch kept (best validation AUPRC)"
+    label = f"epoch kept (best {MONITORS[monitor]})"
     dots(axes, kept["epoch"], kept[name], color=RED, marker="D", markersize=7, label=label)
     return f" {kept[name]:.3f} at the kept epoch, {kept['epoch']:.0f}"
 

@@ -19,7 +19,7 @@ from src.artifacts.probs import read_stage_probs
 from src.artifacts.truth import EvalSplit
 from src.labels.eda import ALL, STATES, count_states, with_rates
 from src.labels.files import SPLITS
-from src.plots.results import CURVES
+from src.plots.results import CURVES, MONITORS, kept_epoch
 from src.plots.results import reliability as draw_reliability
 from src.runtime.flags import flag_of
 from src.runtime.system_errors import in_words
@@ -31,7 +31,7 @@ HISTORY = ("epoch", "train_loss", "val_loss", "val_auroc", "val_auprc", "lr")
 LEARNING_CURVES = {
     "train_loss": "Training loss",
     "val_loss": "Validation loss: if it rises while the training loss falls, the model overfits",
-    "val_auprc": "Validation AUPRC, mean over findings, by which the epoch is chosen",
+    "val_auprc": "Validation AUPRC, mean over findings",
 }
 READER_CURVES = {"precision_recall": "Precision over recall", "roc": "Recall over 1 - specificity"}
 CALIBRATION = ("raw", "corrected")
@@ -101,13 +101,15 @@ def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[s
     script = f"train_{MODELS[model]}.py"
     if not (folder / "history.csv").exists():
         return absent(f"{model} was not trained in this run; {script} does that.")
-    if manifest is not None and read_json(folder / "config.json").get("manifest_sha256") != manifest.sha256:
+    settings = read_json(folder / "config.json")
+    if manifest is not None and settings.get("manifest_sha256") != manifest.sha256:
         raise ValueError(f"{folder} was trained on another manifest than the run's; run {script} --overwrite")
     table = _numbers(folder / "history.csv", HISTORY)
-    text, score = f"{plural(len(table), 'epoch')}.", table["val_auprc"]
-    if score.notna().any():
-        best = table.loc[score.idxmax()]
-        text += f" Epoch {best['epoch']:.0f} was kept, with the best validation AUPRC, {best['val_auprc']:.3f}."
+    text, monitor = f"{plural(len(table), 'epoch')}.", settings.get("monitor", "auprc")
+    best = kept_epoch(table, monitor=monitor)
+    if best is not None:
+        value = best[f"val_{monitor}"]
+        text += f" Epoch {best['epoch']:.0f} was kept, with the best {MONITORS[monitor]}, {value:.3f}."
     pictures = []
     for name, caption in LEARNING_CURVES.items():
         first, last = (with_interval(table.iloc[row], name) for row in (0, -1))

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import math
+import shutil
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,13 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
     return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, or 120 columns where there is none."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=shutil.get_terminal_size((120, 24)).columns)
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, exit status 2."""
 
@@ -51,9 +59,9 @@ def parse(
     a field, where type and name do not tell. A wrong flag prints one line and exits 2; a value out of its range raises
     ValueError.
     """
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(type(defaults))
     shown = _shown(defaults)
+    parser = _Parser(usage=_usage(shown), description=description, formatter_class=_Help, allow_abbrev=False)
     titles = {name: title for title, names in groups.items() for name in names}
     for title in (MAIN, *groups):
         group = parser.add_argument_group(title)
@@ -92,6 +100,13 @@ def _shown(config: Any) -> list[dataclasses.Field]:
 def flag_of(name: str) -> str:
     """The flag of a field: `--no-finding` of `no_finding`."""
     return "--" + name.replace("_", "-")
+
+
+def _usage(shown: Sequence[dataclasses.Field]) -> str:
+    """What must be given, and that there are options; they are listed below it."""
+    required = [f"{flag_of(f.name)} PATH " for f in shown if f.metadata.get("required")]
+    positional = [" PATH [PATH ...]" for f in shown if f.metadata.get("positional")]
+    return "".join(["%(prog)s ", *required, "[options]", *positional])
 
 
 def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, default: Any, metavar: str | None) -> None:

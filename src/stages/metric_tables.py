@@ -60,8 +60,8 @@ def print_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> No
     for text, values in views.items():
         macro = values["macro"]
         print(
-            f"macro over {macro['classes']} of {plural(len(rows), 'class')}, {text}: AUROC {with_interval(macro, 'auroc')}, "
-            f"AUPRC {with_interval(macro, 'auprc')}"
+            f"macro over {macro['classes']} of {plural(len(rows), 'class')}, {text}: "
+            f"AUROC {with_interval(macro, 'auroc')}, AUPRC {with_interval(macro, 'auprc')}"
         )
         print(undefined_note(macro, resamples), end="")
 

@@ -1,6 +1,7 @@
 """Stage 3: fine-tune one model, for both architectures."""
 
 import dataclasses
+import json
 import shlex
 import shutil
 import sys
@@ -14,13 +15,10 @@ import torch
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
-from src.artifacts.truth import Truth
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.config import TrainConfig
-from src.dataset import ImageDataset, Loader, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
-from src.engine import Run, Split, Task, fit
-from src.labels.policy import LabelPolicy
+from src.engine import Run, Task, fit
 from src.models import build_model, compile_for_training
 from src.plots import results as plots
 from src.runtime.distributed import all_reduce_sum, is_main, launcher, process_group, world_size, wrap_ddp
@@ -29,15 +27,9 @@ from src.runtime.interrupts import Interrupts
 from src.runtime.locks import exclusive
 from src.runtime.tables import plural
 from src.stages.opening import open_manifest
-from src.train_utils import (
-    bfloat16_is_faster,
-    build_optimizer,
-    build_scheduler,
-    class_pos_weight,
-    pick_device,
-)
+from src.stages.train_task import build_task
+from src.train_utils import bfloat16_is_faster, build_average, build_optimizer, build_scheduler, pick_device
 
-EVAL_BATCHES = 4  # validation needs no gradients, so that larger batches fit
 OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
 # Flags that may differ between a run and its continuation.
 MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes"}
@@ -79,7 +71,7 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
             _move(home, folder)
         home = folder
     torch.manual_seed(config.seed)
-    task = _task(config, manifest, device)
+    task = build_task(config, manifest, device)
     run = _build_run(config, len(manifest.classes), device, earlier)
     _print_plan(config, task, run.model)
     identity = {
@@ -88,7 +80,9 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
         "classes": list(manifest.classes),
         "image_size": config.image_size,
         "manifest_sha256": manifest.sha256,
-        "pos_weight": task.pos_weight.tolist(),
+        "pos_weight": task.loss.pos_weight.tolist(),
+        "class_weight": task.loss.class_weight.tolist(),
+        "recipe": json.dumps({key: value for key, value in recipe.items() if key not in MAY_CHANGE}),
     }
     if is_main():  # every argument has been checked by now
         clear(home, *(OUTPUTS if earlier is None else ()), *(f"{name}.png" for name in plots.CURVES))
@@ -98,7 +92,7 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
         for finished in fit(run, task, epochs=config.epochs, interrupts=interrupts):
             interrupts.reached()
             if is_main():
-                _keep(home, run, identity, finished)
+                _keep(home, run, identity, finished, monitor=config.monitor)
                 if finished is not None and home != folder:
                     _move(home, folder)
             home = home if finished is None else folder
@@ -110,7 +104,7 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
                 assert interrupts.signal is not None
                 _stop(config, run, interrupts.signal)
     if is_main():
-        _finish(folder, run, arch=config.arch)
+        _finish(folder, run, config)
 
 
 def _home(folder: Path, config: TrainConfig) -> Path:
@@ -163,6 +157,8 @@ def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
     if not changed:
         return
     key = changed[0]
+    if key not in before:
+        raise ValueError(f"--resume: the run is of another version of this program, without {key}; pass --overwrite")
     if key == "manifest_sha256":
         raise ValueError("--resume: the manifest has changed; pass --overwrite instead to train on this one")
     flag = key if key == "classes" else flag_of(key)
@@ -178,47 +174,6 @@ def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
         raise ValueError(f"the processes find different checkpoints in {folder}; it must be on a file system all share")
 
 
-def _task(config: TrainConfig, manifest: Manifest, device: torch.device) -> Task:
-    """Both splits and their labels, under the training policy."""
-    policy = LabelPolicy.parse(uncertain=config.uncertain, missing=config.missing, classes=manifest.classes)
-    train_split, val_split = (_split(config, manifest, policy, device, name) for name in ("train", "val"))
-    pos_weight = class_pos_weight(
-        train_split.targets.numpy(),
-        mask=train_split.mask.numpy(),
-        classes=manifest.classes,
-        limit=config.pos_weight_max,
-    )
-    return Task(
-        train_split,
-        val_split,
-        torch.from_numpy(pos_weight).to(device),
-        manifest.classes,
-        seed=config.seed,
-        augmented=config.augment,
-        bfloat16=bool(config.bfloat16),
-    )
-
-
-def _split(config: TrainConfig, manifest: Manifest, policy: LabelPolicy, device: torch.device, name: str) -> Split:
-    """Loader and labels of one split."""
-    truth, paths = Truth.of_split(manifest, name), manifest.part(name).image_paths()
-    said = int(truth.said_absent.sum())
-    if said and config.no_finding == "negative":
-        print(f'{name}: {said:,} blanks of images marked "No Finding" count as negatives (--no-finding negative)')
-    targets, mask = policy.apply(truth.with_no_finding(config.no_finding).labels)
-    if not mask.any():
-        raise ValueError(f"no label of {name} takes part in the loss: all are blank or uncertain; see --missing")
-    dataset = ImageDataset.open(paths, size=config.image_size, cache=config.cache, workers=config.workers)
-    size, workers, pin = config.batch_size, config.workers, device.type == "cuda"
-    if name == "train":
-        loader: Loader = train_loader(
-            dataset, batch_size=size, seed=config.seed, workers=workers, pin=pin, accumulate=config.accumulate
-        )
-    else:
-        loader = eval_loader(dataset, batch_size=EVAL_BATCHES * size, workers=workers, pin=pin)
-    return Split(loader, torch.from_numpy(targets), torch.from_numpy(mask))
-
-
 def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earlier: dict[str, Any] | None) -> Run:
     """Model, optimizer, scheduler and early stopping, as they were in an earlier run where there is one."""
     model = build_model(
@@ -230,10 +185,17 @@ def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earl
         attention=config.attention,
     )
     model = model.to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = build_optimizer(
+        model,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        head=model.head(),
+        head_lr_factor=config.head_lr_factor,
+    )
     scheduler = build_scheduler(optimizer, factor=config.lr_factor, patience=config.lr_patience)
     net = wrap_ddp(compile_for_training(model) if config.compile else model, device)
-    run = Run(model, optimizer, scheduler, EarlyStopping(config.patience), net)
+    average = None if config.ema is None else build_average(model, decay=config.ema)
+    run = Run(model, optimizer, scheduler, EarlyStopping(config.patience), net, average)
     if earlier is not None:
         run.load_state_dict(earlier)
         within = f", at step {run.progress.step} of the next" if run.progress.step else ""
@@ -241,14 +203,16 @@ def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earl
     return run
 
 
-def _keep(folder: Path, run: Run, identity: dict[str, Any], finished: tuple[dict, bool] | None) -> None:
+def _keep(
+    folder: Path, run: Run, identity: dict[str, Any], finished: tuple[dict, bool] | None, *, monitor: str
+) -> None:
     """Write last.pt; before it, after an epoch whose score is the best so far, best.pt, and after it the history.
 
     In this order a kill between two of them loses nothing: what last.pt does not know of is made again.
     """
     if finished is not None and finished[1]:
         record = finished[0]
-        best = {"model": run.model.net.state_dict(), "epoch": record["epoch"], "score": record["val_auprc"]}
+        best = {"model": run.kept.net.state_dict(), "epoch": record["epoch"], "score": record[f"val_{monitor}"]}
         clear(folder, "probs.json")  # its probabilities are those of an older best.pt
         save_checkpoint(folder / "best.pt", identity | best)
     save_checkpoint(folder / "last.pt", run.state_dict())
@@ -264,13 +228,13 @@ def _stop(config: TrainConfig, run: Run, number: int) -> None:
     sys.exit(128 + number)
 
 
-def _finish(folder: Path, run: Run, *, arch: str) -> None:
+def _finish(folder: Path, run: Run, config: TrainConfig) -> None:
     """Draw the learning curves and say which epoch was kept."""
     history = pd.DataFrame(run.history)
     write_table(folder / "history.csv", history)  # a kill may have come between the last last.pt and it
-    defined = history["val_auprc"].notna().any()
-    best = history.loc[history["val_auprc"].idxmax()] if defined else history.iloc[-1]
-    paths = plots.learning_curves(history, folder=folder, title=arch)
+    best = plots.kept_epoch(history, monitor=config.monitor)
+    best = history.iloc[-1] if best is None else best
+    paths = plots.learning_curves(history, folder=folder, title=config.arch, monitor=config.monitor)
     print(f"best: epoch {best['epoch']:.0f}, val AUPRC {best['val_auprc']:.4f}, val AUROC {best['val_auroc']:.4f}")
     print("wrote", folder / "best.pt", *paths)
 

@@ -27,6 +27,9 @@ from tests.trees import make_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
+REMEDIES = ["--sampling", "balanced", "--repeat-threshold", "1", "--hard-fraction", "0.6", "--loss", "asymmetric"]
+REMEDIES += ["--gamma", "0.5", "2", "--loss-weighting", "class", "--class-weights", "effective", "--ema", "0.9"]
+REMEDIES += ["--warmup-epochs", "1.5", "--head-lr-factor", "2", "--flip", "--monitor", "loss"]
 TINY = ["--weights", "none", "--image-size", "32", "--batch-size", "16", "--workers", "0", "--device", "cpu"]
 
 
@@ -149,7 +152,7 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
     ("script", "arch", "flags"),
     [
         ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0", "--attention", "cbam"]),
-        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16"]),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16", *REMEDIES]),
     ],
 )
 def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags, capfd):
@@ -206,7 +209,7 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, cap
 def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained):
     one, two = new_run("one"), new_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
-    flags += ["--epochs", "1"]
+    flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_resnet.py"]
     command += ["--run-dir", two, *flags, "--batch-size", "8", "--accumulate", "2"]
