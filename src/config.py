@@ -73,12 +73,13 @@ class SplitConfig(StageConfig):
         "exist: check that every file exists; present: keep the images whose file exists, for a partial download; "
         "open: decode every file and look for duplicates; skip: do not look at the files",
     )
-    dataset: Literal["auto", "chexpert", "mimic", "nih", "padchest", "brax", "vindr", "csv"] = option(
+    dataset: Literal["auto", "chexpert", "chexpert-plus", "mimic", "nih", "padchest", "brax", "vindr", "csv"] = option(
         "auto", "layout of the data"
     )
-    labels: Literal["default", "cheXbert", "visualCheXbert"] = option(
+    labels: Literal["default", "cheXbert", "visualCheXbert", "impression", "findings", "report"] = option(
         "default",
-        "CheXpert: take the labels of train from train.csv, train_cheXbert.csv, or train_visualCheXbert.csv",
+        "CheXpert: take the labels of train from train.csv, train_cheXbert.csv, or train_visualCheXbert.csv; CheXpert "
+        "Plus: take the labels of the impression (the default), the findings, or the whole report",
         group="data set options",
     )
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")

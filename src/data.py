@@ -1,8 +1,8 @@
 """From a data set on disk to its labels: which data set it is, and the reader of a CSV of one's own."""
 
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 
 from src.labels.brax import BRAX_FILE, is_brax, read_brax
 from src.labels.chexpert import is_chexpert, read_chexpert
+from src.labels.chexpert_folders import TRAIN_FILES
+from src.labels.chexpert_plus import PLUS_FILE, SECTIONS, is_chexpert_plus, read_chexpert_plus
 from src.labels.columns import columns_by_role, no_findings
 from src.labels.files import (
     LabelSource,
@@ -30,18 +32,21 @@ from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
 from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
 from src.labels.patients import one_spelling, patients_in, two_spellings
-from src.labels.vindr import is_vindr, read_vindr
+from src.labels.vindr import READER_RULES, is_vindr, read_vindr
 from src.runtime.csv_files import read_cells, require_columns
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A public data set: whether a path is one, its reader, by which files it is known, and the reader's options."""
+    """A public data set: whether a path is one, its reader, by which files it is known, and what the reader takes.
+
+    options: the options of `read_dataset` that are for this data set, with their values.
+    """
 
     recognizes: Callable[[Path], bool]
     read: Callable[..., LabelSource]
     files: str
-    options: tuple[str, ...] = ()
+    options: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 PUBLIC = {
@@ -49,7 +54,10 @@ PUBLIC = {
         is_chexpert,
         read_chexpert,
         "train.csv with CheXpert's columns (here or in a CheXpert* folder)",
-        options=("labels",),
+        options={"labels": TRAIN_FILES},
+    ),
+    "chexpert-plus": Layout(
+        is_chexpert_plus, read_chexpert_plus, PLUS_FILE, options={"labels": ("default", *SECTIONS)}
     ),
     "mimic": Layout(is_mimic, read_mimic, "mimic-cxr-2.*-chexpert.csv"),
     "nih": Layout(is_nih, read_nih, "Data_Entry_2017*.csv or sample_labels.csv"),
@@ -59,7 +67,7 @@ PUBLIC = {
         is_vindr,
         read_vindr,
         "image_labels_train.csv (here or in annotations/)",
-        options=("reader_rule",),
+        options={"reader_rule": READER_RULES},
     ),
 }
 OPTIONS = {"labels": "default", "reader_rule": "majority"}  # of single data sets, with their defaults
@@ -90,7 +98,8 @@ def read_dataset(
     classes: the classes to keep, in this order; by default the 13 findings of CheXpert and MIMIC-CXR-JPG, NIH's 14,
         or every column of a CSV that is nothing else.
     image_root: the folder that image ids are relative to; by default the one the data set's layout implies.
-    labels: of CheXpert, whose labels of train: default, cheXbert or visualCheXbert.
+    labels: of CheXpert, whose labels of train (default, cheXbert or visualCheXbert); of CheXpert Plus, the section of
+        the report that the labels are of (impression, which is the default, findings or report).
     *_column: the columns of a CSV, where their names do not tell.
     merge_patients: take patient ids of a CSV that `plain_id` makes equal as one patient.
     reader_rule: of VinDr-CXR, whether a finding needs the majority of an image's readers, or any of them.
@@ -128,11 +137,12 @@ def read_dataset(
 
 def _options(name: str, path: Path, **given: str) -> dict[str, str]:
     """The options that the reader of this data set takes. ValueError where one is given that is for another."""
-    own = PUBLIC[name].options if name in PUBLIC else ()
+    own = PUBLIC[name].options if name in PUBLIC else {}
     for option, value in given.items():
-        if option not in own and value != OPTIONS[option]:
-            flag, others = option.replace("_", "-"), [other for other in PUBLIC if option in PUBLIC[other].options]
-            raise ValueError(f"{path} is read as {name}; --{flag} {value} is for {' and '.join(others)}")
+        if value not in own.get(option, (OPTIONS[option],)):
+            others = [other for other, layout in PUBLIC.items() if value in layout.options.get(option, ())]
+            flag = option.replace("_", "-")
+            raise ValueError(f"{path} is read as {name}; --{flag} {value} is for {' and '.join(others) or 'none'}")
     return {option: value for option, value in given.items() if option in own}
 
 

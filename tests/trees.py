@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import shutil
 from pathlib import Path
@@ -224,6 +225,31 @@ def make_brax(root: Path, *, patients=6, studies=2, images=True, seed=0) -> Path
                 row |= dict(zip(CHEXPERT_COLUMNS, rng.choice(STATES, len(CHEXPERT_COLUMNS)), strict=True))
                 rows.append(row | {"ViewPosition": view, "Rows": 16, "Columns": 16, "Manufacturer": 1})
     write_csv(root / "master_spreadsheet_update.csv", rows)
+    return root
+
+
+def make_chexpert_plus(
+    root: Path, *, patients=6, valid_patients=4, folder="PNG", suffix=".png", section="impression", images=True, seed=0
+) -> Path:
+    """CheXpert Plus: a frontal and a lateral image per patient, reports with line breaks, labels as JSON lines."""
+    rng = np.random.default_rng(seed)
+    rows, lines = [], []
+    for patient in range(1, patients + valid_patients + 1):
+        split = "train" if patient <= patients else "valid"
+        for number, view in ((1, "Frontal"), (2, "Lateral")):
+            name = f"{split}/patient{patient:05d}/study1/view{number}_{view.lower()}"
+            if images:
+                write_image(root / folder / (name + suffix), seed=seed + len(rows))
+            row = {"path_to_image": f"{name}.jpg", "path_to_dcm": f"{name}.dcm", "frontal_lateral": view}
+            row |= {"ap_pa": "AP" if number == 1 else "", "deid_patient_id": f"patient{patient:05d}"}
+            row |= {"report": "NARRATIVE:\nNo change, see above.", "age": f"{40.0 + patient}"}
+            rows.append(row | {"sex": ("Male", "Female", "Unknown")[patient % 3], "split": split})
+            labels = dict(zip(CHEXPERT_COLUMNS, rng.choice([1.0, 0.0, -1.0, None], len(CHEXPERT_COLUMNS)), strict=True))
+            lines.append(json.dumps({"path_to_image": f"{name}.jpg"} | labels))
+    write_csv(root / "df_chexpert_plus_240401.csv", rows)
+    label_file = root / "chexbert_labels" / f"{section}_fixed.json"
+    label_file.parent.mkdir(exist_ok=True)
+    label_file.write_text("\n".join(lines) + "\n")
     return root
 
 

@@ -100,6 +100,16 @@ def _splits(files: dict[str, Path]) -> dict[str, str]:
     return {valid if part == "valid" else part: file.name for part, file in files.items()}
 
 
+def patients_and_studies(ids: pd.Series, *, path: Path) -> tuple[pd.Series, pd.Series]:
+    """The patient and the number of the study in each path; ValueError where a path has none."""
+    parts = ids.str.extract(CHEXPERT_PATH)
+    unknown = parts[0].isna()
+    if unknown.any():
+        line, expected = unknown.idxmax(), "expected .../patient00001/study1/NAME"
+        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
+    return parts[0], parts[1]
+
+
 def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
     """Rows without their split, labels, and warnings. The files of the test set have paths and labels only."""
     cells = read_cells(path)
@@ -107,11 +117,7 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
     ids = image_ids_of(cells["Path"], path=path, root=CHEXPERT_ROOT)
-    parts = ids.str.extract(CHEXPERT_PATH)
-    patients, numbers = parts[0], parts[1]
-    if patients.isna().any():
-        line, expected = patients.isna().idxmax(), "expected .../patient00001/study1/NAME"
-        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
+    patients, numbers = patients_and_studies(ids, path=path)
     ages, warnings = ages_of(cells["Age"], path=path) if "Age" in cells else (np.nan, ())
     views = cells["Frontal/Lateral"] if "Frontal/Lateral" in cells else ids.str.extract(r"_(\w+)\.\w+$")[0].fillna("")
     studies = patients + "/study" + numbers

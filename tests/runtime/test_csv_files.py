@@ -49,3 +49,11 @@ def test_a_number_may_have_a_decimal_comma():
     for text in ("1,000.5", "1,2,3", "x", " "):
         with pytest.raises(ValueError):
             number(text)
+
+
+def test_only_the_columns_asked_for_are_kept_and_each_must_be_there(tmp_path):
+    (tmp_path / "t.csv").write_text("," + TABLE.replace("\n", "\n0,", 2))
+    cells = read_cells(tmp_path / "t.csv", columns=("Pleural Effusion", "id"))
+    assert list(cells) == ["id", "Pleural Effusion"] and cells.iloc[1].tolist() == ["b", "1"]
+    with pytest.raises(ValueError, match="no column 'Edema'; it has .*id, Mass, Pleural Effusion"):
+        read_cells(tmp_path / "t.csv", columns=("id", "Edema"))
