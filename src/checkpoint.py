@@ -1,5 +1,6 @@
 """Checkpoints: written in one step, read without running what is in them."""
 
+import errno
 import io
 import pickle
 from pathlib import Path
@@ -40,9 +41,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run {writer_of(path)} first") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({in_words(error)})") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets where a file was cut off
+            raise ValueError(f"{path} cannot be read ({in_words(error)})") from None
         raise ValueError(
             f"{path} is corrupt, or was not written by this program ({type(error).__name__}); train again"
         ) from None

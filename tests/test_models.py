@@ -355,7 +355,7 @@ def test_weights_with_nan_and_damaged_safetensors_are_named(tmp_path):
     state = models.resnet50(weights=None).state_dict()
     state["conv1.weight"][0, 0, 0, 0] = float("nan")
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match="conv1.weight holds NaN or infinity .1 such tensors"):
+    with pytest.raises(ValueError, match="conv1.weight holds NaN or infinity .1 such tensor"):
         build_model("resnet50", num_classes=3, weights=str(tmp_path / "w.pt"))
     (tmp_path / "w.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="w.safetensors is not a torchvision state dict .SafetensorError"):

@@ -194,7 +194,7 @@ def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
     p, t = str(tmp_path / "p.csv"), str(tmp_path / "t.csv")
     flags = ["--val-probs", p, "--val-labels", t, "--test-probs", p, "--test-labels", t]
-    with pytest.raises(ValueError, match="8 patients are in both --val-labels and --test-labels"):
+    with pytest.raises(ValueError, match="--val-labels and --test-labels share 8 patients"):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r")])
 
 
