@@ -1,6 +1,7 @@
 """Stage 1: read a data set's labels, split it by patient, and check that the split is sound.
 
-Reads a data set: CheXpert, MIMIC-CXR-JPG, NIH ChestX-ray14, or a CSV of your own.
+Reads a data set: CheXpert, CheXpert Plus, MIMIC-CXR-JPG, NIH ChestX-ray14, PadChest, BRAX, VinDr-CXR, or a CSV of your
+own.
 Writes manifest.csv, manifest.json and context.csv in the run folder. Exit status 1 where a check failed.
 
 Example: python check_split.py --data data/demo --run-dir runs/default
