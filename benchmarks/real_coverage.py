@@ -1,7 +1,7 @@
 """Does the recall that was promised hold on real predictions? Patients are split at random, again and again.
 
 Thresholds are chosen on a fraction of the patients, and the recall of the other patients' images is taken as the truth.
-The mean of the probability files is the blend; a prefix prob_ of their columns is ignored. Prints Markdown tables: one
+The mean of the probability files is the blend. Prints Markdown tables: one
 row per recall target and fraction, then one row per finding.
 
 feasible    share of (split, finding) cases in which the certified rule could choose
@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.artifacts.probs import read_probs
+from src.artifacts.probs import read_outside_probs
 from src.artifacts.truth import read_truth
 from src.plots.results import RULES
 from src.plots.style import GRAY, INK, PALE, canvas, dots, legend
@@ -34,10 +34,9 @@ FIGURES = ("recall", "precision", "flagged")
 
 def read_blend(probs_paths, labels_path):
     """Mean of the probability files and labels [N, C], patients as numbers [N], and class names."""
-    members = [read_probs(Path(path)) for path in probs_paths]
-    ids, columns = members[0].ids, members[0].classes
-    probs = np.mean([one.aligned(ids, columns) for one in members], axis=0)
-    classes = [name.removeprefix("prob_") for name in columns]
+    members = [read_outside_probs(Path(path)) for path in probs_paths]
+    ids, classes = members[0].ids, members[0].classes
+    probs = np.mean([one.aligned(ids, classes) for one in members], axis=0)
     truth, _ = read_truth(Path(labels_path), classes)
     rows = dict(zip(truth.ids, range(len(truth.ids)), strict=True))
     order = [rows[name] for name in ids]

@@ -268,8 +268,10 @@ class AlphaConfig(EvaluationConfig):
     select: Literal["one-se", "best"] = option(
         "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
     )
-    members: tuple[Path, ...] = option((), "two or more probability files to blend (default: both models of the run)")
-    labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
+    members: tuple[Path, ...] = option((), "probability files to blend (default: both models of the run)")
+    labels: Path | None = option(
+        None, "their labels, a CSV with the same ids, all of which count as val (default: the manifest)"
+    )
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,7 @@ class ThresholdConfig(EvaluationConfig):
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
     pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
     val_probs: Path | None = option(None, "probabilities to choose thresholds on (default: the run's blend)")
-    val_labels: Path | None = option(None, "their labels, a CSV whose first column is the id (default: the manifest)")
+    val_labels: Path | None = option(None, "their labels, a CSV with the same ids (default: the manifest)")
     test_probs: Path | None = option(
         None, "probabilities to evaluate thresholds on (default: the run's blend, none with --val-probs)"
     )

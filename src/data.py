@@ -12,7 +12,7 @@ from src.labels.brax import BRAX_FILE, is_brax, read_brax
 from src.labels.chexpert import is_chexpert, read_chexpert
 from src.labels.chexpert_folders import TRAIN_FILES
 from src.labels.chexpert_plus import PLUS_FILE, SECTIONS, is_chexpert_plus, read_chexpert_plus
-from src.labels.columns import columns_by_role, no_findings
+from src.labels.columns import columns_by_role, doubled_columns, no_findings, said_roles
 from src.labels.files import (
     LabelSource,
     ages_of,
@@ -31,9 +31,10 @@ from src.labels.files import (
 from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
 from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
-from src.labels.patients import one_spelling, patients_in, two_spellings
+from src.labels.patients import one_spelling, patients_in, said_patients, two_spellings
 from src.labels.vindr import READER_RULES, is_vindr, read_vindr
 from src.runtime.csv_files import read_cells, require_columns
+from src.runtime.tables import plural
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ def _read_csv(
         image_root=image_root or file.parent,
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
+        understood=f"{file.name}: {said_roles(roles)}; {plural(len(classes), 'finding')}",
         warnings=warnings,
     )
 
@@ -251,7 +253,7 @@ def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) 
 
 def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
     """A warning of classes whose name says that they are none, with the flag that leaves them out."""
-    doubtful = no_findings(classes)
+    doubtful = [name for name in classes if name in {*no_findings(classes), *doubled_columns(classes)}]
     rest = [name for name in classes if name not in doubtful]
     what = f"columns of {path.name} that count as findings, though their names say that they are none"
     return tuple(f"{line}; leave them out with --classes {shlex.join(rest)}" for line in named(doubtful, what))
@@ -261,9 +263,10 @@ def _csv_patients(
     cells: pd.DataFrame, image_ids: pd.Series, roles: dict[str, str], path: Path, *, merge: bool
 ) -> tuple[pd.Series, tuple[str, ...]]:
     if "patient" not in roles:
-        patients, said = patients_in(image_ids)
+        found = patients_in(image_ids)
         also = f" (--patient-column {roles['study']} would keep studies together)" if "study" in roles else ""
-        return patients, (f"{path.name} has no patient column: {said}; name the column with --patient-column{also}",)
+        said = f"{said_patients(image_ids, found)}; name the column with --patient-column{also}"
+        return found.fillna(image_ids), (f"{path.name} has no patient column: {said}",)
     patients = ids_of(cells[roles["patient"]], path=path)
     if not merge:
         return patients, ()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import entry, read_json, sha256, write_json, write_table
-from src.labels.files import IMAGE_PATH, paths_of, splits_in
+from src.labels.files import IMAGE_PATH, paths_of, scored_in, splits_in
 from src.runtime.csv_files import read_table
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
@@ -56,13 +56,13 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits in order, without `calib` where stage 1 was not asked for one."""
+        """The splits in order, without train and calib where no image is in them."""
         return splits_in(self.table["split"])
 
     @property
     def scored(self) -> tuple[str, ...]:
         """The splits for which stages 4 and 5 compute probabilities."""
-        return self.splits[1:]
+        return scored_in(self.table["split"])
 
     def part(self, split: str) -> "Manifest":
         """The rows of one split; raises ValueError where there are none."""

@@ -1,6 +1,7 @@
 """Probabilities, from the stages or from elsewhere, joined by id and class."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,29 +11,48 @@ import pandas as pd
 from src.artifacts.io import entry, read_json, sha256, write_table, writer_of
 from src.artifacts.lineage import check_blend
 from src.artifacts.manifest import Manifest
+from src.artifacts.outside import OutsideTable
 from src.artifacts.truth import Truth
-from src.runtime.csv_files import read_cells_by_id
+from src.labels.columns import no_findings, plain_name
+from src.labels.files import ids_of, named
+from src.runtime.csv_files import read_cells
+
+PREFIX = re.compile("(?:prob|pred)[ _]", re.IGNORECASE)  # of a column of probabilities, such as prob_Edema
 
 
 @dataclass(frozen=True)
 class Probs:
-    """Probabilities of one file: `values` [N, C] float64 for `ids` and `classes`."""
+    """Probabilities of one file: `values` [N, C] float64 for `ids` and `classes`; `said`: how it was understood."""
 
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     values: np.ndarray
     path: Path
+    said: str = ""
 
-    def aligned(self, ids: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    def aligned(self, ids: Sequence[str], classes: Sequence[str], *, others: Iterable[str] = ()) -> np.ndarray:
         """Values [len(ids), len(classes)] in the order asked for.
 
-        Raises ValueError naming the first id or class that is missing here or extra.
+        Classes match whatever their case, blanks, - and _. Raises ValueError naming the first id or class that is
+        missing here or extra; the ids `others` may be here, such as those of another split, and "No Finding" may.
         """
-        _same_names(self.ids, ids, f"{self.path}: image id")
-        _same_names(self.classes, classes, f"{self.path}: class")
+        unknown = set(self.ids).difference(ids, others)
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
-        columns = pd.Index(self.classes).get_indexer(pd.Index(classes))
+        self._check("image id", ids, rows, [name for name in self.ids if name in unknown])
+        have = {plain_name(name): at for at, name in enumerate(self.classes)}
+        have |= {name: at for at, name in enumerate(self.classes)}
+        columns = np.array([have.get(name, have.get(plain_name(name), -1)) for name in classes])
+        extra = [name for at, name in enumerate(self.classes) if at not in columns and plain_name(name) != "nofinding"]
+        self._check("class", classes, columns, extra)
         return self.values[np.ix_(rows, columns)]
+
+    def _check(self, what: str, names: Sequence[str], places: np.ndarray, extra: Sequence[str]) -> None:
+        """ValueError where a place of the names is -1, which is none, and where this file has `extra` ones."""
+        missing = [name for name, place in zip(names, places, strict=True) if place < 0]
+        if missing:
+            raise ValueError(f"{self.path}: {what} {missing[0]!r} is missing ({len(missing)} of {len(names)} are)")
+        if extra:
+            raise ValueError(f"{self.path}: {what} {extra[0]!r} is not expected here ({len(extra)} such)")
 
 
 def write_probs(path: Path, *, ids: Sequence[str], classes: Sequence[str], values: np.ndarray) -> None:
@@ -43,28 +63,51 @@ def write_probs(path: Path, *, ids: Sequence[str], classes: Sequence[str], value
 
 
 def read_probs(path: Path) -> Probs:
-    """Read probabilities: the first column is the id, each other one a class.
+    """Probabilities that a stage wrote: the first column is the id, each other one a class.
 
     Raises ValueError naming file, class, id and value where one is blank, no number or outside [0, 1], and for
     doubled ids or classes, a file without rows, and one of nothing but 0 and 1, which is one of labels.
     """
     path = Path(path)
-    cells = read_cells_by_id(path)
-    ids, classes = tuple(cells.iloc[:, 0]), tuple(cells.columns[1:])
+    cells = read_cells(path)
+    return _checked(path, ids_of(cells.iloc[:, 0], path=path, unique=True), cells.iloc[:, 1:])
+
+
+def read_outside_probs(path: Path) -> Probs:
+    """Probabilities that another program wrote: a row per id, and a column per class among others.
+
+    Where columns begin with `prob_`, these are the classes; else each column is one whose name does not say that it is
+    something else. Raises ValueError as `read_probs`, and for two columns of one class.
+    """
+    table = OutsideTable.read(path)
+    prefixed = [name for name in table.others if PREFIX.match(name)]
+    columns = prefixed or [name for name in table.others if name not in no_findings(table.others)]
+    classes = [PREFIX.sub("", name, count=1) if prefixed else name for name in columns]
+    plain = [plain_name(name) for name in classes]
+    doubled = [name for at, name in enumerate(columns) if plain.count(plain[at]) > 1]
+    if doubled:
+        raise ValueError(f"{path} has two columns of one class: {' and '.join(doubled[:2])}; remove one")
+    said = table.said((), columns, *named(columns, "findings"))
+    return _checked(table.path, table.ids, table.cells[columns].set_axis(classes, axis="columns"), said=said)
+
+
+def _checked(path: Path, ids: pd.Series, cells: pd.DataFrame, said: str = "") -> Probs:
+    """The cells as probabilities, or a ValueError that says why they are none."""
+    classes = tuple(cells)
     if not classes:
         raise ValueError(f"{path} has one column; expected the ids there and a column of probabilities per class")
-    values = cells.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    numbers = cells.apply(lambda column: pd.to_numeric(column.str.replace(",", "."), errors="coerce"))
+    values = numbers.to_numpy(np.float64)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
     if len(bad):
         row, column = bad[0]
-        value = cells.iloc[row, column + 1]
         raise ValueError(
-            f"{path}: {classes[column]} of {ids[row]} is {value.strip() or 'blank'}; expected a probability "
-            f"from 0 to 1 (values like this in the file: {len(bad)})"
+            f"{path}: {classes[column]} of {ids.iloc[row]} is {cells.iloc[row, column].strip() or 'blank'}; expected a "
+            f"probability from 0 to 1 (values like this in the file: {len(bad)})"
         )
     if np.isin(values, (0, 1)).all():
         raise ValueError(f"{path} holds nothing but 0 and 1; expected probabilities: is it a file of labels?")
-    return Probs(ids, classes, values, path)
+    return Probs(tuple(ids), classes, values, path, said)
 
 
 def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
@@ -90,12 +133,3 @@ def read_blend(run_dir: Path, manifest: Manifest) -> dict[str, tuple[Truth, np.n
         name: (truth, read_stage_probs(folder, name, manifest).aligned(truth.ids, truth.classes))
         for name, truth in truths.items()
     }
-
-
-def _same_names(have: Sequence[str], want: Sequence[str], what: str) -> None:
-    missing = sorted(set(want) - set(have))
-    extra = sorted(set(have) - set(want))
-    if missing:
-        raise ValueError(f"{what} {missing[0]!r} is missing ({len(missing)} of {len(want)} are)")
-    if extra:
-        raise ValueError(f"{what} {extra[0]!r} is not expected here ({len(extra)} such)")

@@ -1,6 +1,7 @@
 """What probabilities are held against: the labels of a split, per image and per unit that is decided on."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,20 @@ import pandas as pd
 
 from src.artifacts.io import as_stored
 from src.artifacts.manifest import Manifest
-from src.labels.columns import columns_by_role
+from src.artifacts.outside import OutsideTable
 from src.labels.files import (
     COUNTING_STUDY,
     ages_of,
     ids_of,
     labels_of,
+    named,
     no_finding_of,
     sexes_of,
     studies_of,
     views_of,
 )
-from src.labels.patients import patients_in
+from src.labels.patients import patients_in, said_patients, two_spellings
 from src.labels.policy import LabelPolicy, said_absent
-from src.runtime.csv_files import read_cells_by_id, require_columns
 
 AGGREGATES = ("max", "mean")
 UNITS = ("study", "image")
@@ -70,61 +71,100 @@ class Truth:
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
-    """Truth of `classes` from a CSV whose first column is the id, and lines that say how its columns were understood.
+    """Truth of `classes` from a CSV of another program, and lines that say how its columns were understood.
 
-    Patients come from the column that has one of its usual names (`patient_id`, `Patient ID`, ...), else from the id
-    where that names them, else each id is its own patient. Studies come from such a column too, else each id is its
-    own study. Raises ValueError for doubled ids, a class that is missing, and a label that is not 1, 0, -1 or blank.
+    Patients, studies, sex, age and view come from the columns with one of their usual names (`patient_id`, `Patient
+    ID`, ...). Without a column of patients, an id may name them, else each study, or each id, is its own patient;
+    without one of studies, each id is its own study. Raises ValueError for doubled ids, a class that is missing, a
+    label that is not 1, 0, -1 or blank, and rows of several splits.
     """
-    cells = read_cells_by_id(path)
-    ids, others = cells.iloc[:, 0], cells.iloc[:, 1:]
-    require_columns(others, classes, path=path)
-    labels = labels_of(cells, classes, path=path).to_numpy()
-    found = columns_by_role(name for name in others if name not in classes)
-    roles = {role: names[0] for role, names in found.items() if names}
-    patients, said = (ids_of(others[roles["patient"]], path=path), "") if "patient" in roles else patients_in(ids)
-    patients = patients.to_numpy()
-    studies = ids.to_numpy()
-    if "study" in roles:
-        alone = "patient" not in roles and (patients == ids.to_numpy()).all()
-        if alone:  # all that is known of who belongs together
-            patients = _studies_as_patients(others[roles["study"]], path)
-        studies = patients if alone else studies_of(others[roles["study"]], patients, path=path).to_numpy()
-    groups = pd.DataFrame(index=range(len(ids)))
-    if "sex" in roles:
-        groups["sex"] = sexes_of(others[roles["sex"]]).to_numpy()
-    if "age" in roles:
-        groups["age"] = ages_of(others[roles["age"]], path=path)[0]
-    if "view" in roles:
-        groups["view"] = views_of(others[roles["view"]]).to_numpy()
-    marked = no_finding_of(cells, path=path).to_numpy() == 1
-    known = ("patient", "study", "no_finding", *GROUPS)
-    lines = [f"{path}: {_owner(role, roles, said)}" for role in ("patient", "study")]
-    unused = [name for name in others if name not in (*classes, *(roles.get(role) for role in known))]
-    if unused:
-        lines.append(f"{path}: columns that are not used: {', '.join(unused)}")
-    return Truth(tuple(ids), tuple(classes), labels, patients, studies, groups, marked), lines
+    table = OutsideTable.read(path)
+    columns = table.columns_of(classes)
+    for name in classes:
+        if name not in columns:
+            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(table.others) or 'no finding'}")
+    _check_one_split(table)
+    labels = labels_of(table.cells, list(columns.values()), path=table.path).to_numpy()
+    patients, studies, *found = _owners(table)
+    groups, warnings = _groups(table)
+    unknown = int(patients.isna().sum())
+    if unknown:
+        patients = patients.fillna(studies)
+        warnings.append(
+            f"{path} does not say whose {unknown:,} of {len(patients):,} rows are. If a patient has several of them, "
+            "intervals are too narrow and recall is promised with too much confidence; add a column patient_id"
+        )
+    marked = no_finding_of(table.cells, path=table.path).to_numpy() == 1
+    used = ("patient", "study", *GROUPS, "no_finding")
+    lines = [table.said(used, columns.values(), *found), *_warned(warnings)]
+    owners = patients.to_numpy(), studies.to_numpy()
+    return Truth(tuple(table.ids), tuple(classes), labels, *owners, groups, marked), lines
 
 
-def _studies_as_patients(values: pd.Series, path: Path) -> np.ndarray:
-    """The study of each row in the place of its patient; ValueError where its id only counts within a patient."""
-    ids = ids_of(values, path=path)
+def _check_one_split(table: OutsideTable) -> None:
+    """ValueError where a column says that the rows are of several splits, which must not be mixed."""
+    if "split" not in table.roles:
+        return
+    column = table.roles["split"]
+    splits = table.cells[column].str.strip().unique()
+    if len(splits) > 1:
+        raise ValueError(
+            f"{table.path} has rows of several splits ({', '.join(splits[:4])}) in its column {column!r}; keep the "
+            "rows of one, or make a manifest with check_split.py, whose splits are used where no labels are named"
+        )
+
+
+def _owners(table: OutsideTable) -> tuple[pd.Series, pd.Series, str, str]:
+    """Patient [N] (NaN where nothing tells) and study [N] of each row, and how both were found."""
+    path, ids, roles = table.path, table.ids, table.roles
+    if "patient" in roles:
+        patients, of_patient = ids_of(table.cells[roles["patient"]], path=path), ""
+    else:
+        patients = patients_in(ids)
+        of_patient = said_patients(ids, patients)
+    if "study" not in roles:
+        return patients, ids, of_patient, "each row is a study"
+    if patients.isna().all():  # the study is all that is known of who belongs together
+        return patients, _own_studies(table), "each study counts as a patient", ""
+    return patients, studies_of(table.cells[roles["study"]], patients.fillna(ids), path=path), of_patient, ""
+
+
+def _own_studies(table: OutsideTable) -> pd.Series:
+    """The study of each row; ValueError where its id only counts within a patient."""
+    ids = ids_of(table.cells[table.roles["study"]], path=table.path)
     counts = ids[ids.str.lower().str.fullmatch(COUNTING_STUDY)]
     if len(counts):
         raise ValueError(
-            f"{path}: the study of line {counts.index[0]} is {counts.iloc[0]!r}, which only counts the studies of a "
-            "patient, and no column names the patient; add a column patient_id"
+            f"{table.path}: the study of line {counts.index[0]} is {counts.iloc[0]!r}, which only counts the studies "
+            "of a patient, and no column names the patient; add a column patient_id"
         )
-    return ids.to_numpy()
+    return ids
 
 
-def _owner(role: str, roles: dict[str, str], said: str) -> str:
-    """How the patient or the study of each row was found; `said`: what `patients_in` says of the patient."""
-    if role in roles:
-        return f"the {role} is read from the column {roles[role]!r}"
-    if role == "patient" and "study" in roles and " is read from " not in said:
-        return "no column names the patient, so each study is a patient of its own"
-    return said if role == "patient" else "no column names the study, so each row is a study of its own"
+def _groups(table: OutsideTable) -> tuple[pd.DataFrame, list[str]]:
+    """The columns of `GROUPS` that there are, and warnings."""
+    groups, warnings = pd.DataFrame(index=range(len(table.ids))), list[str]()
+    for role in table.roles.keys() & set(GROUPS):
+        values = table.cells[table.roles[role]].reset_index(drop=True)
+        if role == "age":
+            groups[role], doubtful = ages_of(values, path=table.path)
+            warnings += doubtful
+        else:
+            groups[role] = sexes_of(values) if role == "sex" else views_of(values)
+    return groups, warnings
+
+
+def respelled_patients(*truths: Truth) -> list[str]:
+    """A warning, to be printed, where an id of a patient is spelled in more than one way in the labels."""
+    what = (
+        "patients whose id is spelled in more than one way count as different people, so that intervals are too narrow "
+        "and recall is promised with too much confidence"
+    )
+    return _warned(named(two_spellings(itertools.chain(*(truth.patients for truth in truths))), what))
+
+
+def _warned(lines: Iterable[str]) -> list[str]:
+    return [f"warning: {line}" for line in lines]
 
 
 @dataclass(frozen=True)

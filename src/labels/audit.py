@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from src.labels.files import named, splits_in
+from src.labels.files import named, scored_in
 from src.labels.patients import two_spellings
 from src.runtime.tables import plural
 
@@ -16,18 +16,13 @@ from src.runtime.tables import plural
 FEW_NEGATIVES = 50
 
 
-def _evaluated(table: pd.DataFrame) -> tuple[str, ...]:
-    """The splits in which something is measured: val and test, and calib where there is one."""
-    return splits_in(table["split"])[1:]
-
-
 def leaks(table: pd.DataFrame) -> list[str]:
     """Patients and studies that are in more than one split, counted in the splits that are evaluated."""
     failed = []
     for key, name in (("patient_id", "patient"), ("study_id", "study")):
         splits_of = table.groupby(key)["split"].nunique()
         shared = table[table[key].isin(splits_of.index[splits_of > 1])]
-        for split in _evaluated(table):
+        for split in scored_in(table["split"]):
             here = shared[shared["split"] == split]
             if len(here):
                 total = int((table["split"] == split).sum())
@@ -47,13 +42,20 @@ def respelled(table: pd.DataFrame) -> list[str]:
 def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     """Classes without a positive or without a negative label in a split that is evaluated."""
     failed = []
-    for split in _evaluated(table):
+    for split in scored_in(table["split"]):
         labels = table.loc[table["split"] == split, list(classes)]
         for value, name in ((1, "positive"), (0, "negative")):
             none = [c for c in classes if not (labels[c] == value).any()]
             if none:
                 failed.append(f"{split} has no {name} label of {', '.join(none)}: nothing can be measured there")
     return failed
+
+
+def no_train(table: pd.DataFrame) -> list[str]:
+    """A warning where no image is in train."""
+    if (table["split"] == "train").any():
+        return []
+    return ["no image is in train: stages 5 and 6 can take probabilities from another program, but no model can train"]
 
 
 def too_few(
@@ -64,7 +66,7 @@ def too_few(
     needed: for each recall target, how many positive patients can certify it at `confidence`.
     """
     warned = []
-    name = "calib" if "calib" in _evaluated(table) else "val"  # where thresholds are certified
+    name = "calib" if "calib" in scored_in(table["split"]) else "val"  # where thresholds are certified
     rows = table[table["split"] == name]
     patients = {c: rows.loc[rows[c] == 1, "patient_id"].nunique() for c in classes}
     for recall, need in needed.items():
@@ -74,7 +76,7 @@ def too_few(
                 f"recall {recall:g} cannot be certified at {100 * confidence:g}% confidence with fewer than {need} "
                 f"positive patients in {name}: {', '.join(short)}"
             )
-    for split in _evaluated(table):
+    for split in scored_in(table["split"]):
         labels = table.loc[table["split"] == split, list(classes)]
         few = [f"{c} ({n})" for c in classes if (n := int((labels[c] == 0).sum())) < FEW_NEGATIVES]
         if few:

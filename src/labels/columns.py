@@ -1,14 +1,14 @@
 """What a column of a table from elsewhere is, by its name: one list for label files and for probabilities."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # The more telling names first; case, blanks, - and _ do not count.
 COLUMN_NAMES = {
-    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex"),
+    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex", "imagename", "img"),
     "patient": ("patientid", "patient", "subjectid", "subject"),
-    "study": ("studyid", "study"),
-    "view": ("view", "viewposition", "frontal/lateral"),
+    "study": ("studyid", "study", "studyinstanceuid", "accessionnumber", "followup#"),
+    "view": ("view", "viewposition", "frontal/lateral", "projection"),
     "split": ("split",),
     "sex": ("sex", "gender", "patientsex", "patientgender"),
     "age": ("age", "patientage"),
@@ -35,11 +35,17 @@ def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
     }
 
 
-def no_findings(names: Iterable[str]) -> list[str]:
-    """Those of the names that say that the column is no finding, such as fold, is_female, or Edema.1 beside Edema.
+def said_roles(roles: Mapping[str, str]) -> str:
+    """`patient 'Patient ID', sex 'Patient Gender'`: which column was taken for what."""
+    return ", ".join(f"{role.replace('_', ' ')} {name!r}" for role, name in roles.items())
 
-    pandas calls a column without a name `Unnamed: 0`, and the second column `Edema` `Edema.1`.
-    """
+
+def doubled_columns(names: Iterable[str]) -> list[str]:
+    """The names that pandas makes of a column that is there twice, such as Edema.1 beside Edema."""
     names = list(names)
-    doubled = [name for name in names if re.sub(r"\.\d+$", "", name) in {*names} - {name}]
-    return [name for name in names if name in doubled or NO_FINDINGS.fullmatch(plain_name(name))]
+    return [name for name in names if re.sub(r"\.\d+$", "", name) in {*names} - {name}]
+
+
+def no_findings(names: Iterable[str]) -> list[str]:
+    """Those of the names that say that the column is no finding, such as fold, is_female, or pandas' `Unnamed: 0`."""
+    return [name for name in names if NO_FINDINGS.fullmatch(plain_name(name))]

@@ -48,7 +48,7 @@ class LabelSource:
         (rank in time of the study among its patient's, from 0), `no_finding` (1 where the labels say "No Finding", NaN
         where they do not know of it).
     files: every file that was read. split_note: where the published split comes from, "" without one. spare: the file
-        that the spare rows are of.
+        that the spare rows are of. understood: which column of a CSV was taken for what, "" of other data sets.
     warnings: what a reader of the results should know, such as images left out.
     problems: checks of the published lists that failed.
     """
@@ -61,6 +61,7 @@ class LabelSource:
     files: tuple[Path, ...]
     split_note: str = ""
     spare: str = ""
+    understood: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -95,9 +96,14 @@ def paths_of(table: pd.DataFrame) -> pd.Series:
 
 
 def splits_in(column: Iterable[str]) -> tuple[str, ...]:
-    """The splits in order, without `calib` where no row of the column `split` has it."""
-    there = set(column)
-    return tuple(split for split in SPLITS if split != "calib" or split in there)
+    """The splits in order, without train and calib where no row of the column `split` is in them."""
+    there = {"val", "test", *column}
+    return tuple(split for split in SPLITS if split in there)
+
+
+def scored_in(column: Iterable[str]) -> tuple[str, ...]:
+    """The splits in which something is measured: val, test, and calib where there is one."""
+    return tuple(split for split in splits_in(column) if split != "train")
 
 
 def one_file(folder: Path, *patterns: str) -> Path | None:

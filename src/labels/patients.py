@@ -10,15 +10,19 @@ PATIENT = r"(?<![A-Za-z])(patient\d+)|(?:^|/)(p1\d{7})/s5\d{7}(?:/|$)|(?:^|/)(00
 UNSEEN = ("Cc", "Cf")  # Unicode categories of characters without a picture, such as the byte order mark
 
 
-def patients_in(ids: pd.Series) -> tuple[pd.Series, str]:
-    """The patient of each image or study by its id, the id itself where it names none, and a clause that says so."""
-    found = ids.astype(str).str.extract(PATIENT).bfill(axis=1)[0]
+def patients_in(ids: pd.Series) -> pd.Series:
+    """The patient that each id of an image or study names, NaN where it names none."""
+    return ids.astype(str).str.extract(PATIENT).bfill(axis=1)[0]
+
+
+def said_patients(ids: pd.Series, found: pd.Series) -> str:
+    """What to tell of the patients that `patients_in` found."""
     named, said = found.notna(), []
     if named.any():
         said.append(f"the patient is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
     if not named.all():
         said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a patient each")
-    return found.fillna(ids), ", and ".join(said)
+    return ", and ".join(said)
 
 
 def plain_id(text: str) -> str:

@@ -29,7 +29,7 @@ def patient_split(labels: ArrayLike, patients: ArrayLike, *, fractions: Mapping[
     labels: [N, C] float, raw labels 1, 0, -1 or NaN; -1 and NaN count towards the images only.
     patients: [N] patient ids, compared as text.
     fractions: the target share of each split but train, which takes the rest: {"val": 0.1, "test": 0.1}, or
-        {"val": 0.1} to carve a validation set out of a published training set.
+        {"val": 0.1} to carve a validation set out of a published training set. Where they sum to 1, there is no train.
     seed: the same seed gives each patient the same split, in whatever order the rows come.
 
     Returns [N] str. No split is left without a patient. Raises ValueError on a bad argument.
@@ -73,16 +73,16 @@ def _check_rows(labels: ArrayLike, patients: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
-    """{split: target share}, train first, or a ValueError."""
+    """{split: target share}, train first where there is one, or a ValueError."""
     if not fractions or TRAIN in fractions:
         raise ValueError(f"fractions are {dict(fractions)}; name each split but {TRAIN}, which takes the rest")
     for name, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise ValueError(f"the fraction of {name} is {fraction}; expected more than 0 and less than 1")
     total = sum(fractions.values())
-    if total > 1 - 1e-9:
-        raise ValueError(f"the fractions sum to {total:g}; expected less than 1, as {TRAIN} takes the rest")
-    return {TRAIN: 1 - total, **fractions}
+    if total > 1 + 1e-9:
+        raise ValueError(f"the fractions sum to {total:g}; expected at most 1, as {TRAIN} takes the rest")
+    return {TRAIN: 1 - total, **fractions} if total < 1 - 1e-9 else dict(fractions)
 
 
 def _count_per_patient(labels: np.ndarray, codes: np.ndarray) -> np.ndarray:

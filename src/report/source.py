@@ -9,7 +9,7 @@ import numpy as np
 
 from src.artifacts.io import entry, is_number, read_json, sha256
 from src.artifacts.manifest import read_manifest
-from src.artifacts.probs import read_blend, read_probs
+from src.artifacts.probs import read_blend, read_outside_probs
 from src.artifacts.thresholds_file import check_targets, read_confidence, read_counted
 from src.artifacts.truth import EvalSplit, Truth, Units, read_truth
 from src.labels.policy import NO_FINDING, LabelPolicy
@@ -117,5 +117,5 @@ def _outside(search: Search) -> dict[str, tuple[Truth, np.ndarray]]:
     pairs = {}
     for name, probs, labels in zip(("val", "test"), paths[::2], paths[1::2], strict=False):
         truth, _ = read_truth(labels, search.classes)
-        pairs[name] = truth, read_probs(probs).aligned(truth.ids, search.classes)
+        pairs[name] = truth, read_outside_probs(probs).aligned(truth.ids, search.classes)
     return pairs

@@ -63,15 +63,6 @@ def read_cells(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFr
     return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
 
 
-def read_cells_by_id(path: Path) -> pd.DataFrame:
-    """`read_cells` of a file whose first column is the id; raises ValueError where that has no name or repeats one."""
-    if read_header(path)[:1] == [""]:
-        raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-    cells = read_cells(path)
-    check_unique(cells.iloc[:, 0], f"{path}: id")
-    return cells
-
-
 def read_header(path: Path) -> list[str]:
     """Column names of a CSV file, [] where it is empty. Raises ValueError where it is unreadable."""
     with _explained(path), _reader(path) as reader:
@@ -95,6 +86,11 @@ def check_unique(names: Sequence[str] | pd.Series, what: str) -> None:
     index = pd.Index(names)
     if index.has_duplicates:
         raise ValueError(f"{what} {index[index.duplicated()][0]!r} appears more than once; each must be unique")
+
+
+def table_name(path: Path) -> str:
+    """The name of a CSV file without .csv or .csv.gz."""
+    return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Stage 5: blend the models, with weights chosen on validation alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import pandas as pd
 
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
-from src.artifacts.probs import read_probs, read_stage_probs, write_probs
-from src.artifacts.truth import EvalLabels, Truth, Units, read_truth
+from src.artifacts.probs import read_outside_probs, read_stage_probs, write_probs
+from src.artifacts.truth import EvalLabels, Truth, Units, read_truth, respelled_patients
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.plots import results as plots
+from src.runtime.csv_files import table_name
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
@@ -118,20 +120,39 @@ def _of_run(run_dir: Path) -> Members:
 
 
 def _outside(config: AlphaConfig) -> Members:
-    """Probability files from another program, beside their truth."""
-    if len(config.members) < 2 or config.labels is None:
-        raise ValueError("--members takes at least two files, and --labels the labels they are compared with")
+    """Probability files from another program, beside the labels that were named, else the manifest's."""
+    if not config.members:
+        raise ValueError("--labels are those of --members; name the files of probabilities with --members")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
-    files = [read_probs(path) for path in config.members]
-    truth, understood = read_truth(config.labels, files[0].classes)
-    print(*understood, sep="\n")
-    stack = np.stack([probs.aligned(truth.ids, truth.classes) for probs in files])
-    names = [path.stem for path in config.members]
+    files = [read_outside_probs(path) for path in config.members]
+    print(*(probs.said for probs in files), sep="\n")
+    truths, others, origin = _truths(config, files[0].classes)
+    stacks = {
+        split: np.stack([probs.aligned(truth.ids, truth.classes, others=others) for probs in files])
+        for split, truth in truths.items()
+    }
+    names = [table_name(path) for path in config.members]
     if len({*names, *BLENDS}) < len(names) + len(BLENDS):
         names = [str(path) for path in config.members]
-    origin = {"members": {str(path): sha256(path) for path in config.members}, "labels": sha256(config.labels)}
-    return Members(tuple(names), {"val": stack}, {"val": truth}, origin)
+    origin |= {"members": {str(path): sha256(path) for path in config.members}}
+    return Members(tuple(names), stacks, truths, origin)
+
+
+def _truths(config: AlphaConfig, classes: Sequence[str]) -> tuple[dict[str, Truth], Sequence[str], dict[str, Any]]:
+    """The labels of each split, the ids that members may have beyond them, and where the labels come from."""
+    if config.labels:
+        truth, understood = read_truth(config.labels, classes)
+        print(*understood, *respelled_patients(truth), sep="\n")
+        return {"val": truth}, (), {"labels": sha256(config.labels)}
+    if not (config.run_dir / "manifest.csv").exists():
+        raise ValueError(
+            f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
+            "which splits them by patient"
+        )
+    manifest = open_manifest(config.run_dir)
+    truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
+    return truths, manifest.table["image_id"].tolist(), {"manifest_sha256": manifest.sha256}
 
 
 def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, val: Counted) -> list[float]:
@@ -205,10 +226,11 @@ def _compare(
 ) -> None:
     """Print members and ensemble side by side, and paired differences."""
     stack, here = members.stacks[split], counted[split]
-    candidates = dict(zip(members.names, stack, strict=True)) | {ENSEMBLE: as_stored(blend(stack, weights))}
+    blends = {ENSEMBLE: as_stored(blend(stack, weights))}
     if members.raw_test is not None and split == "test":
-        candidates[RAW] = blend(members.raw_test, weights)
-    candidates[MEAN] = stack.mean(axis=0)
+        blends[RAW] = blend(members.raw_test, weights)
+    blends[MEAN] = stack.mean(axis=0)
+    candidates = dict(zip(members.names, stack, strict=True)) | (blends if len(stack) > 1 else {})
     metrics = {name: here.score(probs) for name, probs in candidates.items()}
     replicates = {}
     if config.resamples:
@@ -219,7 +241,8 @@ def _compare(
             for name, m in metrics.items()]  # fmt: skip
     print(format_table(("Model", *headers), rows))
     if replicates:
-        print(undefined_note(metrics[ENSEMBLE]["macro"], config.resamples), end="")
+        print(undefined_note(metrics[members.names[0]]["macro"], config.resamples), end="")
+    if replicates and len(stack) > 1:
         single = [counted["val"].score(p)["macro"]["auprc"] for p in members.stacks["val"]]
         better = members.names[int(np.argmax(single))]
         _print_differences(better, metrics, replicates, split)

@@ -8,11 +8,12 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from src.artifacts.io import write_table
+from src.artifacts.outside import OutsideTable
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.labels.files import labels_of
 from src.plots import audits
-from src.runtime.csv_files import read_cells_by_id
+from src.runtime.csv_files import table_name
 from src.runtime.tables import format_table, with_interval
 from src.stats.readers import compare_reader
 
@@ -24,7 +25,7 @@ def read_calls(config: ThresholdConfig, split: EvalSplit) -> dict[str, np.ndarra
 
     Raises ValueError where a file has no id or finding that is known, or all have no case with a finding.
     """
-    calls = {path.name.removesuffix(".gz").removesuffix(".csv"): _calls(path, split) for path in config.readers}
+    calls = {table_name(path): _calls(path, split) for path in config.readers}
     if len(calls) < len(config.readers):
         raise ValueError("--readers has two files of the same name; rename one, since the names tell them apart")
     ill = split.view.mask & (split.view.targets == 1)
@@ -63,13 +64,12 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit, calls: dict[str, 
 
 def _calls(path: Path, split: EvalSplit) -> np.ndarray:
     """A reader's calls; a -1 is none."""
-    cells = read_cells_by_id(path)
-    truth = split.view.truth
-    named = [name for name in truth.classes if name in cells.columns[1:]]
-    if not named:
+    table, truth = OutsideTable.read(path), split.view.truth
+    columns = table.columns_of(truth.classes)
+    if not columns:
         raise ValueError(f"{path} has no column of a finding; expected some of {', '.join(truth.classes)}")
-    labels = labels_of(cells, named, path=path)
-    labels.index = pd.Index(cells.iloc[:, 0])
+    labels = labels_of(table.cells, list(columns.values()), path=path)
+    labels = labels.set_axis(list(columns), axis="columns").set_axis(table.ids)
     known = labels.index.isin(truth.ids)
     if not known.any():
         raise ValueError(

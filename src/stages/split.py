@@ -56,7 +56,8 @@ def check_split(config: SplitConfig) -> int:
     failed += unusable
     confidence = ThresholdConfig.confidence
     needed = {recall: patients_needed(recall, confidence=confidence) for recall in ThresholdConfig.recall}
-    warned = [*source.warnings, *audit.too_few(table, source.classes, needed=needed, confidence=confidence)]
+    too_few = audit.too_few(table, source.classes, needed=needed, confidence=confidence)
+    warned = [*source.warnings, *audit.no_train(table), *too_few]
     meta = {
         "dataset": source.name,
         "image_root": source.image_root.resolve(),
@@ -122,11 +123,13 @@ def _calibration(config: SplitConfig, *, published: bool = False) -> dict[str, f
 def _take_published(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
     """The published split, with val (where it has none) and calib carved from train, and where it comes from."""
     split = source.table["split"].to_numpy(object, copy=True)
-    for name in ("train", "test"):
-        if not (split == name).any():
+    there = set(split)
+    carved = "val" not in there or config.calibration not in (0, "published")
+    for name in ("train", "test") if carved else ("test",):
+        if name not in there:
             raise ValueError(f"the published split of {config.data} has no {name} images; use --split patient")
-    fractions = {} if (split == "val").any() else {"val": config.val_fraction}
-    fractions |= _calibration(config, published=(split == "calib").any())
+    fractions = {} if "val" in there else {"val": config.val_fraction}
+    fractions |= _calibration(config, published="calib" in there)
     if not fractions:
         return split, f"published: {source.split_note}"
     train = split == "train"
@@ -144,7 +147,8 @@ def _describe(source: LabelSource, table: pd.DataFrame, origin: str, filters: li
     """Print sizes, patients, and per class and split the counts of each label."""
     images, patients = plural(len(table), "image"), plural(table["patient_id"].nunique(), "patient")
     print(f"{source.name}: {images} of {patients}; split {origin}")
-    print(*filters, sep="\n", end="\n" if filters else "")
+    notes = [*filter(None, [source.understood]), *filters]
+    print(*notes, sep="\n", end="\n" if notes else "")
     splits = splits_in(table["split"])
     sizes = table.groupby("split").agg(images=("image_id", "size"), studies=("study_id", "nunique"),
                                        patients=("patient_id", "nunique")).reindex(splits)  # fmt: skip

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
-from src.artifacts.probs import read_blend, read_probs
+from src.artifacts.probs import read_blend, read_outside_probs
 from src.artifacts.rule_results import Evaluation, RuleResult, curves_of, evaluate
-from src.artifacts.truth import EvalSplit, Truth, read_truth
+from src.artifacts.truth import EvalSplit, Truth, read_truth, respelled_patients
 from src.config import ThresholdConfig
 from src.plots import results as plots
 from src.runtime.locks import exclusive
@@ -158,16 +158,16 @@ def _outside(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
         raise ValueError(
             "files from another program need --val-probs and --val-labels, and may add --test-probs and --test-labels"
         )
-    classes = read_probs(config.val_probs).classes
+    classes = read_outside_probs(config.val_probs).classes
     pairs = {"val": (config.val_probs, config.val_labels), "test": (config.test_probs, config.test_labels)}
     splits: dict[str, EvalSplit] = {}
     sources: dict[str, str] = {}
     lines: list[str] = []
     for name, (path, labels) in pairs.items():
         if path and labels:
-            truth, understood = read_truth(labels, classes)
-            lines += understood
-            splits[name] = _split(config, name, read_probs(path).aligned(truth.ids, classes), truth)
+            probs, (truth, understood) = read_outside_probs(path), read_truth(labels, classes)
+            lines += [probs.said, *understood]
+            splits[name] = _split(config, name, probs.aligned(truth.ids, classes), truth)
             sources |= {str(path): sha256(path), str(labels): sha256(labels)}
     val, test = splits["val"], splits.get("test")
     shared = set(val.view.truth.patients) & set(test.view.truth.patients) if test else ()
@@ -176,6 +176,7 @@ def _outside(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
             f"--val-labels and --test-labels share {plural(len(shared), 'patient')}, for example {sorted(shared)[0]}; "
             "the test patients must not be used to choose thresholds"
         )
+    lines += respelled_patients(*(split.units.truth for split in splits.values()))
     return SearchData(val, test, {"sources": sources, "chosen_on": "val"}), lines
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.artifacts.io import as_stored
-from src.artifacts.probs import read_probs, read_stage_probs, write_probs
+from src.artifacts.probs import read_outside_probs, read_probs, read_stage_probs, write_probs
 
 
 def write(path, text):
@@ -36,20 +36,53 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id,X\na,\n", r"X of a is "),
         ("id,X\na,nan\n", r"X of a is nan"),
         ("id,X\na,high\n", r"X of a is high"),
-        ("id,X\na,0.5\na,0.6\n", r"id 'a' appears more than once"),
+        ("id,X\na,0.5\na,0.6\n", r"'a' appears on lines 2 and 3; each must be unique"),
         ("id,X,X\na,0.5,0.5\n", r"two columns 'X'"),
+        ("id,Lung Lesion,lung_lesion\na,0.5,0.5\n", r"two columns of one class: Lung Lesion and lung_lesion"),
+        ("id,prob_X,Prob X\na,0.5,0.5\n", r"two columns of one class: prob_X and Prob X"),
         ("id,X\n", r"no rows"),
         ("id\na\n", r"has one column"),
         ("", r"no rows"),
         ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values and no name"),
         ("id,X\na,  \n", r"X of a is blank"),
-        (",id,X\n0,a,0.5\n", r"first column has no name"),
+        (",X\na,0.5\n", r"first column has no name"),
         ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
     ],
 )
 def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"p.csv.*{message}"):
-        read_probs(write(tmp_path / "p.csv", text))
+        read_outside_probs(write(tmp_path / "p.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "unused"),
+    [
+        ("Image Index,prob_Edema,prob_Pleural_Effusion,Edema\na,0.5,0.25,1\n", "Edema"),
+        ("Pleural Effusion,Edema,Path\n0.25,0.5,a\n", ""),
+        (
+            ",Unnamed: 0,filename,Patient ID,EDEMA,pleural-effusion,fold\n0,7,a,P,0.5,0.25,1\n",
+            "Unnamed: 0, Patient ID, fold",
+        ),
+        ("id;edema;pleural effusion\na;0,5;0,25\n", ""),
+    ],
+)
+def test_probabilities_of_another_program_are_found_by_the_names_of_their_columns(tmp_path, text, unused):
+    probs = read_outside_probs(write(tmp_path / "p.csv", text))
+    assert probs.aligned(["a"], ["Pleural Effusion", "Edema"]).tolist() == [[0.25, 0.5]]
+    assert probs.said.endswith(f"; not used: {unused}") if unused else "not used" not in probs.said
+    assert "findings: 2 (" in probs.said
+
+
+def test_a_class_of_a_run_may_be_called_anything(tmp_path):
+    write_probs(tmp_path / "p.csv", ids=["a"], classes=["is_female", "view"], values=np.array([[0.5, 0.25]]))
+    assert read_probs(tmp_path / "p.csv").classes == ("is_female", "view")
+
+
+def test_ids_of_another_split_may_be_there_too(tmp_path):
+    probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
+    assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]
+    with pytest.raises(ValueError, match="image id 'a' is not expected"):
+        probs.aligned(["b"], ["X"], others=["c"])
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_patient_too_large_for_val_goes_to_train():
     [
         ({"fractions": {"val": 0.0}}, "fraction of val is 0.0"),
         ({"fractions": {"val": float("nan")}}, "fraction of val is nan"),
-        ({"fractions": {"val": 0.5, "test": 0.5}}, "sum to 1"),
+        ({"fractions": {"val": 0.5, "test": 0.6}}, "sum to 1.1"),
         ({"fractions": {}}, "name each split but train"),
         ({"fractions": {"train": 0.8}}, "name each split but train"),
         ({"patients": ["a", "b"]}, r"patients has shape \(2,\); expected one patient id for each of 4 rows"),

@@ -20,6 +20,7 @@ import test_resnet
 import train_resnet
 from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
+from src.report.source import read_search, read_splits
 from tests.trees import make_csv, make_mimic, make_nih, set_cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,8 +178,41 @@ def test_outside_probabilities_that_do_not_match_are_refused(tmp_path, probs, tr
 def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
     with pytest.raises(ValueError, match="need --val-probs and --val-labels"):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path)])
-    with pytest.raises(ValueError, match="--members takes at least two files"):
+    with pytest.raises(ValueError, match="--labels are those of --members"):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
+
+
+def test_outside_probabilities_as_they_are_go_from_a_split_by_patient_to_the_report(tmp_path, capsys):
+    """Stage 1 splits the labels by patient without train, and stages 5 and 6 take the files' rows of val and test."""
+    rng = np.random.default_rng(0)
+    ids = [f"{patient:08d}_{n:03d}.png" for patient in range(150) for n in range(2)]
+    labels = pd.DataFrame(rng.integers(0, 2, (300, 2)), columns=["Mass", "Pleural_Effusion"]).assign(
+        **{"Image Index": ids}
+    )
+    labels.assign(**{"Patient ID": [int(name[:8]) for name in ids]}).to_csv(tmp_path / "labels.csv.gz", index=False)
+    members = []
+    for name in ("a", "b"):
+        probs = (labels[["Pleural_Effusion", "Mass"]] + rng.random((300, 2))) / 2
+        probs.columns = ["prob_Pleural Effusion", "prob_mass"]
+        members.append(tmp_path / f"{name}.csv.gz")
+        probs.assign(**{"Image Index": ids}).sample(frac=1, random_state=0).to_csv(members[-1], index=False)
+    flags = ["--run-dir", str(tmp_path / "run")]
+    half = ["--val-fraction", "0.5", "--test-fraction", "0.5", "--images", "skip"]
+    assert check_split.main([*flags, "--data", str(tmp_path / "labels.csv.gz"), *half]) == 0
+    out = capsys.readouterr().out
+    assert "warning: no image is in train" in out and "path 'Image Index', patient 'Patient ID'; 2 findings" in out
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest.splits == ("val", "test") and manifest.table.groupby("patient_id")["split"].nunique().max() == 1
+    ensemble_alpha_search.main([*flags, "--members", *map(str, members), "--resamples", "20"])
+    assert "\na " in capsys.readouterr().out
+    ensemble_threshold_search.main([*flags, "--resamples", "0", "--no-pictures", "--recall", "0.85"])
+    table = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv")
+    assert table["class"].tolist() == ["Mass", "Pleural_Effusion"] and table["test_recall"].notna().all()
+    assert read_splits(tmp_path / "run", read_search(tmp_path / "run"))[1].probs.shape == (150, 2)
+    ensemble_alpha_search.main([*flags, "--members", str(members[0]), "--resamples", "0", "--overwrite"])
+    assert "ensemble" not in capsys.readouterr().out.split("Model")[1].split("wrote")[0]
+    with pytest.raises(ValueError, match="--members needs labels: pass --labels, or run check_split.py"):
+        ensemble_alpha_search.main(["--run-dir", str(tmp_path / "empty"), "--members", str(members[0])])
 
 
 def test_a_threshold_that_flags_everybody_is_said_to(tmp_path, capsys):
