@@ -9,14 +9,19 @@ from src.artifacts.io import atomic_path, writer_of
 from src.stats.likeness import Likeness
 
 NAME = "training_features.npz"
-ARRAYS = ("mean", "scale", "precision", "threshold")
 
 
 def write_likeness(folder: Path, likeness: Likeness, *, checkpoint_sha256: str) -> None:
     """Write the file of a model's folder; the same content makes the same bytes."""
-    arrays = {name: np.asarray(getattr(likeness, name), np.float64) for name in ARRAYS}
     with atomic_path(folder / NAME) as temporary:
-        np.savez(temporary, checkpoint_sha256=np.array(checkpoint_sha256), **arrays)
+        np.savez(
+            temporary,
+            checkpoint_sha256=np.array(checkpoint_sha256),
+            mean=likeness.mean,
+            scale=likeness.scale,
+            precision=likeness.precision,
+            threshold=np.array(likeness.threshold),
+        )
 
 
 def read_likeness(folder: Path, *, checkpoint_sha256: str) -> Likeness | None:
@@ -29,7 +34,9 @@ def read_likeness(folder: Path, *, checkpoint_sha256: str) -> Likeness | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             made_from = str(content["checkpoint_sha256"])
-            mean, scale, precision, threshold = (content[name].astype(np.float64) for name in ARRAYS)
+            mean, scale, precision, threshold = (
+                content[name].astype(np.float64) for name in ("mean", "scale", "precision", "threshold")
+            )
     except FileNotFoundError:
         return None
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:

@@ -11,7 +11,6 @@ from src.artifacts.thresholds_file import SavedThresholds
 from src.artifacts.truth import Truth, Units
 from src.runtime.tables import plural
 
-
 UNLIKE = "unlike the training images"
 NOT_CHECKED = "not checked"  # for which the run lacks what an earlier version did not write
 END = ("flags", UNLIKE, "error")  # the last columns
@@ -60,9 +59,13 @@ class RowLayout:
         flags = row[len(self.keys) + 1 : -len(END) : 2]
         return [name for name, flag in zip(self.classes, flags, strict=True) if flag == "1"]
 
+    def flags(self, row: list[str]) -> str:
+        """The number of findings that a row flags, "" where it has no results."""
+        return row[-len(END)]
+
     def marked(self, row: list[str]) -> str:
-        """What is said against the likeness of a row's images to the training images, "" where nothing is."""
-        return "" if row[-2] in ("", NOT_CHECKED) else f"{UNLIKE} ({row[-2]})"
+        """What to say of a row whose images are unlike the training images, "" for nothing."""
+        return mark(row[-2])
 
     def is_whole(self, row: list[str]) -> bool:
         """Whether `row` or `blank` may have made the row of an image."""
@@ -74,6 +77,11 @@ class RowLayout:
         except ValueError:
             return False
         return inside and set(cells[1::2]) <= {"0", "1"} and number == str(cells[1::2].count("1"))
+
+
+def mark(unlike: str) -> str:
+    """What to say of an image, or of a study, of which a table has `unlike` in its column; "" for nothing."""
+    return "" if unlike in ("", NOT_CHECKED) else f"{UNLIKE} ({unlike})"
 
 
 def image_layout(thresholds: SavedThresholds) -> RowLayout:

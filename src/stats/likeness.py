@@ -29,7 +29,7 @@ class Likeness:
         The covariance is that of Ledoit & Wolf 2004, shrunk so that it can be inverted with fewer images than features.
         """
         scale = train.std(axis=0, dtype=np.float64)
-        scale = np.maximum(scale, max(LEAST_SPREAD * scale.mean(), np.finfo(np.float32).tiny))
+        scale = np.maximum(scale, LEAST_SPREAD * scale.mean() or 1.0)
         mean = train.mean(axis=0, dtype=np.float64)
         covariance, _ = ledoit_wolf((train - mean) / scale, assume_centered=True)
         cloud = cls(mean, scale, np.linalg.pinv(covariance, hermitian=True), threshold=np.inf)
