@@ -104,12 +104,13 @@ class PredictionTable:
         """Whether the table has results for an image; one that could not be read counts as missing."""
         return not self.rows.get(self.id_of(path), ["", "no results"])[-1]
 
-    def add(self, path: Path, probs: np.ndarray, *, study: Path | str = "") -> None:
+    def add(self, path: Path, probs: np.ndarray, *, study: Path | str = "", unlike: str = "") -> None:
         """Add the row of an image: probs [C] as `as_stored` returns them, and the study that it is of.
 
-        A study is named by a text, or by a path: that of a folder, or of an image that is a study of its own.
+        A study is named by a text, or by a path: that of a folder, or of an image that is a study of its own. `unlike`
+        says which models found it unlike the training images.
         """
-        self._set(self.layout.row(self._keys(path, study), probs, self.thresholds.flags(probs)))
+        self._set(self.layout.row(self._keys(path, study), probs, self.thresholds.flags(probs), unlike=unlike))
 
     def add_fault(self, path: Path, reason: str, *, study: Path | str = "") -> None:
         """Add the row of an image that cannot be read."""

@@ -58,9 +58,9 @@ def copied(run_dir, tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with five radiographs."""
+    """A folder with five radiographs like those of the run."""
     for seed in range(5):
-        write_image(tmp_path / "images" / f"{seed}.png", size=40, seed=seed)
+        write_image(tmp_path / "images" / f"{seed}.png", seed=seed)
     return tmp_path / "images"
 
 
@@ -147,7 +147,7 @@ def test_an_image_gets_the_same_in_any_company(run_dir, images, tmp_path):
         def forward(self, images):
             return images.mean(dim=(1, 2, 3))[:, None] + len(images)
 
-    member = Member("resnet50", DependsOnBatch(), 8, None, 0.5)
+    member = Member("resnet50", DependsOnBatch(), DependsOnBatch(), 8, None, 0.5, None)
     batch = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
     for full in (4, 8):
         alone = member.probs(batch[:1], full=full)
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     (images / "none").mkdir()
     (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:300])
     os.mkfifo(images / "pipe.png")
-    write_image(images / "x.png" / "inside.png", size=20)
+    write_image(images / "x.png" / "inside.png")
     for number in range(20):
         shutil.copy(images / "0.png", images / f"copy{number}.png")
     status, rows = run(
@@ -440,6 +440,42 @@ def test_heat_maps_are_one_picture_per_flagged_finding_and_model_of_an_image(run
     path = change(run_dir / "ensemble" / "thresholds.json", tmp_path / "t.json", recall={"0.85": points})
     _, rows = run(run_dir, image.parent, "--overwrite", "--heatmaps", heat, "--thresholds", path, out=out)
     assert rows[str(image)]["flags"] == "0" and [path.name for path in heat.iterdir()] == [".notes.tmp.txt"]
+
+
+def test_images_unlike_the_training_images_are_marked_wherever_they_are_shown(run_dir, tmp_path, monkeypatch, capsys):
+    """The run was trained on noise."""
+    write_image(tmp_path / "in" / "noise.png", size=16, seed=77)
+    Image.radial_gradient("L").save(tmp_path / "in" / "smooth.png")
+    captions, out = {}, tmp_path / "p.csv"
+    monkeypatch.setattr(
+        "src.images.heatmaps.write_overlay", lambda path, *_, caption: captions.setdefault(path.name, caption)
+    )
+    status, rows = run(run_dir, tmp_path / "in", "--study", "folder", "--heatmaps", tmp_path / "heat", out=out)
+    both, name = "resnet50 and efficientnet_b1", "unlike the training images"
+    assert status == 0
+    assert {Path(image).stem: row[name] for image, row in rows.items()} == {"noise": "", "smooth": both}
+    assert [row[name] for row in studies_of(out).values()] == ["1 of 2 images"]
+    said = capsys.readouterr().out
+    assert f"{name} (1 of 2 images)" in said and f"smooth.png: {name} ({both})\n" in said
+    assert f"{name}: 1 of 2 images. Do not trust" in said
+    assert {bool(f"{name} ({both})" in caption) for file, caption in captions.items() if "smooth" in file} == {True}
+    assert not any(name in "".join(caption) for file, caption in captions.items() if "noise" in file)
+    before = out.read_bytes()
+    run(run_dir, tmp_path / "in", "--study", "folder", "--append", out=out)
+    assert out.read_bytes() == before
+
+
+def test_a_run_that_cannot_tell_what_is_unlike_predicts_and_says_so(copied, images, tmp_path, capsys):
+    out, file = tmp_path / "p.csv", copied / "resnet50" / "training_features.npz"
+    file.unlink()
+    status, rows = run(copied, images, out=out)
+    assert status == 0 and {row["unlike the training images"] for row in rows.values()} == {"not checked"}
+    assert {row["unlike the training images"] for row in studies_of(out).values()} == {"not checked"}
+    said = capsys.readouterr().out
+    note = f"images unlike the training images are not marked, since {file} is missing; python test_resnet.py --run-dir"
+    assert said.count(note) == 1 and said.count("unlike") == 1
+    shutil.copy(copied / "efficientnet_b1" / "training_features.npz", file)
+    refused(copied, images, "--overwrite", out=out, match="made from another checkpoint .* run test_resnet.py --overwr")
 
 
 def test_heat_map_names_are_safe_and_of_one_image_however_its_path_is_typed(tmp_path, monkeypatch):
