@@ -52,6 +52,7 @@ def test_chexpert_without_valid_has_no_published_split(tmp_path):
     for source in (by_file, by_folder):
         check_form(source)
         assert source.table["split"].isna().all() and source.split_note == "" and len(source.table) == 24
+        assert "no valid.csv and test_labels.csv beside train.csv: the split is our own" in source.warnings[0]
 
 
 def test_chexpert_folder_inside_the_given_one(tmp_path):

@@ -17,6 +17,7 @@ from src.labels.files import (
     labels_of,
     named,
     no_finding_of,
+    own_split,
     sexes_of,
     study_order,
     views_of,
@@ -88,7 +89,11 @@ def read_chexpert(
         files=tuple(files.values()),
         split_note=", ".join(f"{name} is {split}" for split, name in splits.items() if split != SPARE),
         spare=splits.get(SPARE, ""),
-        warnings=(*(warning for _, _, more in parts for warning in more), *warnings),
+        warnings=(
+            *(warning for _, _, more in parts for warning in more),
+            *warnings,
+            *([] if splits else [own_split("valid.csv and test_labels.csv", beside=files["train"])]),
+        ),
     )
 
 

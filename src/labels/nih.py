@@ -87,7 +87,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         "sex": sexes_of(cells["Patient Gender"]),
         "age": ages,
         "study_order": study_order(patients, studies, follow_ups),
-        "no_finding": (cells["Finding Labels"].str.strip() == NO_FINDING).astype(float),
+        "no_finding": (cells["Finding Labels"].str.strip().str.replace("_", " ") == NO_FINDING).astype(float),
     }
     return LabelSource.from_rows(
         "nih",

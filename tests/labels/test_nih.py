@@ -147,7 +147,7 @@ def test_nih_kaggle_sample(tmp_path):
     check_form(source)
     image = row(source, "sample/images/00000001_000.png")
     assert (source.name, image.patient_id, image.study_id, image.age) == ("nih", "00000001", "00000001_000", 60)
-    assert source.table["split"].isna().all() and (image[list(NIH_CLASSES)] == 0).all()
+    assert source.table["split"].isna().all() and (image[list(NIH_CLASSES)] == 0).all() and image["no_finding"] == 1
     (warning,) = source.warnings
     assert warning.startswith("no train_val_list.txt and test_list.txt beside sample_labels.csv: the split is our own")
 

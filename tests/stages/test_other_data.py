@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +22,17 @@ import train_resnet
 from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
 from src.report.source import read_search, read_splits
-from tests.trees import make_csv, make_mimic, make_nih, set_cell
+from tests.trees import (
+    make_brax,
+    make_chexpert_plus,
+    make_csv,
+    make_mimic,
+    make_nih,
+    make_padchest,
+    make_vinbigdata,
+    make_vindr,
+    set_cell,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
@@ -48,6 +59,29 @@ def test_stages_1_to_3(tmp_path, make, splits, capsys):
     train_resnet.main([*flags, *TINY])
     assert len(pd.read_csv(tmp_path / "run" / "resnet50" / "history.csv")) == 1
     assert (tmp_path / "run" / "resnet50" / "best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "splits"),
+    [
+        (lambda root: make_chexpert_plus(root, patients=20, valid_patients=20), "published"),
+        (lambda root: make_padchest(root, patients=20), "by patient"),
+        (lambda root: make_brax(root, patients=20), "by patient"),
+        (lambda root: make_vindr(root, train=40, test=20), "published"),
+        (lambda root: make_vinbigdata(root, train=40), "by patient"),
+    ],
+    ids=["chexpert-plus", "padchest", "brax", "vindr", "vinbigdata"],
+)
+def test_stage_1_on_the_data_sets_known_from_descriptions(tmp_path, make, splits, capsys):
+    data, run = make(tmp_path / "data"), tmp_path / "run"
+    check_split.main(["--data", str(data), "--run-dir", str(run), "--val-fraction", "0.3"])
+    out = capsys.readouterr().out
+    assert f"split {splits}" in out and "cannot be used" not in out and "in another split" not in out
+    manifest = read_manifest(run)
+    assert set(manifest.table["split"]) == {"train", "val", "test"} and all(map(Path.is_file, manifest.image_paths()))
+    shutil.rmtree(next(path for path in data.iterdir() if path.is_dir() and not list(path.glob("*.[cj]s*"))))
+    assert check_split.main(["--data", str(data), "--run-dir", str(run), "--overwrite"]) == 1
+    assert "images cannot be used; first: " in capsys.readouterr().out
 
 
 def test_a_list_that_leaves_images_out_fails_the_published_split_and_costs_a_new_one_nothing(tmp_path, capsys):
