@@ -18,11 +18,15 @@ def main(argv: list[str] | None = None) -> None:
     import numpy as np
     import pandas as pd
 
-    from src.demo.dataset import FINDINGS, write_demo
+    from src.demo.dataset import write_demo
+    from src.demo.draw import FINDINGS
+    from src.demo.patients import RATES
     from src.labels.eda import count_states, side_by_side
     from src.runtime.tables import format_table
 
-    tables = write_demo(config.out, patients=config.patients, seed=config.seed, overwrite=config.overwrite)
+    tables = write_demo(
+        config.out, patients=config.patients, seed=config.seed, rates=RATES[config.rates], overwrite=config.overwrite
+    )
     for split, table in tables.items():
         patients = table["Path"].str.split("/").str[2].nunique()
         print(f"{config.out / split}.csv: {len(table):,} images of {patients:,} patients")

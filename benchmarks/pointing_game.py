@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import load_best  # noqa: E402
-from src.demo.dataset import draw_view, simulate_patient  # noqa: E402
+from src.demo.dataset import draw_view  # noqa: E402
+from src.demo.patients import simulate_patient  # noqa: E402
 from src.images import heatmaps  # noqa: E402
 from src.images.decode import read_image  # noqa: E402
 from src.models import ARCHITECTURES  # noqa: E402

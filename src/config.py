@@ -53,6 +53,11 @@ class DemoConfig:
     out: Path = option(Path("data/demo"), "folder to write", metavar="DIR")
     patients: int = option(1500, "number of patients in train.csv and valid.csv together", low=10)
     seed: int = option(0, "seed of everything that is drawn", low=0)
+    rates: Literal["softened", "chexpert"] = option(
+        "softened",
+        "how often reports label a finding; softened: as CheXpert's, but none below 12%, so that few patients are "
+        "enough; chexpert: as CheXpert's",
+    )
     overwrite: bool = option(False, "replace an earlier demo data set")
 
 

@@ -194,7 +194,7 @@ def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> 
     rows = []
     for patient in range(patients):
         for study in range(studies):
-            found = ["loc basal", "", *([label for label in labels if rng.random() < 0.4] or ["normal"])]
+            found = ["", *([label for label in labels if rng.random() < 0.4] or ["normal"])]
             number = f"{patient:03d}{study:03d}"
             for view, projection in enumerate(("PA", "L")):
                 row = {"": len(rows), "ImageID": f"{number}_{view:02d}.png", "ImageDir": patient % 2}

@@ -148,7 +148,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
 
 
 def _findings(text: str) -> frozenset[str]:
-    """The labels of a list in lower case, without places ("loc basal"); ValueError where the text is no list."""
+    """The labels of a list in lower case; ValueError where the text is no list of words."""
     if text.lower() in BLANKS:
         return frozenset()
     try:
@@ -156,7 +156,7 @@ def _findings(text: str) -> frozenset[str]:
         words = [label.strip().lower() for label in labels]
     except (SyntaxError, TypeError, AttributeError) as error:
         raise ValueError(text) from error
-    return frozenset(word for word in words if word and not word.startswith("loc "))
+    return frozenset(word for word in words if word)
 
 
 def _left_out(cells: pd.DataFrame, names: pd.Series, found: pd.Series) -> tuple[pd.Series, list[str]]:

@@ -7,20 +7,19 @@ from PIL import Image
 
 from src.demo import dataset as phantom
 from src.demo.anatomy import Film, Shape, random_anatomy
-from src.demo.dataset import (
-    CHEXPERT_RATES,
-    COLUMNS,
-    FINDINGS,
-    IMPLY_OPACITY,
-    LABELS,
-    LEAST_RATE,
-    draw_view,
-    reported_rates,
-    simulate_patient,
-    write_demo,
-)
-from src.demo.draw import draw_radiograph
+from src.demo.dataset import COLUMNS, LABELS, draw_view, write_demo
+from src.demo.draw import FINDINGS, draw_radiograph
 from src.demo.findings import SHAPING, Scene
+from src.demo.patients import (
+    CHEXPERT_RATES,
+    CLEAR,
+    IMPLY_OPACITY,
+    MARKED,
+    NEGATIVE_IN_NO_FINDING,
+    RATES,
+    simulate_patient,
+    softened,
+)
 
 DEFAULT_PATIENTS, FIRST_VALID = 1500, 64541
 
@@ -128,15 +127,29 @@ def test_reports_label_at_the_rates_of_the_table(studies):
     reports = pd.DataFrame([study.report for patient in studies for study in patient])
     for name in FINDINGS:
         said = [(reports[name] == state).mean() for state in (1, 0, -1)]
-        assert said == pytest.approx(reported_rates(name), abs=0.03)
+        assert said == pytest.approx(RATES["softened"].labels[name], abs=0.03)
 
 
 def test_only_the_rarest_rates_are_softened():
+    used = RATES["softened"].labels
     for name, rates in CHEXPERT_RATES.items():
-        assert all(
-            used == rate or used == LEAST_RATE > rate for used, rate in zip(reported_rates(name), rates, strict=True)
-        )
-    assert reported_rates("Pleural Effusion") == CHEXPERT_RATES["Pleural Effusion"]
+        assert all(own == rate or own == 0.12 > rate for own, rate in zip(used[name], rates, strict=True))
+    assert used["Pleural Effusion"] == CHEXPERT_RATES["Pleural Effusion"] and softened(0).labels == CHEXPERT_RATES
+
+
+def test_reports_at_the_rates_of_chexpert_have_its_labels_and_its_no_finding(monkeypatch):
+    monkeypatch.setattr("src.demo.patients.random_anatomy", lambda rng, **_: None)  # which takes most of the time
+    world = {"seed": 0, "rates": RATES["chexpert"]}
+    studies = [study for number in range(1, 3001) for study in simulate_patient(number, **world).studies]
+    reports, marked = pd.DataFrame([study.report for study in studies]), np.array([s.no_finding for s in studies])
+    for name in FINDINGS:
+        said = [(reports[name] == state).mean() for state in (1, 0, -1)]
+        assert said == pytest.approx(CHEXPERT_RATES[name], abs=0.02)
+    assert marked.mean() == pytest.approx(CLEAR * MARKED, abs=0.01)
+    others = reports[marked].drop(columns="Support Devices")
+    assert not others.isin([1, -1]).any(axis=None) and (reports["Support Devices"][marked] == 1).any()
+    for name, share in NEGATIVE_IN_NO_FINDING.items():
+        assert (others[name] == 0).mean() == pytest.approx(share, abs=0.12)
 
 
 def test_reports_follow_the_truth(studies):
