@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import as_stored, entry, read_json
 from src.artifacts.lineage import check_blended_checkpoint, checkpoints_of, refuse_busy
 from src.artifacts.manifest import Manifest
@@ -31,7 +32,6 @@ from src.runtime.distributed import world_size
 from src.runtime.tables import plural
 from src.stages import prediction_tables as tables
 from src.stages.opening import open_manifest
-from src.stats.calibration import correct_probs
 from src.stats.ensemble import blend
 from src.train_utils import pick_device
 from src.transforms import prepare
@@ -41,12 +41,12 @@ SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the blend; pos_weight [C] is what the prior correction undoes, None where none was applied."""
+    """One model of the blend."""
 
     arch: str
     net: FusedInference
     image_size: int
-    pos_weight: np.ndarray | None
+    calibration: Calibration
     weight: float
 
     @torch.no_grad()
@@ -58,7 +58,7 @@ class Member:
         """
         filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % full))
         raw = self.net(prepare(filled, draws=None))[: len(images)].float().cpu().double().sigmoid().numpy()
-        return raw if self.pos_weight is None else correct_probs(raw, pos_weight=self.pos_weight)
+        return self.calibration.apply(raw)
 
 
 def predict_images(config: PredictConfig) -> int:
@@ -229,14 +229,15 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         raise ValueError(f"{path} does not record weights, as older versions did not; {again}")
     if story["weights"] != choice.get("weights"):
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
-    corrected = entry(story, "prior_correction", bool, path=path)
+    calibrations = entry(story, "calibration", dict, path=path)
     members, digests = [], checkpoints_of(story, path)
     for arch, weight in zip(ARCHITECTURES, story["weights"], strict=True):
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         check_blended_checkpoint(run_dir, arch, made_by=digests.get(arch, ""))
-        pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
+        calibration = read_calibration(calibrations.get(arch), manifest.classes, path=path)
         net = model.to(device).folded().eval()
-        members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))
+        members.append(Member(arch, net, checkpoint["image_size"], calibration, weight))
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": story["probs_sha256"]["val"]}
-    origin |= {"checkpoint_sha256": digests, "weights": story["weights"], "prior_correction": corrected}
+    origin |= {"checkpoint_sha256": digests, "weights": story["weights"]}
+    origin |= {"calibration_method": {member.arch: member.calibration.method for member in members}}
     return members, origin
