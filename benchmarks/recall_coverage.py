@@ -7,6 +7,7 @@ clusters    independent and correlated images, through the command line of ensem
 units       thresholds for studies and for images, both used to decide on studies, through the command line
 weights     a few patients own most images: the recall of the next unit and of the next patient
 reuse       epoch, alpha and thresholds chosen on the same val
+calibration two models calibrated, and thresholds chosen, on the same val
 targets     all targets together, and a target that was picked by looking
 
 Example: python benchmarks/recall_coverage.py --part weights
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-PARTS = ("clusters", "units", "weights", "reuse", "targets")
+PARTS = ("clusters", "units", "weights", "reuse", "calibration", "targets")
 
 
 def main():

@@ -258,7 +258,11 @@ class ScoreConfig(EvaluationConfig):
     """test_resnet.py and test_efficientnet.py"""
 
     arch: str = option("resnet50", hidden=True)
-    prior_correction: bool = option(True, "keep the raw sigmoid instead of undoing pos_weight, logit - log(pos_weight)")
+    calibration_method: Literal["prior", "temperature", "platt", "isotonic", "none"] = option(
+        "prior",
+        "how probabilities are made of the raw sigmoid; prior: undo pos_weight, logit - log(pos_weight); temperature, "
+        "platt, isotonic: as fitted to each finding on val; none: keep it",
+    )
     batch_size: int = option(128, "number of images per pass, per process", low=1)
     workers: int = option(2, "number of processes that read images", low=0)
     cache: Path | None = option(None, CACHE_HELP)

@@ -77,12 +77,12 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
         write_probs(folder / f"probs_{split}.csv", ids=truth.ids, classes=classes, values=probs)
         probs, view = units.probs(probs), EvalLabels.of(units.truth, LabelPolicy.parse(classes=classes))
         metrics = {"unit": "study"} | all_views(probs, view, resamples=RESAMPLES, seed=0)
-        metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view)}
+        metrics |= {"loss": 0.5, "calibration": calibration_before_and_after(probs, probs, view, method="prior")}
         write_json(folder / f"metrics_{split}.json", metrics)
-    plots.reliability(reliability_curves(probs, probs, view), path=folder / "reliability_test.png")
+    plots.reliability(reliability_curves(probs, probs, view, method="prior"), path=folder / "reliability_test.png")
     digests = {split: sha256(folder / f"probs_{split}.csv") for split in splits}
-    story = {"manifest_sha256": digest, "checkpoint_sha256": model, "prior_correction": True}
-    story |= {"pos_weight": dict.fromkeys(classes, 2.0), "probs_sha256": digests}
+    story = {"manifest_sha256": digest, "checkpoint_sha256": model, "probs_sha256": digests}
+    story |= {"calibration": {"method": "prior", "maps": dict.fromkeys(classes, {"slope": 1.0, "weight": 2.0})}}
     write_json(folder / "probs.json", story)
     write_json(folder / "config.json", {"manifest_sha256": digest})
     scores = {"train_loss": [0.6, 0.5], "val_loss": [0.6, 0.55], "val_auroc": [0.7, 0.8], "val_auprc": [0.5, 0.6]}
@@ -125,7 +125,7 @@ def random_run(parent: Path) -> Path:
         state |= {"pos_weight": [1.0 + 0.3 * c for c in range(len(manifest.classes))]}
         save_checkpoint(root / "run" / arch / "best.pt", state)
     for script in (test_resnet, test_efficientnet):
-        script.main([*common, "--resamples", "0", "--workers", "0"])
+        script.main([*common, "--resamples", "0", "--workers", "0", "--calibration-method", "platt"])
     ensemble_alpha_search.main([*common, "--select", "best", "--resamples", "0"])
     thresholds = ["--recall", "0.85", "0.9", "--rule", "empirical", "--resamples", "0", "--no-pictures"]
     ensemble_threshold_search.main([*common, *thresholds])

@@ -25,6 +25,7 @@ from src.runtime.flags import flag_of
 from src.runtime.system_errors import in_words
 from src.runtime.tables import plural, with_interval
 from src.stats.calibration import masked_calibration, reliability
+from src.stats.calibration_maps import METHODS
 from src.stats.subgroups import COLUMNS as SUBGROUPS
 
 HISTORY = ("epoch", "train_loss", "val_loss", "val_auroc", "val_auprc", "lr")
@@ -145,6 +146,7 @@ def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
             part["calibration"] = {
                 kind: found["calibration"][kind]["macro"]["calibration_error"] for kind in CALIBRATION
             }
+            part["method"] = METHODS[found["calibration"].get("method", "prior")]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what {script} writes ({error}); run {script} --overwrite") from None
     return part | {"loss": found.get("loss")}
@@ -214,8 +216,8 @@ def _model_reliability(folder: Path, manifest: Manifest | None, flags: Mapping[s
         folder / "reliability_test.png",
         script=script,
         alt=f"Reliability of {model} on test, a diagram per finding. Mean calibration error: {raw} of the raw sigmoid, "
-        f"{corrected} with the prior correction.",
-        caption=f"{model} on test, before and after the prior correction{other}",
+        f"{corrected} with {metrics['method']}.",
+        caption=f"{model} on test, before and after {metrics['method']}{other}",
     )
 
 

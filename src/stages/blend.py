@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
 from src.artifacts.probs import read_outside_probs, read_stage_probs, write_probs
@@ -22,7 +23,6 @@ from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units
 from src.stages.metric_tables import all_views
 from src.stages.opening import open_manifest
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
-from src.stats.calibration import correct_probs
 from src.stats.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
 
 BLENDS = ENSEMBLE, RAW, MEAN = ("ensemble", "ensemble of raw sigmoids", "plain mean")
@@ -36,7 +36,7 @@ class Members:
     stacks: dict[str, np.ndarray]
     truths: dict[str, Truth]
     origin: dict[str, Any]
-    raw_test: np.ndarray | None = None  # [M, N, C] without prior correction, where one was applied
+    raw_test: np.ndarray | None = None  # [M, N, C] the raw sigmoid, where a calibration can be undone
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,30 @@ def _of_run(run_dir: Path) -> Members:
         for split, truth in truths.items()
     }
     stories = [check_tested(run_dir / model) for model in MODELS]
-    corrected = [story["prior_correction"] for story in stories]
-    if corrected[0] != corrected[1]:
-        raise ValueError("only one model's probabilities have the prior correction; run both test scripts alike")
+    calibrated = _calibrations(run_dir, stories, manifest.classes)
     raw = None
-    if corrected[0]:
-        weights = np.array([[story["pos_weight"][name] for name in manifest.classes] for story in stories])
-        raw = np.stack([correct_probs(p, pos_weight=1 / w) for p, w in zip(stacks["test"], weights, strict=True)])
+    if all(calibration.can_be_undone for calibration in calibrated):
+        raw = np.stack([one.undo(probs) for one, probs in zip(calibrated, stacks["test"], strict=True)])
     origin = {
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": [story["checkpoint_sha256"] for story in stories],
         "members_sha256": {model: story["probs_sha256"] for model, story in zip(MODELS, stories, strict=True)},
         "members_flags": {model: recorded_flags(story) for model, story in zip(MODELS, stories, strict=True)},
-        "prior_correction": corrected[0],
+        "calibration": {model: one.as_json() for model, one in zip(MODELS, calibrated, strict=True)},
     }
     return Members(tuple(MODELS), stacks, truths, origin, raw)
+
+
+def _calibrations(run_dir: Path, stories: list[dict[str, Any]], classes: tuple[str, ...]) -> list[Calibration]:
+    """How each model was calibrated; raises ValueError where they were by different methods."""
+    found = [
+        read_calibration(story.get("calibration"), classes, path=run_dir / model / "probs.json")
+        for model, story in zip(MODELS, stories, strict=True)
+    ]
+    if len({calibration.method for calibration in found}) > 1:
+        methods = " and ".join(f"{one.method} for {model}" for model, one in zip(MODELS, found, strict=True))
+        raise ValueError(f"--calibration-method was {methods}; run both test scripts alike")
+    return found
 
 
 def _outside(config: AlphaConfig) -> Members:

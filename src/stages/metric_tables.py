@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from src.artifacts.calibration_record import Calibration
 from src.artifacts.truth import EvalLabels
 from src.evaluate import masked_metrics
 from src.runtime.tables import format_table, plural, undefined_note, with_interval
 from src.stats.bootstrap import bootstrap_metrics, with_intervals
 from src.stats.calibration import masked_calibration, reliability
+from src.stats.calibration_maps import METHODS
+
+FEW = 20  # positives or negatives, below which a map that was fitted to them says little
 
 
 def metrics_with_intervals(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -66,9 +70,12 @@ def print_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> No
         print(undefined_note(macro, resamples), end="")
 
 
-def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> dict[str, Any]:
-    """Brier score and calibration error of the raw sigmoid and after prior correction."""
+def calibration_before_and_after(
+    raw: np.ndarray, corrected: np.ndarray, view: EvalLabels, *, method: str
+) -> dict[str, Any]:
+    """Brier score, log loss, and calibration error of the raw sigmoid and after calibration by `method`."""
     return {
+        "method": method,
         "raw": masked_calibration(raw, **view.arrays()),
         "corrected": masked_calibration(corrected, **view.arrays()),
     }
@@ -76,24 +83,43 @@ def calibration_before_and_after(raw: np.ndarray, corrected: np.ndarray, view: E
 
 def print_calibration(calibration: Mapping[str, Any], *, title: str) -> None:
     """Per class and macro, before and after."""
-    raw, corrected = calibration["raw"], calibration["corrected"]
-    keys = ("brier", "calibration_error", "chance_error")
+    raw, corrected, method = calibration["raw"], calibration["corrected"], calibration["method"]
+    figures = {"brier": "Brier", "log_loss": "Log loss", "calibration_error": "ECE", "chance_error": "Chance"}
     pairs = [(name, raw["per_class"][name], corrected["per_class"][name]) for name in raw["per_class"]]
     pairs.append(("macro", raw["macro"], corrected["macro"]))
-    rows = [(name, *(values[key] for key in keys for values in (before, after))) for name, before, after in pairs]
-    print(f"\n{title}: calibration of the raw sigmoid, and with the prior correction, logit - log(pos_weight).")
+    rows = [(name, *(values[key] for key in figures for values in (before, after))) for name, before, after in pairs]
+    print(f"\n{title}: calibration of the raw sigmoid, and with {METHODS[method]}.")
     print("Chance: the ECE that probabilities which are right would show on so few cases")
-    headers = ("Class", "Brier raw", "corrected", "ECE raw", "corrected", "Chance raw", "corrected")
-    print(format_table(headers, rows))
+    print(format_table(("Class", *(name for what in figures.values() for name in (f"{what} raw", method))), rows))
 
 
-def reliability_curves(raw: np.ndarray, corrected: np.ndarray, view: EvalLabels) -> list[dict[str, Any]]:
-    """What `plots.reliability` draws: per class the bins before and after the prior correction."""
+def print_fit(calibration: Calibration, kept: Mapping[str, str], val: Mapping[str, Any]) -> None:
+    """On how many positives and negatives of val each class was calibrated, what came out, and what was `kept`."""
+    if not calibration.fitted:
+        return
+    rows, few = [], []
+    for name, of_class in zip(calibration.classes, calibration.maps, strict=True):
+        counts = [val["per_class"][name][label] for label in ("positives", "negatives")]
+        rows.append((name, *counts, f"prior: {kept[name]}" if name in kept else str(of_class)))
+        few += [name] if name not in kept and min(counts) < FEW else []
+    print(f"\n{METHODS[calibration.method]}: what was fitted to val, whose figures above therefore flatter it")
+    print(format_table(("Class", "Pos", "Neg", "Map"), rows))
+    if few:
+        print(f"note: fitted to fewer than {FEW} positives or negatives, so look at test: {', '.join(few)}")
+
+
+def reliability_curves(
+    raw: np.ndarray, corrected: np.ndarray, view: EvalLabels, *, method: str
+) -> list[dict[str, Any]]:
+    """What `plots.reliability` draws: per class the bins before and after calibration by `method`."""
     curves = []
     for c, name in enumerate(view.truth.classes):
         valid = view.mask[:, c]
         series = []
-        for label, kind, probs in (("raw sigmoid", "before", raw), ("prior corrected", "after", corrected)):
+        for label, kind, probs in (
+            ("raw sigmoid", "before", raw),
+            (f"with {METHODS[method]}", "after", corrected),
+        ):
             bins = reliability(probs[valid, c], targets=view.targets[valid, c])
             series.append(
                 {"label": label, "kind": kind, "predicted": bins.prob, "observed": bins.rate, "counts": bins.counts}

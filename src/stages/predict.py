@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from src.artifacts import likeness_file
+from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import as_stored, entry, read_json, writer_of
 from src.artifacts.lineage import check_blended_checkpoint, checkpoints_of, refuse_busy
 from src.artifacts.manifest import Manifest
@@ -33,7 +34,6 @@ from src.runtime.distributed import world_size
 from src.runtime.tables import plural
 from src.stages import prediction_tables as tables
 from src.stages.opening import open_manifest
-from src.stats.calibration import correct_probs
 from src.stats.ensemble import blend
 from src.stats.likeness import Likeness
 from src.train_utils import pick_device
@@ -44,20 +44,20 @@ SAVE_SECONDS = 10.0  # between rewrites of the table: what a kill can cost
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the blend; pos_weight [C] is what the prior correction undoes, None where none was applied."""
+    """One model of the blend."""
 
     arch: str
     net: FusedInference
     describe: FusedInference
     image_size: int
-    pos_weight: np.ndarray | None
+    calibration: Calibration
     weight: float
     likeness: Likeness | None
 
     def probs(self, images: torch.Tensor, *, full: int) -> np.ndarray:
         """Probabilities [B, C] float64 of images uint8 [B, 1, S, S]; the same for an image in any company."""
         raw = self._outputs(self.net, images, full=full).sigmoid().numpy()
-        return raw if self.pos_weight is None else correct_probs(raw, pos_weight=self.pos_weight)
+        return self.calibration.apply(raw)
 
     def unlike(self, images: torch.Tensor, *, full: int) -> np.ndarray:
         """Which images are unlike the training images, bool [B]; none where the run cannot say."""
@@ -267,16 +267,17 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         raise ValueError(f"{path} does not record weights, as older versions did not; {again}")
     if story["weights"] != choice.get("weights"):
         raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
-    corrected = entry(story, "prior_correction", bool, path=path)
+    calibrations = entry(story, "calibration", dict, path=path)
     members, digests = [], checkpoints_of(story, path)
     for arch, weight in zip(ARCHITECTURES, story["weights"], strict=True):
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         check_blended_checkpoint(run_dir, arch, made_by=digests.get(arch, ""))
-        pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
+        calibration = read_calibration(calibrations.get(arch), manifest.classes, path=path)
         model = model.to(device)
         likeness = likeness_file.read_likeness(run_dir / arch, checkpoint_sha256=digests[arch])
-        networks = model.folded(), model.describing()
-        members.append(Member(arch, *networks, checkpoint["image_size"], pos_weight, weight, likeness))
+        networks = model.folded().eval(), model.describing()
+        members.append(Member(arch, *networks, checkpoint["image_size"], calibration, weight, likeness))
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": story["probs_sha256"]["val"]}
-    origin |= {"checkpoint_sha256": digests, "weights": story["weights"], "prior_correction": corrected}
+    origin |= {"checkpoint_sha256": digests, "weights": story["weights"]}
+    origin |= {"calibration_method": {member.arch: member.calibration.method for member in members}}
     return members, origin

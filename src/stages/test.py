@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from src.artifacts import likeness_file
+from src.artifacts.calibration_record import Calibration
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json
 from src.artifacts.manifest import Manifest
 from src.artifacts.probs import write_probs
@@ -21,9 +22,16 @@ from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
 from src.runtime.locks import exclusive
 from src.stages.inherited_flags import counted, flags_of, inherit_flags, policy_of, units_of
-from src.stages.metric_tables import all_views, calibration_before_and_after, print_scores, reliability_curves
+from src.stages.metric_tables import (
+    all_views,
+    calibration_before_and_after,
+    print_fit,
+    print_scores,
+    reliability_curves,
+)
 from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
+from src.stats.calibration_maps import fit_maps
 from src.stats.likeness import Likeness
 from src.train_utils import masked_bce, pick_device
 
@@ -61,10 +69,12 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
     features = [_features(config, manifest.part(split), model, checkpoint, device) for split in ("train", "val")]
     if not is_main():
         return
+    images = {split: EvalLabels.of(truth, policy) for split, truth in truths.items()}
+    calibration, kept = _calibrate(config, logits["val"], images["val"], checkpoint["pos_weight"])
     clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png", likeness_file.NAME)
     results = {
-        split: _evaluate(config, logits[split], EvalLabels.of(truth, policy), checkpoint["pos_weight"], folder, split)
-        for split, truth in truths.items()
+        split: _evaluate(config, logits[split], images[split], checkpoint["pos_weight"], calibration, folder, split)
+        for split in truths
     }
     digest = sha256(folder / "best.pt")
     likeness_file.write_likeness(folder, Likeness.fit(features[0], val=features[1]), checkpoint_sha256=digest)
@@ -72,12 +82,12 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
         "manifest_sha256": manifest.sha256,
         "checkpoint_sha256": digest,
         **flags_of(config),
-        "prior_correction": config.prior_correction,
-        "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
+        "calibration": calibration.as_json(),
         "probs_sha256": {split: sha256(folder / f"probs_{split}.csv") for split in results},
     }
     write_json(folder / "probs.json", story)
     print_scores(config.arch, results, resamples=config.resamples)
+    print_fit(calibration, kept, results["val"])
     print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png {likeness_file.NAME}")
 
 
@@ -119,8 +129,33 @@ def _features(
     return np.delete(features.numpy(), list(faults), axis=0)
 
 
+def _calibrate(
+    config: ScoreConfig, logits: torch.Tensor, images: EvalLabels, pos_weight: list[float]
+) -> tuple[Calibration, dict[str, str]]:
+    """The calibration, as fitted to the units of val, and for each class that keeps to the prior correction, why.
+
+    Fitted on val where there is a calib, too: its labels are for the thresholds alone, and the ranks of a blend depend
+    on the maps of its members. The maximum over the images of a study is the same before and after a map that rises.
+    """
+    units = units_of(config, images.truth)
+    view = EvalLabels.of(units.truth, policy_of(config, images.truth.classes))
+    raw, method = units.probs(_raw(logits)), config.calibration_method
+    maps, kept = fit_maps(method, raw, **view.arrays(), pos_weight=pos_weight)
+    return Calibration(method, images.truth.classes, tuple(maps)), kept
+
+
+def _raw(logits: torch.Tensor) -> np.ndarray:
+    return logits.double().sigmoid().numpy()
+
+
 def _evaluate(
-    config: ScoreConfig, logits: torch.Tensor, images: EvalLabels, pos_weight: list[float], folder: Path, split: str
+    config: ScoreConfig,
+    logits: torch.Tensor,
+    images: EvalLabels,
+    pos_weight: list[float],
+    calibration: Calibration,
+    folder: Path,
+    split: str,
 ) -> dict[str, Any]:
     """Write one split's probabilities, and the metrics and reliability diagram of its units; returns the metrics.
 
@@ -128,15 +163,18 @@ def _evaluate(
     """
     targets, mask = torch.from_numpy(images.targets), torch.from_numpy(images.mask)
     loss = masked_bce(logits, targets=targets, mask=mask, pos_weight=torch.tensor(pos_weight)).item()
-    raw = logits.double().sigmoid().numpy()
-    corrected = correct_probs(raw, pos_weight=pos_weight)
-    probs = as_stored(corrected if config.prior_correction else raw)
+    raw = _raw(logits)
+    probs = as_stored(calibration.apply(raw))
     write_probs(folder / f"probs_{split}.csv", ids=images.truth.ids, classes=images.truth.classes, values=probs)
     units = units_of(config, images.truth)
     view = EvalLabels.of(units.truth, policy_of(config, images.truth.classes))
-    probs, raw, corrected = units.probs(probs), units.probs(raw), units.probs(corrected)
+    method, after = calibration.method, probs
+    if method == "none":  # what the prior correction would have brought
+        method, after = "prior", correct_probs(raw, pos_weight=pos_weight)
+    probs, raw, after = units.probs(probs), units.probs(raw), units.probs(after)
     metrics = {"unit": config.unit} | all_views(probs, view, resamples=config.resamples, seed=config.seed)
-    metrics |= {"loss": loss, "calibration": calibration_before_and_after(raw, corrected, view)}
-    plots.reliability(reliability_curves(raw, corrected, view), path=folder / f"reliability_{split}.png", split=split)
+    metrics |= {"loss": loss, "calibration": calibration_before_and_after(raw, after, view, method=method)}
+    curves = reliability_curves(raw, after, view, method=method)
+    plots.reliability(curves, path=folder / f"reliability_{split}.png", split=split)
     write_json(folder / f"metrics_{split}.json", metrics)
     return metrics

@@ -20,7 +20,6 @@ from src.stats.workload import per_thousand, precision_at
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
 HIGH_AUPRC, SOME_WAY = 0.95, 0.25
 CONCENTRATED = 0.3  # share of positives owned by 5% of the patients, above which the next patient is another promise
-FEW_CLASSES = 3  # with so few, choosing epoch, alpha and thresholds on one split costs more than a point of confidence
 PLAN_AUROC, PLAN_PREVALENCE = 0.85, 0.1
 
 
@@ -34,7 +33,7 @@ def print_split(split: EvalSplit) -> None:
         )
 
 
-def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> None:
+def print_notes(config: ThresholdConfig, split: EvalSplit) -> None:
     """What is counted, whose recall it is, and what weakens the promise on this data."""
     unit, view, codes = config.unit or "", split.view, split.units.codes
     images = (
@@ -59,20 +58,6 @@ def print_notes(config: ThresholdConfig, split: EvalSplit, *, siblings: int) -> 
             f"they are easier or harder to read than others, the recall of the next {unit} is not that of the next "
             "patient, which --weights patient certifies"
         )
-    few = len(view.truth.classes) <= FEW_CLASSES
-    if config.rule == "certified" and split.name == "val" and (few or siblings):
-        print(_reuse(config, plural(len(view.truth.classes), "finding") if few else "", siblings))
-
-
-def _reuse(config: ThresholdConfig, few: str, siblings: int) -> str:
-    """What is lost by choosing the epoch, alpha and thresholds on the same split."""
-    among = f"{plural(siblings, 'other run')} of this split to choose from" if siblings else ""
-    begin, remedy = "epoch and alpha were chosen on val too", "make a split calib (check_split.py --calibration)"
-    if config.val_probs:
-        begin, remedy = "the model may have been chosen on val too", "choose thresholds on data of their own"
-    there = " and ".join(filter(None, (few, among)))
-    cost = "that costs some of the confidence (docs/recall_coverage.md)"
-    return f"note: {begin}. With {there}, {cost}; to avoid it, {remedy}"
 
 
 def print_target(

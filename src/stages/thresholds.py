@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.artifacts.io import clear, read_json, refuse_overwrite, sha256, write_json, write_table
+from src.artifacts.io import clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.probs import read_blend, read_outside_probs
 from src.artifacts.rule_results import Evaluation, RuleResult, curves_of, evaluate
 from src.artifacts.truth import EvalSplit, Truth, read_truth, respelled_patients
@@ -20,6 +20,7 @@ from src.stages import threshold_tables as tables
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.opening import open_manifest
 from src.stages.readers import compare_readers, read_calls
+from src.stages.reuse import notes_on_reuse
 from src.stages.subgroups import audit_subgroups, groups_of
 from src.stats.thresholds import choose_points, patients_needed, shared_confidence
 
@@ -57,7 +58,9 @@ def search_thresholds(config: ThresholdConfig) -> None:
     print(*understood, *inherited, sep="\n", end="\n" if understood or inherited else "")
     for split in filter(None, (search.chosen_on, search.test)):
         tables.print_split(split)
-    tables.print_notes(config, search.chosen_on, siblings=0 if outside else _siblings(config.run_dir))
+    tables.print_notes(config, search.chosen_on)
+    for note in notes_on_reuse(config, search.chosen_on, of_run=not outside):
+        print(note)
     groups, calls = groups_of(config, search.evaluated), read_calls(config, search.evaluated)
     with exclusive(folder):
         _search(config, search, groups, stated)
@@ -115,22 +118,6 @@ def _settings(config: ThresholdConfig) -> dict[str, Any]:
     keys = ("rule", "confidence", "family_wise", "weights", "grid", "resamples", "seed")
     settings = {key: getattr(config, key) for key in keys} | flags_of(config)
     return settings if config.rule == "certified" else settings | {"confidence": None}
-
-
-def _siblings(run_dir: Path) -> int:
-    """How many other runs beside this one have a blend of the same manifest, from which this one may be chosen."""
-    digest = read_json(run_dir / "manifest.json").get("manifest_sha256")
-    stories = run_dir.resolve().parent.glob("*/ensemble/probs.json")
-    others = [path for path in stories if path.parent.parent != run_dir.resolve()]
-    return sum(_manifest_of(path) == digest for path in others)
-
-
-def _manifest_of(path: Path) -> Any:
-    """The manifest that a probs.json records; None where the file of another run cannot be read."""
-    try:
-        return read_json(path).get("manifest_sha256")
-    except (ValueError, OSError):
-        return None
 
 
 def _of_run(config: ThresholdConfig) -> tuple[SearchData, list[str]]:

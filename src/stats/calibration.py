@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, log_loss
 
 from src.evaluate import check_masked, ratio
 
@@ -19,16 +19,20 @@ class Reliability(NamedTuple):
     counts: np.ndarray  # [B] int64 entries
 
 
-def correct_probs(probs: np.ndarray, *, pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarray:
+def correct_probs(
+    probs: np.ndarray, *, pos_weight: float | Sequence[float] | np.ndarray, slope: float = 1.0
+) -> np.ndarray:
     """What the model would say had positives not counted `pos_weight` times: sigmoid(logit - log(pos_weight)).
 
     probs: [..., C] float in [0, 1]; pos_weight: a number or [C], above 0. Returns p / (p + w (1 - p)), float64, which
     is the same and safe at 0 and 1. Weighting the positives of the cross-entropy by w multiplies the odds at its
     minimum by w, exactly and at every input (Elkan 2001, theorem 2; King & Zeng 2001, prior correction). Ranks within
-    a class stay. Raises ValueError for a weight that is not a finite number above 0.
+    a class stay. `slope`, above 0, multiplies the logit first. Raises ValueError for a weight that is not a finite
+    number above 0.
     """
     probs = np.asarray(probs, dtype=np.float64)
-    return probs / (probs + _check_weight(pos_weight) * (1 - probs))
+    ill, well = probs**slope, (1 - probs) ** slope
+    return ill / (ill + _check_weight(pos_weight) * well)
 
 
 def _check_weight(pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarray:
@@ -41,6 +45,11 @@ def _check_weight(pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarra
 def brier_score(probs: np.ndarray, *, targets: np.ndarray) -> float:
     """Mean squared difference of probability and outcome (Brier 1950); probs, targets: [n]; NaN if empty."""
     return float(brier_score_loss(targets, probs, pos_label=1)) if len(probs) else float("nan")
+
+
+def log_score(probs: np.ndarray, *, targets: np.ndarray) -> float:
+    """Mean of -log of the probability of what came out; probs, targets: [n]; NaN if empty."""
+    return float(log_loss(targets, probs, labels=[0, 1])) if len(probs) else float("nan")
 
 
 def reliability(probs: np.ndarray, *, targets: np.ndarray, bins: int = 10) -> Reliability:
@@ -90,11 +99,11 @@ def chance_error(probs: np.ndarray, *, bins: int = 10) -> float:
 def masked_calibration(
     probs: np.ndarray, *, targets: np.ndarray, mask: np.ndarray, classes: Sequence[str], bins: int = 10
 ) -> dict:
-    """Brier score and calibration error over the valid entries, per class and as means over the classes.
+    """Brier score, log loss, and calibration error over the valid entries, per class and as means over the classes.
 
     probs, targets, mask: [N, C] as in `evaluate.check_masked`; classes: C names. Returns {"macro": {"brier",
-    "calibration_error", "chance_error"}, "per_class": {name: the same}}; NaN for a class without a valid entry, which
-    the macro leaves out.
+    "log_loss", "calibration_error", "chance_error"}, "per_class": {name: the same}}; NaN for a class without a valid
+    entry, which the macro leaves out.
     """
     probs, positive, mask = check_masked(probs, targets=targets, mask=mask, classes=classes)
     per_class = {}
@@ -102,10 +111,11 @@ def masked_calibration(
         entries, outcomes = probs[mask[:, c], c], positive[mask[:, c], c]
         per_class[name] = {
             "brier": brier_score(entries, targets=outcomes),
+            "log_loss": log_score(entries, targets=outcomes),
             "calibration_error": calibration_error(reliability(entries, targets=outcomes, bins=bins)),
             "chance_error": chance_error(entries, bins=bins),
         }
     defined = [per_class[name] for name, valid in zip(classes, mask.T, strict=True) if valid.any()]
-    keys = ("brier", "calibration_error", "chance_error")
+    keys = ("brier", "log_loss", "calibration_error", "chance_error")
     macro = {key: ratio(sum(values[key] for values in defined), len(defined)) for key in keys}
     return {"macro": macro, "per_class": per_class}

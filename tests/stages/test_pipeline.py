@@ -195,18 +195,20 @@ def test_label_flags_are_recorded_and_inherited(copied, capsys):
     assert json.loads((run / "ensemble" / "thresholds.json").read_text())["missing"] == ["0"]
 
 
-def test_prior_correction_is_undone_by_the_flag_and_moves_no_rank(copied):
+def test_without_calibration_probabilities_are_the_raw_sigmoid_and_no_rank_moves(copied, capsys):
     run, flags = copied
     corrected = pd.read_csv(run / "resnet50" / "probs_val.csv", index_col="image_id")
     before = json.loads((run / "resnet50" / "metrics_val.json").read_text())
-    test_resnet.main([*flags, *FAST, "--no-prior-correction", "--overwrite"])
+    test_resnet.main([*flags, *FAST, "--calibration-method", "none", "--overwrite"])
+    assert "test: calibration of the raw sigmoid, and with the prior correction." in capsys.readouterr().out
     raw = pd.read_csv(run / "resnet50" / "probs_val.csv", index_col="image_id")
     after = json.loads((run / "resnet50" / "metrics_val.json").read_text())
     weights = torch.load(run / "resnet50" / "best.pt", weights_only=True)["pos_weight"]
     np.testing.assert_allclose(raw, correct_probs(corrected, pos_weight=1 / np.array(weights)), rtol=0, atol=1e-6)
     assert (raw - corrected).abs().to_numpy().max() > 1e-3
     assert after["macro"]["auroc"] == pytest.approx(before["macro"]["auroc"], abs=1e-6)
-    with pytest.raises(ValueError, match="only one model's probabilities have the prior correction"):
+    match = "--calibration-method was none for resnet50 and prior for efficientnet_b1; run both test scripts alike"
+    with pytest.raises(ValueError, match=match):
         ensemble_alpha_search.main([*flags, "--overwrite"])
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 import ensemble_threshold_search
 import predict
+from src.artifacts.calibration_record import Calibration
 from src.artifacts.manifest import read_manifest
 from src.artifacts.predictions import image_id
 from src.artifacts.probs import read_probs
@@ -24,6 +25,7 @@ from src.images import files as image_files
 from src.images.files import find_images
 from src.images.heatmaps import SIDE
 from src.stages.predict import Member, _load_members, heatmap_name
+from src.stats.calibration_maps import OddsMap
 from tests.page_runs import random_run
 from tests.trees import copy_run, write_image
 
@@ -137,6 +139,8 @@ def test_images_and_studies_of_the_run_get_what_its_stages_gave_them(run_dir, co
         at += (probs == thresholds).sum()
         alone += (flags_of(rows.values(), classes) != flagged[units.codes]).sum()
     assert at >= len(classes) and alone  # what an image alone would get is another matter
+    maps = json.loads((copied / "ensemble" / "probs.json").read_text())["calibration"]["resnet50"]["maps"]
+    assert len({found["slope"] for found in maps.values()}) > 2  # fitted by Platt's method
     said = capsys.readouterr().out
     assert f"empirical, for the recall of a random study of val; the probability of a study is the {aggregate}" in said
     assert f"flagged among {len(studies)} studies, for recall >= 0.85" in said and "StudyInstanceUID" not in said
@@ -147,7 +151,8 @@ def test_an_image_gets_the_same_in_any_company(run_dir, images, tmp_path):
         def forward(self, images):
             return images.mean(dim=(1, 2, 3))[:, None] + len(images)
 
-    member = Member("resnet50", DependsOnBatch(), DependsOnBatch(), 8, None, 0.5, None)
+    as_it_is = Calibration("none", ("A",), (OddsMap(1.0, 1.0),))
+    member = Member("resnet50", DependsOnBatch(), DependsOnBatch(), 8, as_it_is, 0.5, None)
     batch = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
     for full in (4, 8):
         alone = member.probs(batch[:1], full=full)
@@ -411,7 +416,8 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
         ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
         ("probs.json", {"checkpoint_sha256": None}, "its checkpoint_sha256 is None; expected a list"),
         ("probs.json", {"probs_sha256": None}, "its probs_sha256 is None; expected a dict"),
-        ("probs.json", {"prior_correction": "false"}, "its prior_correction is 'false'; expected a bool"),
+        ("probs.json", {"calibration": "platt"}, "its calibration is 'platt'; expected a dict"),
+        ("probs.json", {"calibration": {}}, "records no calibration, as earlier versions did not"),
         ("probs.json", {"weights": ...}, "does not record weights, as older versions did not"),
         ("alpha.json", {"members": ["a", "b"]}, "blends"),
         ("alpha.json", {"weights": [0.25, 0.75]}, "not what the probabilities beside it were blended by"),

@@ -176,7 +176,7 @@ def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_
     run = new_run("two")
     flags = ["--image-size", "64", "--batch-size", "3", "--unfreeze-last-n-blocks", "1", "--epochs", "1"]
     finish(*start_two("train_efficientnet.py", run, *TINY, *flags, "--lr", "1e-2"))
-    flags = ["--device", "cpu", "--workers", "0", "--resamples", "0", "--no-prior-correction"]
+    flags = ["--device", "cpu", "--workers", "0", "--resamples", "0", "--calibration-method", "none"]
     finish(start("test_efficientnet.py", run, *flags))
     history = pd.read_csv(run / "efficientnet_b1" / "history.csv")
     metrics = json.loads((run / "efficientnet_b1" / "metrics_val.json").read_text())

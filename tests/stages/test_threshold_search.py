@@ -6,9 +6,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 import ensemble_threshold_search
+from src.artifacts.io import as_stored, write_json
+from src.artifacts.probs import write_probs
 from src.stages.threshold_tables import parse_prevalence
+from src.stats.calibration_maps import METHODS, apply_maps, fit_maps
 from tests.page_runs import make_run, search
 
 CLASSES = ("A", "B C")
@@ -259,6 +263,48 @@ def test_other_runs_of_the_same_split_are_noticed(tmp_path, capsys):
     capsys.readouterr()
     search(tmp_path / "b", "--recall", "0.8")
     assert "With 1 other run of this split to choose from, that costs some of the confidence" in capsys.readouterr().out
+
+
+def test_a_blend_of_isotonic_maps_is_warned_of_where_val_certifies(tmp_path, capsys):
+    run = make_run(tmp_path / "run", patients=150)
+    story = json.loads((run / "ensemble" / "probs.json").read_text())
+    for weights, warned in (([0.5, 0.5], True), ([1.0, 0.0], False)):
+        calibration = {model: found | {"method": "isotonic"} for model, found in story["calibration"].items()}
+        write_json(run / "ensemble" / "probs.json", story | {"calibration": calibration, "weights": weights})
+        for rule in ("certified", "empirical"):
+            capsys.readouterr()
+            search(run, "--recall", "0.8", "--rule", rule)
+            told = "warning: both models were calibrated on val too, by isotonic regression" in capsys.readouterr().out
+            assert told == (warned and rule == "certified")
+
+
+def test_flags_of_a_model_do_not_move_with_its_calibration(tmp_path):
+    """Isotonic maps have levels: what they flag is what some threshold of the raw sigmoid flags, but maybe another."""
+    rng, ways = np.random.default_rng(0), {}
+    flags = ["--run-dir", str(tmp_path / "run"), "--resamples", "0", "--no-pictures", "--recall", "0.85", "--overwrite"]
+    splits = {}
+    for split in ("val", "test"):
+        labels, ids = rng.random((500, 1)) < 0.25, [f"{split}{row}" for row in range(500)]
+        splits[split] = expit(3 * labels + 2 * rng.normal(size=(500, 1))), labels, ids
+        pd.DataFrame({"id": ids, "A": labels[:, 0].astype(int)}).to_csv(tmp_path / f"{split}_t.csv", index=False)
+        for kind, name in (("probs", "p"), ("labels", "t")):
+            flags += [f"--{split}-{kind}", str(tmp_path / f"{split}_{name}.csv")]
+    for method in METHODS:
+        raw, labels, _ = splits["val"]
+        columns = {"targets": labels, "mask": np.ones_like(labels), "classes": ["A"], "pos_weight": [3.0]}
+        maps, _ = fit_maps(method, raw, **columns)
+        probs = {split: as_stored(apply_maps(maps, raw)) for split, (raw, *_) in splits.items()}
+        for split, values in probs.items():
+            write_probs(tmp_path / f"{split}_p.csv", ids=splits[split][2], classes=["A"], values=values)
+        ensemble_threshold_search.main(flags)
+        row = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv").loc[0]
+        ways[method] = {split: values >= row["threshold"] for split, values in probs.items()}
+        assert row["status"] == "ok" and row["val_recall_lower"] >= 0.85
+    for split, (raw, *_) in splits.items():
+        for method in ("prior", "temperature", "platt"):
+            assert np.array_equal(ways[method][split], ways["none"][split]), method
+        flagged = ways["isotonic"][split]
+        assert raw[flagged].min() > raw[~flagged].max() and flagged.any() and not flagged.all()
 
 
 def test_infeasible_findings_get_no_verdict_and_target_1_has_groups(studies, tmp_path):

@@ -1,0 +1,59 @@
+"""What else was chosen or fitted on the split on which thresholds are certified, and what that costs the promise."""
+
+from pathlib import Path
+from typing import Any
+
+from src.artifacts.io import read_json
+from src.artifacts.truth import EvalSplit
+from src.config import ThresholdConfig
+from src.runtime.tables import plural
+
+FEW_CLASSES = 3  # with so few, choosing epoch, alpha and thresholds on one split costs more than a point of confidence
+
+
+def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -> list[str]:
+    """Lines to print where thresholds are certified on val; `of_run` says that the run's own blend is."""
+    if config.rule != "certified" or split.name != "val":
+        return []
+    remedy = "make a split calib (check_split.py --calibration)"
+    begin = "epoch and alpha were chosen on val too"
+    if not of_run:
+        begin, remedy = "the model may have been chosen on val too", "choose thresholds on data of their own"
+    classes, siblings = len(split.view.truth.classes), _siblings(config.run_dir) if of_run else 0
+    few = plural(classes, "finding") if classes <= FEW_CLASSES else ""
+    among = f"{plural(siblings, 'other run')} of this split to choose from" if siblings else ""
+    notes = []
+    if few or among:
+        there = " and ".join(filter(None, (few, among)))
+        cost = "that costs some of the confidence (docs/recall_coverage.md)"
+        notes.append(f"note: {begin}. With {there}, {cost}; to avoid it, {remedy}")
+    if of_run and _isotonic_blend(config.run_dir):
+        notes.append(
+            "warning: both models were calibrated on val too, by isotonic regression, by which the positives of val "
+            "look better in a blend than those of new patients; in simulations a promise at 95% was kept in 89% to 94% "
+            f"of the cases (docs/calibration.md). Test with --calibration-method platt, or {remedy}"
+        )
+    return notes
+
+
+def _isotonic_blend(run_dir: Path) -> bool:
+    """Whether the blend adds up probabilities of several models that isotonic regression made."""
+    story = read_json(run_dir / "ensemble" / "probs.json")
+    methods = [found.get("method") for found in story.get("calibration", {}).values()]
+    return "isotonic" in methods and sum(weight > 0 for weight in story["weights"]) > 1
+
+
+def _siblings(run_dir: Path) -> int:
+    """How many other runs beside this one have a blend of the same manifest, from which this one may be chosen."""
+    digest = read_json(run_dir / "manifest.json").get("manifest_sha256")
+    stories = run_dir.resolve().parent.glob("*/ensemble/probs.json")
+    others = [path for path in stories if path.parent.parent != run_dir.resolve()]
+    return sum(_manifest_of(path) == digest for path in others)
+
+
+def _manifest_of(path: Path) -> Any:
+    """The manifest that a probs.json records; None where the file of another run cannot be read."""
+    try:
+        return read_json(path).get("manifest_sha256")
+    except (ValueError, OSError):
+        return None
