@@ -109,7 +109,18 @@ class SplitConfig(StageConfig):
         low=0,
         high=0.9,
     )
+    expert_labels: Path | None = option(
+        None, "CSV of experts' labels per image or study; the images that it labels become the split --expert-as"
+    )
+    expert_as: Literal["test", "calib"] = option("test", "the split that --expert-labels makes")
     workers: int = option(2, "number of processes that open images", low=1)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the split calib is asked for twice, or is to be of experts without their labels."""
+        if self.expert_as == "calib" and self.calibration:
+            raise ValueError("--expert-as calib makes the split calib; leave out --calibration")
+        if self.expert_as == "calib" and self.expert_labels is None:
+            raise ValueError("--expert-as calib needs --expert-labels FILE")
 
 
 @dataclass(frozen=True)

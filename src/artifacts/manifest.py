@@ -46,6 +46,15 @@ class Manifest:
         """A line for each flag of stage 1 that left out images."""
         return self.meta.get("filters", [])  # none in manifests of earlier versions
 
+    @property
+    def notes(self) -> list[str]:
+        """What every later stage says: the filters, and whose labels each split has where they are of several."""
+        splits: dict[str, list[str]] = {}
+        for split, whose in self.meta.get("labels", {}).items():
+            splits.setdefault(whose, []).append(split)
+        parts = [f"of {' and '.join(names)} from {whose}" for whose, names in splits.items()]
+        return [*self.filters, *(["labels " + ", ".join(parts)] if len(parts) > 1 else [])]
+
     def image_paths(self) -> list[Path]:
         """Where the image of each row lies."""
         return [self.image_root / name for name in paths_of(self.table)]

@@ -89,5 +89,5 @@ def _at_threshold(evaluation: Evaluation, c: int, point: OperatingPoint, *, targ
         "shares": shares,
         "verdict": verdict(shares["recall"], target=target) if point.status == "ok" else "",
         "right": tp + curve.negatives - fp,
-        "flags_all": tp + fp == curve.entries,
+        "flags_all": 0 < tp + fp == curve.entries,
     }

@@ -3,7 +3,7 @@
 A failed check is a sentence that says what is wrong; a warning one that says what will not mean much.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -39,13 +39,16 @@ def respelled(table: pd.DataFrame) -> list[str]:
     return named(two_spellings(table["patient_id"]), what)
 
 
-def one_sided(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    """Classes without a positive or without a negative label in a split that is evaluated."""
+def one_sided(table: pd.DataFrame, classes: Sequence[str], *, masked: Mapping[str, Collection[str]]) -> list[str]:
+    """Classes without a positive or without a negative label in a split that is evaluated.
+
+    masked: for a split, the classes that are known to have no label there.
+    """
     failed = []
     for split in scored_in(table["split"]):
-        labels = table.loc[table["split"] == split, list(classes)]
+        labels = table.loc[table["split"] == split, [c for c in classes if c not in masked.get(split, ())]]
         for value, name in ((1, "positive"), (0, "negative")):
-            none = [c for c in classes if not (labels[c] == value).any()]
+            none = [c for c in labels if not (labels[c] == value).any()]
             if none:
                 failed.append(f"{split} has no {name} label of {', '.join(none)}: nothing can be measured there")
     return failed
@@ -59,11 +62,16 @@ def no_train(table: pd.DataFrame) -> list[str]:
 
 
 def too_few(
-    table: pd.DataFrame, classes: Sequence[str], *, needed: Mapping[float, int], confidence: float
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    needed: Mapping[float, int],
+    confidence: float,
+    masked: Mapping[str, Collection[str]],
 ) -> list[str]:
     """Classes with too few positives (patients) to certify a recall, or too few negatives in an evaluated split.
 
-    needed: for each recall target, how many positive patients can certify it at `confidence`.
+    needed: for each recall target, how many positive patients can certify it at `confidence`. masked: see `one_sided`.
     """
     warned = []
     name = "calib" if "calib" in scored_in(table["split"]) else "val"  # where thresholds are certified
@@ -77,8 +85,8 @@ def too_few(
                 f"positive patients in {name}: {', '.join(short)}"
             )
     for split in scored_in(table["split"]):
-        labels = table.loc[table["split"] == split, list(classes)]
-        few = [f"{c} ({n})" for c in classes if (n := int((labels[c] == 0).sum())) < FEW_NEGATIVES]
+        labels = table.loc[table["split"] == split, [c for c in classes if c not in masked.get(split, ())]]
+        few = [f"{c} ({n})" for c in labels if (n := int((labels[c] == 0).sum())) < FEW_NEGATIVES]
         if few:
             names = ", ".join(few)
             warned.append(

@@ -7,6 +7,7 @@ import pandas as pd
 
 from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING
 from src.labels.files import (
+    REPORTS,
     LabelSource,
     ages_of,
     choose_classes,
@@ -71,5 +72,6 @@ def read_brax(path: Path, *, classes: Sequence[str] | None, image_root: Path | N
         labels_of(cells, classes, path=file),
         image_root=root,
         files=(file,),
+        labels_from={"": REPORTS.format(file.name)},
         warnings=warnings,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.chexpert_folders import home_of, label_files, locate_images, train_files
+from src.labels.chexpert_folders import home_of, label_files, locate_images, train_files, whose_labels
 from src.labels.files import (
     IMAGE_PATH,
     SPARE,
@@ -89,6 +89,7 @@ def read_chexpert(
         files=tuple(files.values()),
         split_note=", ".join(f"{name} is {split}" for split, name in splits.items() if split != SPARE),
         spare=splits.get(SPARE, ""),
+        labels_from={split: whose_labels(name) for split, name in (splits or {"": files["train"].name}).items()},
         warnings=(
             *(warning for _, _, more in parts for warning in more),
             *warnings,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.labels.files import named, one_file
+from src.labels.files import EXPERTS, REPORTS, named, one_file
 
 FOLDERS = "[Cc][Hh][Ee][Xx]*"
 DEPTH = 4  # of such folders within each other
@@ -53,6 +53,12 @@ def label_files(home: Path, labels: str) -> dict[str, Path]:
         name = TRAIN_FILES[labels]
         raise ValueError(f"{home} holds no {name} or {name}.gz, nor does a folder CheXpert* in it; {remedy}")
     return files
+
+
+def whose_labels(name: str) -> str:
+    """Whose labels a label file of this name has: radiologists labeled valid and test, and the rest are of reports."""
+    by_experts = any(name.removesuffix(".gz") in names for names in OTHER_FILES.values())
+    return (EXPERTS if by_experts else REPORTS).format(name)
 
 
 def locate_images(ids: pd.Series, *, home: Path, beside: Path, root: Path | None) -> tuple[Path, pd.Series, list[str]]:

@@ -13,6 +13,7 @@ import pandas as pd
 from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING, patients_and_studies
 from src.labels.files import (
     LABEL_VALUES,
+    REPORTS,
     LabelSource,
     ages_of,
     choose_classes,
@@ -87,6 +88,7 @@ def read_chexpert_plus(
         image_root=root,
         files=(file, label_file),
         split_note=f"column 'split' of {file.name}, where valid is test",
+        labels_from={"": REPORTS.format(label_file.name)},
         warnings=(*warnings, *named(ids[unlabeled], f"images left out that {label_file.name} does not label")),
         problems=tuple(named(unknown, f"images in {label_file.name} that {file.name} does not know")),
     )

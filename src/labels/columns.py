@@ -5,7 +5,19 @@ from collections.abc import Iterable, Mapping
 
 # The more telling names first; case, blanks, - and _ do not count.
 COLUMN_NAMES = {
-    "path": ("path", "imagepath", "image", "imageid", "filename", "file", "filepath", "imageindex", "imagename", "img"),
+    "path": (
+        "path",
+        "imagepath",
+        "image",
+        "imageid",
+        "filename",
+        "file",
+        "filepath",
+        "imageindex",
+        "imagename",
+        "img",
+        "dicomid",
+    ),
     "patient": ("patientid", "patient", "subjectid", "subject"),
     "study": ("studyid", "study", "studyinstanceuid", "accessionnumber", "followup#"),
     "view": ("view", "viewposition", "frontal/lateral", "projection"),

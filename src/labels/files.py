@@ -1,8 +1,8 @@
 """The text of label files in, one checked `LabelSource` out: what the reader of every data set is made of."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ CONTEXT_COLUMNS = ("image_id", "sex", "age", "study_order", "no_finding")
 # Study ids that only count within a patient, such as 1, 02 or study1, repeat between patients.
 COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 SPLITS = ("train", "val", "calib", "test")
+REPORTS, EXPERTS = "reports ({})", "experts ({})"  # whose labels a file has
 SPARE = "spare"  # a published split that has no part in a run unless it is asked for
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
@@ -48,7 +49,8 @@ class LabelSource:
         (rank in time of the study among its patient's, from 0), `no_finding` (1 where the labels say "No Finding", NaN
         where they do not know of it).
     files: every file that was read. split_note: where the published split comes from, "" without one. spare: the file
-        that the spare rows are of. understood: which column of a CSV was taken for what, "" of other data sets.
+        that the spare rows are of. labels_from: for each published split, or "" for all, whose labels it has.
+    understood: which column of a CSV was taken for what, "" of other data sets.
     warnings: what a reader of the results should know, such as images left out.
     problems: checks of the published lists that failed.
     """
@@ -61,6 +63,7 @@ class LabelSource:
     files: tuple[Path, ...]
     split_note: str = ""
     spare: str = ""
+    labels_from: Mapping[str, str] = field(default_factory=dict)
     understood: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

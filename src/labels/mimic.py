@@ -8,6 +8,7 @@ import pandas as pd
 
 from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING
 from src.labels.files import (
+    REPORTS,
     LabelSource,
     choose_classes,
     ids_of,
@@ -72,6 +73,7 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
         image_root=image_root or path,
         files=(label_file, split_file, image_file),
         split_note=split_file.name,
+        labels_from={"": REPORTS.format(label_file.name)},
         warnings=tuple(warnings),
         problems=tuple(problems),
     )

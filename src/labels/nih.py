@@ -7,6 +7,7 @@ import pandas as pd
 
 from src.labels.chexpert import NO_FINDING
 from src.labels.files import (
+    REPORTS,
     LabelSource,
     ages_of,
     choose_classes,
@@ -96,6 +97,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
         image_root=root,
         files=(file, *list_files),
         split_note=" and ".join(list_file.name for list_file in list_files),
+        labels_from={"": REPORTS.format(file.name)},
         warnings=(*warnings, *notes, *copies),
         problems=tuple(problems),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.files import LabelSource, choose_classes, ids_of, labels_of, named, one_file, own_split
+from src.labels.files import EXPERTS, LabelSource, choose_classes, ids_of, labels_of, named, one_file, own_split
 from src.labels.places import image_places
 from src.runtime.csv_files import read_cells, read_header, require_columns
 
@@ -62,6 +62,7 @@ def read_vindr(
         image_root=root,
         files=tuple(files.values()),
         split_note=" and ".join(file.name for file in files.values()) if "test" in files else "",
+        labels_from={"": EXPERTS.format(" and ".join(file.name for file in files.values()))},
         warnings=(*_notes(votes, readers, files, reader_rule), *copies),
     )
 

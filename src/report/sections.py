@@ -53,7 +53,7 @@ def data_part(manifest: Manifest | None) -> dict[str, Any]:
         if len(rows := table[table["split"] == split])
     ]
     sizes.append((ALL, len(table), table["study_id"].nunique(), table["patient_id"].nunique()))
-    about = {key: manifest.meta[key] for key in ("dataset", "split", "failed")} | {"filters": manifest.filters}
+    about = {key: manifest.meta[key] for key in ("dataset", "split", "failed")} | {"notes": manifest.notes}
     return about | {"sizes": sizes, "findings": len(manifest.classes)}
 
 

@@ -6,8 +6,8 @@ from src.artifacts.manifest import Manifest, read_manifest
 
 
 def open_manifest(run_dir: Path) -> Manifest:
-    """The manifest of a run; prints, in one line, which images stage 1 was told to leave out."""
+    """The manifest of a run; prints, in one line, what stage 1 was told to leave out and whose labels there are."""
     manifest = read_manifest(run_dir)
-    if manifest.filters:
-        print("; ".join(manifest.filters))
+    if manifest.notes:
+        print("; ".join(manifest.notes))
     return manifest

@@ -19,6 +19,7 @@ from src.labels.files import SPARE, LabelSource, paths_of, splits_in
 from src.labels.split import patient_split
 from src.runtime.locks import exclusive
 from src.runtime.tables import format_table, plural
+from src.stages.expert_labels import ExpertSplit, take_expert_labels
 from src.stages.subset import subset
 from src.stats.thresholds import patients_needed
 
@@ -28,7 +29,43 @@ SHOWN = 10  # faulty images printed; the rest is counted
 def check_split(config: SplitConfig) -> int:
     """Write the manifest, describe it and check it; 0 where every check passes, else 1."""
     refuse_overwrite([config.run_dir / "manifest.csv"], overwrite=config.overwrite)
-    source = read_dataset(
+    source, filters = subset(config, _read(config))
+    published = _use_published(config, source)
+    source, experts = take_expert_labels(config, source if published else _without_split(source))
+    filters += experts.filters
+    if published:
+        source = _without_spare(config, source.keep(source.table["split"].notna()))
+    split, origin = _take_published(config, source) if published else _split_anew(config, source)
+    table, origin = source.table.assign(split=split), origin + experts.origin
+    unusable, faulty = _look_at_images(config, source, table)
+    problems = source.problems if published else []
+    one_sided = audit.one_sided(table, source.classes, masked=experts.masked)
+    failed = [*problems, *audit.respelled(table), *audit.leaks(table), *one_sided, *unusable]
+    warned = [*source.warnings, *experts.warnings, *audit.no_train(table), *_too_few(source, table, experts)]
+    meta = {
+        "dataset": source.name,
+        "image_root": source.image_root.resolve(),
+        "classes": source.classes,
+        "split": origin,
+        "labels": {name: _labels_from(source, name) for name in splits_in(split) if name in split},
+        "filters": filters,
+        "seed": config.seed,
+        "images": config.images,
+        "failed": failed,
+        "sources": {str(path): sha256(path) for path in source.files},
+    }
+    with exclusive(config.run_dir):  # before anything is printed, so that `| head` cannot end it first
+        write_manifest(config.run_dir, table, meta, source.context)
+    _describe(source, table, origin, [*filters, *experts.notes])
+    print(experts.table, end="\n\n" if experts.table else "")
+    verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
+    lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
+    print(*lines, f"{verdict}; wrote {config.run_dir}/manifest.csv", sep="\n")
+    return 1 if failed else 0
+
+
+def _read(config: SplitConfig) -> LabelSource:
+    return read_dataset(
         config.data,
         dataset=config.dataset,
         classes=config.classes or None,
@@ -44,38 +81,13 @@ def check_split(config: SplitConfig) -> int:
         merge_patients=config.merge_patients,
         reader_rule=config.reader_rule,
     )
-    source, filters = subset(config, source)
-    published = _use_published(config, source)
-    if published:
-        source = _without_spare(config, source.keep(source.table["split"].notna()))
-    split, origin = _take_published(config, source) if published else _split_anew(config, source)
-    table = source.table.assign(split=split)
-    unusable, faulty = _look_at_images(config, source, table)
-    problems = source.problems if published else []
-    failed = [*problems, *audit.respelled(table), *audit.leaks(table), *audit.one_sided(table, source.classes)]
-    failed += unusable
+
+
+def _too_few(source: LabelSource, table: pd.DataFrame, experts: ExpertSplit) -> list[str]:
+    """What is too rare to certify the recall targets of stage 6, or to measure."""
     confidence = ThresholdConfig.confidence
     needed = {recall: patients_needed(recall, confidence=confidence) for recall in ThresholdConfig.recall}
-    too_few = audit.too_few(table, source.classes, needed=needed, confidence=confidence)
-    warned = [*source.warnings, *audit.no_train(table), *too_few]
-    meta = {
-        "dataset": source.name,
-        "image_root": source.image_root.resolve(),
-        "classes": source.classes,
-        "split": origin,
-        "filters": filters,
-        "seed": config.seed,
-        "images": config.images,
-        "failed": failed,
-        "sources": {str(path): sha256(path) for path in source.files},
-    }
-    with exclusive(config.run_dir):  # before anything is printed, so that `| head` cannot end it first
-        write_manifest(config.run_dir, table, meta, source.context)
-    _describe(source, table, origin, filters)
-    verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
-    lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
-    print(*lines, f"{verdict}; wrote {config.run_dir}/manifest.csv", sep="\n")
-    return 1 if failed else 0
+    return audit.too_few(table, source.classes, needed=needed, confidence=confidence, masked=experts.masked)
 
 
 def _use_published(config: SplitConfig, source: LabelSource) -> bool:
@@ -93,17 +105,35 @@ def _without_spare(config: SplitConfig, source: LabelSource) -> LabelSource:
         return source
     if config.calibration == "published":
         table = source.table.assign(split=source.table["split"].mask(spare, "calib"))
-        return replace(source, table=table, split_note=f"{source.split_note}, {source.spare} is calib")
+        note, labels_from = f"{source.split_note}, {source.spare} is calib", {**source.labels_from}
+        labels_from["calib"] = labels_from[SPARE]
+        return replace(source, table=table, split_note=note, labels_from=labels_from)
     about = f"{source.spare} ({spare.sum():,} images) is left out; --calibration published makes it the split calib"
     return replace(source.keep(~spare), warnings=(*source.warnings, about))
 
 
+def _without_split(source: LabelSource) -> LabelSource:
+    """The source as if no split were published."""
+    labels_from = {"": " and ".join(dict.fromkeys(source.labels_from.values()))} if source.labels_from else {}
+    return replace(source, table=source.table.assign(split=None), labels_from=labels_from)
+
+
 def _split_anew(config: SplitConfig, source: LabelSource) -> tuple[np.ndarray, str]:
-    """A new split by patient, and where it comes from."""
+    """A new split by patient, of what experts have not labeled, and where it comes from."""
+    split = source.table["split"].to_numpy(object, copy=True)
+    free = source.table["split"].isna().to_numpy()
     fractions = {"val": config.val_fraction, **_calibration(config), "test": config.test_fraction}
-    split = patient_split(_labels(source), source.table["patient_id"], fractions=fractions, seed=config.seed)
+    fractions = {name: fraction for name, fraction in fractions.items() if not (split == name).any()}
+    patients = source.table["patient_id"][free]
+    split[free] = patient_split(_labels(source)[free], patients, fractions=fractions, seed=config.seed)
     shares = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
     return split, f"by patient, {shares}, seed {config.seed}"
+
+
+def _labels_from(source: LabelSource, split: str) -> str:
+    """Whose labels a split has; one without an entry was carved from train."""
+    whose = source.labels_from
+    return next((whose[key] for key in (split, "train", "") if key in whose), source.files[0].name)
 
 
 def _calibration(config: SplitConfig, *, published: bool = False) -> dict[str, float]:

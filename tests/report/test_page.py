@@ -529,8 +529,8 @@ def test_the_page_grows_with_the_targets_not_with_the_rows():
 
 
 def test_the_page_says_which_images_were_left_out(copied, page):
-    assert page["data"]["filters"] == []
+    assert page["data"]["notes"] == []
     path, said = copied / "manifest.json", ["--views frontal left out 3 lateral images and 0 of unknown view"]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"filters": said}))
     report.main(["--run-dir", str(copied)])
-    assert page_data(copied / "report.html")["data"]["filters"] == said
+    assert page_data(copied / "report.html")["data"]["notes"] == said

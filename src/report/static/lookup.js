@@ -23,7 +23,7 @@ function rowOf(explorer, state, c) {
     target, point, split, labeled, all, ...(figures || own),
     verdict: feasible ? tested : "infeasible",
     status: feasible
-      ? labeled[0] === labeled[1] ? "ok, flags all" : "ok"
+      ? labeled[0] && labeled[0] === labeled[1] ? "ok, flags all" : "ok"
       : `infeasible, flags all: ${plural(point.positives_needed, "more positive patient")} needed`,
   };
 }

@@ -23,7 +23,7 @@ function cardTable(heads, rows, caption) {
 
 function dataSection(data) {
   const nodes = [element("p", {}, `${data.dataset}, ${plural(data.findings, "finding")}. Split ${data.split}.`)];
-  nodes.push(...data.filters.map((text) => element("p", {}, `${text}.`)));
+  nodes.push(...data.notes.map((text) => element("p", {}, `${text}.`)));
   if (data.failed.length) {
     nodes.push(element("p", { class: "warning" }, "The split failed a check:"));
     nodes.push(element("ul", { class: "warning" }, ...data.failed.map((text) => element("li", {}, text))));
