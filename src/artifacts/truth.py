@@ -210,10 +210,12 @@ class Units:
 def _groups_of_units(groups: pd.DataFrame, codes: np.ndarray) -> pd.DataFrame:
     """Sex and age of a study: the first that is known. Its view: all that it has, such as frontal+lateral."""
     blank = groups.replace("", np.nan).groupby(codes)
-    columns = {name: blank[name].first() for name in ("sex", "age") if name in groups}
-    if "view" in groups:
-        columns["view"] = blank["view"].agg(lambda views: "+".join(sorted(set(views.dropna()))))
-    table = pd.DataFrame(columns, index=range(codes.max() + 1))
+    table = pd.DataFrame({name: blank[name].first() for name in GROUPS if name in groups}, index=range(codes.max() + 1))
+    if "view" in groups:  # joining text takes long, so that it is done only where a study has several views
+        seen = pd.DataFrame({"unit": codes, "view": groups["view"].to_numpy()})
+        seen = seen[seen["view"] != ""].drop_duplicates().sort_values(["unit", "view"])
+        several = seen[seen["unit"].duplicated(keep=False)].groupby("unit")["view"].agg("+".join)
+        table.loc[several.index, "view"] = several
     return table.fillna(dict.fromkeys({"sex", "view"} & set(table), ""))
 
 

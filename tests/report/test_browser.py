@@ -497,3 +497,19 @@ def test_names_are_shown_and_never_run(browser, tmp_path):
     assert page.execute_script(ran) == ["undefined", 2, 0]
     assert list(saved(page)["recall"]["0.85"]) == list(HOSTILE)
     assert mark not in (run / "report.html").read_text()
+
+
+def test_metrics_are_shown_in_every_view_of_the_labels_that_a_split_has(browser, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run") / "resnet50"
+    test = json.loads((folder / "metrics_test.json").read_text())
+    del test["no_finding_as_negative"]  # as of a split whose labels have no blank
+    (folder / "metrics_test.json").write_text(json.dumps(test))
+    report.main(["--run-dir", str(folder.parent), "--overwrite"])
+    page = opened(browser, folder.parent / "report.html")
+    table = "[...document.querySelector('#metrics table').rows]"
+    head, *rows = page.execute_script(f"return {table}.map((row) => [...row.cells].map((cell) => cell.textContent))")
+    assert head[5::2] == ["AUROC, blanks of “No Finding” negative", "AUROC, blanks negative"]
+    rows = {name: values for name, *values in rows}
+    assert rows["resnet50 (test)"][4:7] == ["", "", f"{test['blank_as_negative']['macro']['auroc']:.3f}"]
+    val = json.loads((folder / "metrics_val.json").read_text())["no_finding_as_negative"]["macro"]
+    assert rows["resnet50 (val)"][4:6] == [f"{val['auroc']:.3f}", f"{val['auprc']:.3f}"]
