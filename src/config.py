@@ -69,7 +69,7 @@ class SplitConfig(StageConfig):
     split: Literal["auto", "published", "patient"] = option(
         "auto", "published: the data set's own; patient: a new one by patient; auto: published if there is one"
     )
-    val_fraction: float = option(0.1, "share of images in val (of train, if test is published)", low=0.001, high=0.9)
+    val_fraction: float = option(0.1, "share of images in val (of train, if test is published)", low=0.001, high=1)
     test_fraction: float = option(0.1, "share of the images in test, for a new split", low=0.001, high=0.9)
     seed: int = option(0, "seed of the split", low=0)
     views: Literal["all", "frontal", "lateral"] = option("all", "radiographs to keep; AP and PA are frontal")

@@ -77,8 +77,8 @@ def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
     if not fractions or TRAIN in fractions:
         raise ValueError(f"fractions are {dict(fractions)}; name each split but {TRAIN}, which takes the rest")
     for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise ValueError(f"the fraction of {name} is {fraction}; expected more than 0 and less than 1")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"the fraction of {name} is {fraction}; expected more than 0 and at most 1")
     total = sum(fractions.values())
     if total > 1 + 1e-9:
         raise ValueError(f"the fractions sum to {total:g}; expected at most 1, as {TRAIN} takes the rest")

@@ -11,14 +11,14 @@ import pandas as pd
 from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
-from src.artifacts.probs import read_outside_probs, read_stage_probs, write_probs
+from src.artifacts.probs import Probs, read_outside_probs, read_stage_probs, write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth, respelled_patients
 from src.config import AlphaConfig
 from src.evaluate import masked_metrics
 from src.plots import results as plots
 from src.runtime.csv_files import table_name
 from src.runtime.locks import exclusive
-from src.runtime.tables import format_table, undefined_note, with_interval
+from src.runtime.tables import format_table, plural, undefined_note, with_interval
 from src.stages.inherited_flags import flags_of, inherit_flags, policy_of, units_of
 from src.stages.metric_tables import all_views
 from src.stages.opening import open_manifest
@@ -136,7 +136,7 @@ def _outside(config: AlphaConfig) -> Members:
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     files = [read_outside_probs(path) for path in config.members]
     print(*(probs.said for probs in files), sep="\n")
-    truths, others, origin = _truths(config, files[0].classes)
+    truths, others, origin = _truths(config, files)
     stacks = {
         split: np.stack([probs.aligned(truth.ids, truth.classes, others=others) for probs in files])
         for split, truth in truths.items()
@@ -148,12 +148,12 @@ def _outside(config: AlphaConfig) -> Members:
     return Members(tuple(names), stacks, truths, origin)
 
 
-def _truths(config: AlphaConfig, classes: Sequence[str]) -> tuple[dict[str, Truth], Sequence[str], dict[str, Any]]:
-    """The labels of each split, the ids that members may have beyond them, and where the labels come from."""
+def _truths(config: AlphaConfig, files: Sequence[Probs]) -> tuple[dict[str, Truth], set[str], dict[str, Any]]:
+    """The labels of each split, the ids that the files may have beyond them, and where the labels come from."""
     if config.labels:
-        truth, understood = read_truth(config.labels, classes)
+        truth, understood = read_truth(config.labels, files[0].classes)
         print(*understood, *respelled_patients(truth), sep="\n")
-        return {"val": truth}, (), {"labels": sha256(config.labels)}
+        return {"val": truth}, set(), {"labels": sha256(config.labels)}
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
             f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
@@ -161,7 +161,13 @@ def _truths(config: AlphaConfig, classes: Sequence[str]) -> tuple[dict[str, Trut
         )
     manifest = open_manifest(config.run_dir)
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
-    return truths, manifest.table["image_id"].tolist(), {"manifest_sha256": manifest.sha256}
+    known = set(manifest.table["image_id"])
+    if manifest.filters:  # the files may have what these left out
+        for probs in files:
+            left_out = set(probs.ids) - known
+            print(f"{probs.path}: {len(left_out):,} of {plural(len(probs.ids), 'id')} are not in the manifest")
+        known = known.union(*(probs.ids for probs in files))
+    return truths, known, {"manifest_sha256": manifest.sha256}
 
 
 def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, val: Counted) -> list[float]:

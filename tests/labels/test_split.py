@@ -49,13 +49,13 @@ def test_tolerances_hold_where_a_random_split_breaks_them(fractions):
         assert imbalance(labels, at_random, fractions)[0] > 0.05
 
 
-@pytest.mark.parametrize("fractions", [FRACTIONS, {"val": 0.5, "test": 0.45}])
+@pytest.mark.parametrize("fractions", [FRACTIONS, {"val": 0.5, "test": 0.45}, {"val": 0.5, "test": 0.5}, {"val": 1.0}])
 @pytest.mark.parametrize("n_patients", [3, 4, 30, 3000])
 def test_each_patient_is_in_one_split_and_no_split_is_empty(n_patients, fractions):
     labels, patients = synthetic(n_patients, seed=n_patients)
     for seed in range(3):
         split = patient_split(labels, patients, fractions=fractions, seed=seed)
-        assert set(split) == {"train", "val", "test"}
+        assert set(split) == ({*fractions} if sum(fractions.values()) == 1 else {"train", *fractions})
         assert all(len(set(split[patients == patient])) == 1 for patient in range(n_patients))
 
 
