@@ -311,27 +311,28 @@ def predict(
     model: nn.Module,
     loader: Loader,
     *,
-    num_classes: int,
+    width: int,
     device: torch.device,
     title: str,
     interrupts: Interrupts | None = None,
 ) -> tuple[torch.Tensor, dict[int, str]]:
-    """Logits [N, C] float32 on the CPU in row order, from all processes, and what is wrong with unreadable images.
+    """What a model makes of the images, such as logits [N, C], and what is wrong with those that cannot be read.
 
-    Such images are by row number; their logits mean nothing. Ends early where `interrupts` is asked to stop.
+    The former is float32 [N, width] on the CPU in row order, from all processes; the latter by row number, and their
+    logits mean nothing. Ends early where `interrupts` is asked to stop.
     """
     model.eval()
-    logits = torch.zeros(len(loader.dataset), num_classes)
+    outputs = torch.zeros(len(loader.dataset), width)
     faults: dict[int, str] = {}
     bar = tqdm(total=len(loader), desc=title, leave=False, disable=not is_main())
     with bar:
         for batch in on_device(loader, device):
-            logits[batch.rows] = model(prepare(batch.images, draws=None)).float().cpu()
+            outputs[batch.rows] = model(prepare(batch.images, draws=None)).float().cpu()
             faults |= {row: fault for row, fault in zip(batch.rows.tolist(), batch.faults, strict=True) if fault}
             bar.update()
             if interrupts is not None and interrupts.stop:
                 break
-    return all_reduce_rows(logits), dict(gathered(list(faults.items())))
+    return all_reduce_rows(outputs), dict(gathered(list(faults.items())))
 
 
 def validate(
@@ -344,7 +345,7 @@ def validate(
     """
     split, classes = task.val, task.classes
     logits, faults = predict(
-        model, split.loader, num_classes=len(classes), device=task.device, title="validation", interrupts=interrupts
+        model, split.loader, width=len(classes), device=task.device, title="validation", interrupts=interrupts
     )
     if all_reduce_sum([interrupts.stop])[0]:
         interrupts.ask()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
@@ -19,7 +20,8 @@ from src.runtime.system_errors import in_words
 from src.runtime.tables import plural
 
 # ResNet50's stages from input to output, by the value of `unfreeze` that trains them and all after them.
-RESNET_STAGES = {"all": ("conv1", "bn1", "relu", "maxpool")} | {f"layer{n}": (f"layer{n}",) for n in range(1, 5)}
+RESNET_STAGES = {"all": ("conv1", "bn1", "relu"), "layer1": ("maxpool", "layer1")}
+RESNET_STAGES |= {f"layer{n}": (f"layer{n}",) for n in range(2, 5)}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # of Lightning, of many scripts, of timm and this program
 PREFIXES = ("module.", "model.", "net.")
 ARCHITECTURES = {
@@ -61,6 +63,15 @@ class CBAMAttention(nn.Module):
 ATTENTION: dict[str, type[SEAttention] | type[CBAMAttention]] = {"se": SEAttention, "cbam": CBAMAttention}
 
 
+class Pooled(nn.Module):
+    """Feature maps [B, K, h, w] -> the mean of each quarter of each, and the logarithm of its spread: [B, 5 * K]."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        quarters = F.adaptive_avg_pool2d(maps, 2).flatten(1)
+        return torch.cat([quarters, maps.std(dim=(2, 3), correction=0).add(1e-4).log()], dim=1)
+
+
 class FusedInference(nn.Module):
     """A copy of stages for inference: each BatchNorm folded into the convolution before it, no autograd.
 
@@ -82,6 +93,11 @@ class FusedInference(nn.Module):
         if images.device.type != "cpu":
             return self.layers(images)
         return torch.cat([self.layers(part) for part in images.split(CPU_STEP)])
+
+    def width(self) -> int:
+        """The number of values that it makes of an image."""
+        weight = next(self.parameters())
+        return self(torch.zeros(1, 3, 32, 32, device=weight.device)).shape[1]
 
     def compile_layers(self) -> None:
         """Compile in place, once for each size of batch; on a CPU with the weights laid out for it beforehand."""
@@ -137,6 +153,13 @@ class ChestNet(nn.Module):
     def folded(self) -> FusedInference:
         """The whole network as it is now, for inference: images [B, 3, S, S] -> logits [B, C]."""
         return FusedInference(self._stages)
+
+    def describing(self) -> FusedInference:
+        """The first stage as it is now: images [B, 3, S, S] -> features [B, K] by which to tell what is no radiograph.
+
+        Later stages tell less of it: what they were trained for is findings (docs/unlike_training.md).
+        """
+        return FusedInference([self._stages[0], [Pooled()]])
 
     def train(self, mode: bool = True) -> "ChestNet":
         """Train or eval mode; what does not train stays in eval mode."""

@@ -251,7 +251,7 @@ def test_it_learns(images):
 
 
 def predictions(model, loader):
-    return predict(model, loader, num_classes=2, device=torch.device("cpu"), title="")[0]
+    return predict(model, loader, width=2, device=torch.device("cpu"), title="")[0]
 
 
 def test_predictions_come_in_row_order(images):
@@ -409,7 +409,7 @@ def test_more_than_one_unreadable_validation_image_in_a_hundred_stops_the_run(im
 def test_predictions_say_which_images_are_unreadable(images, tmp_path):
     broken, _ = with_broken(images, tmp_path, copies=1)
     loader = make_split(broken, shuffled=False).loader
-    logits, faults = predict(make_run().model, loader, num_classes=2, device=torch.device("cpu"), title="")
+    logits, faults = predict(make_run().model, loader, width=2, device=torch.device("cpu"), title="")
     assert list(faults) == [4] and "broken.png is not an image" in faults[4] and logits.isfinite().all()
 
 

@@ -107,6 +107,21 @@ def test_frozen_layers_and_their_batchnorm_buffers_stay_bit_identical(arch, unfr
         assert parameter.requires_grad == trains and (id(parameter) in in_optimizer) == trains
 
 
+@pytest.mark.parametrize(("arch", "layer"), [("resnet50", "relu"), ("efficientnet_b1", "features.0")])
+def test_features_are_means_of_quarters_and_the_spread_of_the_first_maps(arch, layer):
+    model = warmed(arch).eval()
+    maps = []
+    model.net.get_submodule(layer).register_forward_hook(lambda *args: maps.append(args[-1].clone()))
+    with torch.no_grad():
+        model.net(IMAGES)
+    quarters = torch.stack([half for rows in maps[0].chunk(2, dim=2) for half in rows.chunk(2, dim=3)], dim=2)
+    spread = maps[0].flatten(2).std(dim=2, correction=0)
+    expected = torch.cat([quarters.mean(dim=(3, 4)).flatten(1), (spread + 1e-4).log()], dim=1)
+    describe = model.describing()
+    assert_equal_to_rounding(describe(IMAGES), expected)
+    assert describe.width() == expected.shape[1]
+
+
 @pytest.mark.parametrize(
     ("arch", "unfreeze", "attention"),
     [("resnet50", "layer3", "none"), ("efficientnet_b1", 3, "none"), ("efficientnet_b1", 0, "se")],

@@ -23,7 +23,7 @@ def writer_of(path: Path) -> str:
     if name.startswith(("manifest.", "context.")):
         return "check_split.py"
     if folder in MODELS:
-        tested = name.startswith(("probs", "metrics", "reliability"))
+        tested = name.startswith(("probs", "metrics", "reliability", "training_features"))
         return f"{'test' if tested else 'train'}_{MODELS[folder]}.py"
     if folder == "ensemble":
         searched = name.startswith(("threshold", "subgroups", "readers"))

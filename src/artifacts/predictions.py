@@ -71,10 +71,11 @@ class PredictionTable:
             raise ValueError(
                 f"{self._story}, which says what made it, is missing; remove {self.path} or pass another --out"
             )
-        made_by = {"unit": "image", **read_json(self._story)}  # the unit of tables from before it was recorded
+        earlier = {"unit": "image", "equalize": False}  # of tables from before these were recorded
+        made_by = earlier | read_json(self._story)
         changed = [key for key in self._origin if made_by.get(key) != self._origin[key]]
         if changed:
-            names = ", ".join("--study" if key == "study" else key for key in changed)
+            names = ", ".join(f"--{key}" if key in ("study", "equalize") else key for key in changed)
             raise ValueError(f"{self.path} was made with other {names}; pass --overwrite or another --out")
         self.folder = str(made_by.get("folder", self.folder))
         self._read()
@@ -104,12 +105,13 @@ class PredictionTable:
         """Whether the table has results for an image; one that could not be read counts as missing."""
         return not self.rows.get(self.id_of(path), ["", "no results"])[-1]
 
-    def add(self, path: Path, probs: np.ndarray, *, study: Path | str = "") -> None:
+    def add(self, path: Path, probs: np.ndarray, *, study: Path | str = "", unlike: str = "") -> None:
         """Add the row of an image: probs [C] as `as_stored` returns them, and the study that it is of.
 
-        A study is named by a text, or by a path: that of a folder, or of an image that is a study of its own.
+        A study is named by a text, or by a path: that of a folder, or of an image that is a study of its own. `unlike`
+        says which models found it unlike the training images.
         """
-        self._set(self.layout.row(self._keys(path, study), probs, self.thresholds.flags(probs)))
+        self._set(self.layout.row(self._keys(path, study), probs, self.thresholds.flags(probs), unlike=unlike))
 
     def add_fault(self, path: Path, reason: str, *, study: Path | str = "") -> None:
         """Add the row of an image that cannot be read."""

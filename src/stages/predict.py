@@ -1,5 +1,6 @@
 """Prediction: new radiographs in, a table of probabilities and flags out."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -15,15 +16,17 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.artifacts.io import as_stored, entry, read_json
+from src.artifacts import likeness_file
+from src.artifacts.io import as_stored, entry, read_json, writer_of
 from src.artifacts.lineage import check_blended_checkpoint, checkpoints_of, refuse_busy
 from src.artifacts.manifest import Manifest
+from src.artifacts.prediction_rows import NOT_CHECKED, mark
 from src.artifacts.predictions import PredictionTable, image_id
 from src.artifacts.probs import read_stage_probs
 from src.artifacts.thresholds_file import SavedThresholds, read_thresholds
 from src.checkpoint import load_best
 from src.config import PredictConfig
-from src.dataset import ImageDataset, eval_loader, on_device
+from src.dataset import Batch, ImageDataset, eval_loader, on_device
 from src.images import files, heatmaps
 from src.models import ARCHITECTURES, FusedInference
 from src.runtime.cpu import CPU_STEP
@@ -33,6 +36,7 @@ from src.stages import prediction_tables as tables
 from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
 from src.stats.ensemble import blend
+from src.stats.likeness import Likeness
 from src.train_utils import pick_device
 from src.transforms import prepare
 
@@ -45,20 +49,32 @@ class Member:
 
     arch: str
     net: FusedInference
+    describe: FusedInference
     image_size: int
     pos_weight: np.ndarray | None
     weight: float
+    likeness: Likeness | None
+
+    def probs(self, images: torch.Tensor, *, full: int) -> np.ndarray:
+        """Probabilities [B, C] float64 of images uint8 [B, 1, S, S]; the same for an image in any company."""
+        raw = self._outputs(self.net, images, full=full).sigmoid().numpy()
+        return raw if self.pos_weight is None else correct_probs(raw, pos_weight=self.pos_weight)
+
+    def unlike(self, images: torch.Tensor, *, full: int) -> np.ndarray:
+        """Which images are unlike the training images, bool [B]; none where the run cannot say."""
+        if self.likeness is None:
+            return np.zeros(len(images), bool)
+        return self.likeness.unlike(self._outputs(self.describe, images, full=full).numpy())
 
     @torch.no_grad()
-    def probs(self, images: torch.Tensor, *, full: int) -> np.ndarray:
-        """Probabilities [B, C] float64 of images uint8 [B, 1, S, S].
+    def _outputs(self, net: FusedInference, images: torch.Tensor, *, full: int) -> torch.Tensor:
+        """What a network makes of images, float64 on the CPU.
 
         Filled up with zeros to a multiple of `full`, so that each image passes the same kernels in any company: they
         depend on the size of a batch, and what they compute does in the last digits.
         """
         filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % full))
-        raw = self.net(prepare(filled, draws=None))[: len(images)].float().cpu().double().sigmoid().numpy()
-        return raw if self.pos_weight is None else correct_probs(raw, pos_weight=self.pos_weight)
+        return net(prepare(filled, draws=None))[: len(images)].float().cpu().double()
 
 
 def predict_images(config: PredictConfig) -> int:
@@ -72,10 +88,12 @@ def predict_images(config: PredictConfig) -> int:
     if config.study and thresholds.unit != "study":
         raise ValueError(f"--study is {config.study}, and the thresholds in {path} are of images; leave --study out")
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
-    origin |= {"unit": thresholds.unit}
+    origin |= {"unit": thresholds.unit, "equalize": config.equalize}
     if thresholds.unit == "study":
         origin |= {"aggregate": thresholds.aggregate, "study": config.study or "auto"}
     found = files.find_images(config.images, skip=config.heatmaps)
+    if manifest.meta["dataset"] == "mimic" and not config.equalize:
+        _say_what_is_not_equalized([path for path, fault in found.items() if not fault])
     for path in PredictionTable(config.out, thresholds).written:
         if os.path.abspath(path) in map(os.path.abspath, found):
             raise ValueError(f"{path} is to be written and is one of the images; pass another --out")
@@ -84,10 +102,21 @@ def predict_images(config: PredictConfig) -> int:
     if config.heatmaps:
         config.heatmaps.mkdir(parents=True, exist_ok=True)
     print(f"thresholds: {thresholds.promise}")
+    _say_what_is_not_checked(members, config.run_dir)
     _fill(config, table, found, members, device)
     names = [table.id_of(path) for path in found]
     tables.print_predictions(table, names, by=config.study or "auto")
     return int(any(map(table.fault, names)))
+
+
+def _say_what_is_not_equalized(paths: list[Path]) -> None:
+    """Warn of DICOM files where the run was trained on MIMIC-CXR-JPG."""
+    count = sum(map(files.may_be_dicom, paths))
+    if count:
+        print(
+            f"warning: {count:,} of {plural(len(paths), 'image')} are DICOM, and the run was trained on MIMIC-CXR-JPG, "
+            "whose images are histogram-equalized; pass --equalize, or the probabilities and flags may be wrong"
+        )
 
 
 def _fill(
@@ -150,7 +179,8 @@ def _predict(
     device: torch.device,
 ) -> None:
     """Add a row per image to the table, saving it now and then."""
-    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=files.read_file)
+    read = functools.partial(files.read_file, equalize=config.equalize)
+    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=read)
     workers = min(config.workers, -(-len(paths) // config.batch_size))
     loader = eval_loader(dataset, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
     full = CPU_STEP if device.type == "cpu" else config.batch_size
@@ -159,6 +189,7 @@ def _predict(
             raw = [member.probs(images.by_size[member.image_size], full=full) for member in members]
             single = as_stored(np.stack(raw))
             probs = as_stored(blend(single, [member.weight for member in members]))
+            unlike = _unlike(members, images, full=full)
             for index, row in enumerate(images.rows.tolist()):
                 study = _study_of(config, table, paths[row])
                 if images.faults[index]:
@@ -166,11 +197,30 @@ def _predict(
                     continue
                 if config.heatmaps:
                     seen = [images.by_size[member.image_size][index : index + 1] for member in members]
-                    result = {"single": single[:, index], "probs": probs[index], "thresholds": table.thresholds}
-                    _draw(config.heatmaps, paths[row], members, seen, **result)
-                table.add(paths[row], probs[index], study=study)
+                    result = {"single": single[:, index], "probs": probs[index], "unlike": unlike[index]}
+                    _draw(config.heatmaps, paths[row], members, seen, thresholds=table.thresholds, **result)
+                table.add(paths[row], probs[index], study=study, unlike=unlike[index])
             bar.update(len(images.rows))
             table.save(every=SAVE_SECONDS)
+
+
+def _unlike(members: list[Member], images: Batch, *, full: int) -> list[str]:
+    """The models that find each image of a batch unlike the training images, as the table names them."""
+    if any(member.likeness is None for member in members):
+        return [NOT_CHECKED] * len(images.rows)
+    found = [member.unlike(images.by_size[member.image_size], full=full) for member in members]
+    names = np.array([member.arch for member in members])
+    return [" and ".join(names[by]) for by in np.transpose(found)]
+
+
+def _say_what_is_not_checked(members: list[Member], run_dir: Path) -> None:
+    for member in members:
+        if member.likeness is None:
+            path = run_dir / member.arch / likeness_file.NAME
+            print(
+                f"note: images unlike the training images are not marked, since {path} is missing; "
+                f"python {writer_of(path)} --run-dir {run_dir} --overwrite makes it"
+            )
 
 
 def _draw(
@@ -181,11 +231,13 @@ def _draw(
     *,
     single: np.ndarray,
     probs: np.ndarray,
+    unlike: str,
     thresholds: SavedThresholds,
 ) -> None:
     """Write a heat map per flagged finding and model of one image.
 
-    images: what each member sees, uint8 [1, 1, S, S]; single [M, C] the members' probabilities, probs [C] the blend's.
+    images: what each member sees, uint8 [1, 1, S, S]; single [M, C] the members' probabilities, probs [C] the blend's;
+    unlike: the members that find it unlike the training images.
     """
     flagged = np.flatnonzero(thresholds.flags(probs))
     for member, name in itertools.product(members, thresholds.classes):  # heat maps drawn at other thresholds
@@ -201,7 +253,7 @@ def _draw(
                 threshold = "no threshold, flags all"
             heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
-            caption = (f"{name}: probability {probs[c]:.3f}, {threshold}", source)
+            caption = [f"{name}: probability {probs[c]:.3f}, {threshold}", source, *filter(None, [mark(unlike)])]
             target = folder / heatmap_name(path, finding=name, arch=member.arch)
             heatmaps.write_overlay(target, image[0, 0].cpu().numpy(), heat, caption=caption)
 
@@ -235,8 +287,10 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         model, checkpoint = load_best(run_dir / arch, arch=arch, manifest=manifest)
         check_blended_checkpoint(run_dir, arch, made_by=digests.get(arch, ""))
         pos_weight = np.array(checkpoint["pos_weight"]) if corrected else None
-        net = model.to(device).folded().eval()
-        members.append(Member(arch, net, checkpoint["image_size"], pos_weight, weight))
+        model = model.to(device)
+        likeness = likeness_file.read_likeness(run_dir / arch, checkpoint_sha256=digests[arch])
+        networks = model.folded(), model.describing()
+        members.append(Member(arch, *networks, checkpoint["image_size"], pos_weight, weight, likeness))
     origin = {"manifest_sha256": manifest.sha256, "probs_val_sha256": story["probs_sha256"]["val"]}
     origin |= {"checkpoint_sha256": digests, "weights": story["weights"], "prior_correction": corrected}
     return members, origin

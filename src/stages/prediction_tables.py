@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from src.artifacts.prediction_rows import RowLayout
+from src.artifacts.prediction_rows import UNLIKE, RowLayout
 from src.artifacts.predictions import PredictionTable
 from src.artifacts.thresholds_file import SavedThresholds
 from src.runtime.tables import format_table, plural
@@ -22,10 +22,12 @@ def print_predictions(table: PredictionTable, names: Sequence[str], *, by: str) 
         studies = table.studies()
         _print_rows([studies[study] for study in of_images], table.study_layout, table.thresholds)
         _print_faults(images)
+        _print_unlike(images, table.layout)
         _print_own(images, by)
         written.append(f"wrote {table.study_path}: {plural(len(studies), 'row')}")
     else:
         _print_rows(images, table.layout, table.thresholds)
+        _say_unlike(images, table.layout)
     failed = sum(bool(row[-1]) for row in images)
     written[0] += f", {failed:,} could not be read" if failed else ""
     print(*written, sep="\n")
@@ -34,20 +36,20 @@ def print_predictions(table: PredictionTable, names: Sequence[str], *, by: str) 
 def _print_rows(rows: Sequence[list[str]], layout: RowLayout, thresholds: SavedThresholds) -> None:
     """The first rows and others with an error, then the flags per finding among all of them."""
     unit, of_studies = thresholds.unit, thresholds.unit == "study"
-    shown = [*rows[:SHOWN], *[row for row in rows[SHOWN:] if row[-1]][:SHOWN]]
+    shown = [*rows[:SHOWN], *[row for row in rows[SHOWN:] if row[-1] or layout.marked(row)][:SHOWN]]
     lines = []
     for row in shown:
-        said = (", ".join(layout.flagged(row)) or "none") if row[-2] else ""
-        why = "; ".join(filter(None, (said, _printable(row[-1]))))
+        said = (", ".join(layout.flagged(row)) or "none") if layout.flags(row) else ""
+        why = "; ".join(filter(None, (said, layout.marked(row), _printable(row[-1]))))
         images = [int(row[1])] if of_studies else []
-        lines.append((_printable(row[0]), *images, row[-2] or "-", why))
+        lines.append((_printable(row[0]), *images, layout.flags(row) or "-", why))
     headers = [unit.capitalize(), *["Images"][:of_studies], "Flags", "Findings flagged, or why it could not be read"]
     print(format_table(headers, lines))
     if len(rows) > len(shown):
         print(f"... and {len(rows) - len(shown):,} more")
     several = len(set(thresholds.targets)) > 1
     target = "the recall targets below" if several else f"recall >= {thresholds.targets[0]:g}"
-    print(f"\nflagged among {plural(sum(bool(row[-2]) for row in rows), unit)}, for {target}:")
+    print(f"\nflagged among {plural(sum(bool(layout.flags(row)) for row in rows), unit)}, for {target}:")
     counts = Counter(itertools.chain.from_iterable(map(layout.flagged, rows)))
     columns: list[Sequence[Any]] = [thresholds.classes, thresholds.values.tolist()]
     columns.append([counts[c] for c in thresholds.classes])
@@ -71,6 +73,26 @@ def _print_faults(images: Sequence[list[str]]) -> None:
         print(_printable(row[-1] if row[0] in row[-1] else f"{row[0]}: {row[-1]}"))
     if len(faults) > SHOWN:
         print(f"... and {len(faults) - SHOWN:,} more that could not be read")
+
+
+def _print_unlike(images: Sequence[list[str]], layout: RowLayout) -> None:
+    """Name the images that are unlike the training images, where the rows of their studies count them only."""
+    marked = [row for row in images if row[0] != row[1] and layout.marked(row)]
+    for row in marked[:SHOWN]:
+        print(_printable(f"{row[0]}: {layout.marked(row)}"))
+    if len(marked) > SHOWN:
+        print(f"... and {len(marked) - SHOWN:,} more that are {UNLIKE}")
+    _say_unlike(images, layout)
+
+
+def _say_unlike(images: Sequence[list[str]], layout: RowLayout) -> None:
+    """Say what to think of the images that are unlike the training images."""
+    marked = sum(bool(layout.marked(row)) for row in images)
+    if marked:
+        print(
+            f"{UNLIKE}: {marked:,} of {plural(len(images), 'image')}. Do not trust the probabilities of an image that "
+            "is no chest radiograph; about 1% of images like those of training are marked too"
+        )
 
 
 def _print_own(images: Sequence[list[str]], by: str) -> None:

@@ -4,16 +4,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from src.artifacts import likeness_file
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json
 from src.artifacts.manifest import Manifest
 from src.artifacts.probs import write_probs
 from src.artifacts.truth import EvalLabels, Truth
 from src.checkpoint import load_best
 from src.config import ScoreConfig
-from src.dataset import ImageDataset, eval_loader
+from src.dataset import ImageDataset, Loader, eval_loader
 from src.engine import predict
+from src.models import ChestNet
 from src.plots import results as plots
 from src.runtime.distributed import is_main, process_group
 from src.runtime.locks import exclusive
@@ -21,7 +24,10 @@ from src.stages.inherited_flags import counted, flags_of, inherit_flags, policy_
 from src.stages.metric_tables import all_views, calibration_before_and_after, print_scores, reliability_curves
 from src.stages.opening import open_manifest
 from src.stats.calibration import correct_probs
+from src.stats.likeness import Likeness
 from src.train_utils import masked_bce, pick_device
+
+MOST_FEATURES = 5000  # images of a split by which new ones are compared with the training images
 
 
 def score(config: ScoreConfig) -> None:
@@ -52,16 +58,19 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
         split: _logits(config, manifest.part(split).image_paths(), folded, checkpoint, device, title=split)
         for split in truths
     }
+    features = [_features(config, manifest.part(split), model, checkpoint, device) for split in ("train", "val")]
     if not is_main():
         return
-    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png")
+    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png", likeness_file.NAME)
     results = {
         split: _evaluate(config, logits[split], EvalLabels.of(truth, policy), checkpoint["pos_weight"], folder, split)
         for split, truth in truths.items()
     }
+    digest = sha256(folder / "best.pt")
+    likeness_file.write_likeness(folder, Likeness.fit(features[0], val=features[1]), checkpoint_sha256=digest)
     story = {
         "manifest_sha256": manifest.sha256,
-        "checkpoint_sha256": sha256(folder / "best.pt"),
+        "checkpoint_sha256": digest,
         **flags_of(config),
         "prior_correction": config.prior_correction,
         "pos_weight": dict(zip(manifest.classes, checkpoint["pos_weight"], strict=True)),
@@ -69,7 +78,7 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
     }
     write_json(folder / "probs.json", story)
     print_scores(config.arch, results, resamples=config.resamples)
-    print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png")
+    print(f"\nwrote to {folder}: probs_*.csv metrics_*.json reliability_*.png {likeness_file.NAME}")
 
 
 def _logits(
@@ -82,15 +91,32 @@ def _logits(
     title: str,
 ) -> torch.Tensor:
     """Logits [N, C] of a split; raises ValueError where an image cannot be read, since each needs its probability."""
-    dataset = ImageDataset.open(paths, size=checkpoint["image_size"], cache=config.cache, workers=config.workers)
-    pin = device.type == "cuda"
-    loader = eval_loader(dataset, batch_size=config.batch_size, workers=config.workers, pin=pin)
+    loader = _loader(config, paths, checkpoint, device)
     classes = len(checkpoint["classes"])
-    logits, faults = predict(model, loader, num_classes=classes, device=device, title=f"{config.arch} {title}")
+    logits, faults = predict(model, loader, width=classes, device=device, title=f"{config.arch} {title}")
     if faults:
         more = f" ({len(faults)} such images in {title})" if len(faults) > 1 else ""
         raise ValueError(f"{next(iter(faults.values()))}{more}")
     return logits
+
+
+def _loader(config: ScoreConfig, paths: list[Path], checkpoint: dict[str, Any], device: torch.device) -> Loader:
+    dataset = ImageDataset.open(paths, size=checkpoint["image_size"], cache=config.cache, workers=config.workers)
+    pin = device.type == "cuda"
+    return eval_loader(dataset, batch_size=config.batch_size, workers=config.workers, pin=pin)
+
+
+def _features(
+    config: ScoreConfig, part: Manifest, model: ChestNet, checkpoint: dict[str, Any], device: torch.device
+) -> np.ndarray:
+    """Features [N, K] of a sample of a split, without the images that cannot be read."""
+    paths = part.image_paths()
+    sample = np.random.default_rng(0).permutation(len(paths))[:MOST_FEATURES]
+    describe = model.describing()
+    loader = _loader(config, [paths[row] for row in sorted(sample)], checkpoint, device)
+    title = f"{config.arch} features"
+    features, faults = predict(describe, loader, width=describe.width(), device=device, title=title)
+    return np.delete(features.numpy(), list(faults), axis=0)
 
 
 def _evaluate(

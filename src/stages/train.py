@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from src.artifacts import likeness_file
 from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
@@ -119,7 +120,7 @@ def _home(folder: Path, config: TrainConfig) -> Path:
 
 def _move(begun: Path, folder: Path) -> None:
     """Replace the earlier model and all that was made from it by the first epoch of the new one."""
-    clear(folder, "probs.json", *OUTPUTS, "probs_*.csv", "metrics_*.json", "*.png")
+    clear(folder, "probs.json", *OUTPUTS, "probs_*.csv", "metrics_*.json", likeness_file.NAME, "*.png")
     for name in (*OUTPUTS[1:], OUTPUTS[0]):  # config.json last
         (begun / name).replace(folder / name)
     shutil.rmtree(begun)

@@ -75,7 +75,8 @@ def probs_of(run, folder, split):
 
 def test_every_stage_leaves_its_files(run_dir):
     model = "config.json best.pt last.pt history.csv train_loss.png val_loss.png val_auroc.png val_auprc.png "
-    model += "probs_val.csv probs_test.csv probs.json metrics_val.json metrics_test.json reliability_test.png"
+    model += "probs_val.csv probs_test.csv probs.json metrics_val.json metrics_test.json reliability_test.png "
+    model += "training_features.npz"
     ensemble = "alpha_search.csv alpha_search.png alpha.json probs_val.csv probs_test.csv metrics_test.json "
     ensemble += "thresholds_recall_0.85.csv thresholds_recall_0.9.csv thresholds.json"
     expected = {"resnet50": model, "efficientnet_b1": model, "ensemble": ensemble}

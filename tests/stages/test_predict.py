@@ -23,6 +23,7 @@ from src.artifacts.truth import Truth, Units
 from src.images import files as image_files
 from src.images.files import find_images
 from src.images.heatmaps import SIDE
+from src.images.pixels import equalized, gray_pixels
 from src.stages.predict import Member, _load_members, heatmap_name
 from tests.page_runs import random_run
 from tests.trees import copy_run, write_image
@@ -58,9 +59,9 @@ def copied(run_dir, tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with five radiographs."""
+    """A folder with five radiographs like those of the run."""
     for seed in range(5):
-        write_image(tmp_path / "images" / f"{seed}.png", size=40, seed=seed)
+        write_image(tmp_path / "images" / f"{seed}.png", seed=seed)
     return tmp_path / "images"
 
 
@@ -147,7 +148,7 @@ def test_an_image_gets_the_same_in_any_company(run_dir, images, tmp_path):
         def forward(self, images):
             return images.mean(dim=(1, 2, 3))[:, None] + len(images)
 
-    member = Member("resnet50", DependsOnBatch(), 8, None, 0.5)
+    member = Member("resnet50", DependsOnBatch(), DependsOnBatch(), 8, None, 0.5, None)
     batch = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
     for full in (4, 8):
         alone = member.probs(batch[:1], full=full)
@@ -166,7 +167,7 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     (images / "none").mkdir()
     (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:300])
     os.mkfifo(images / "pipe.png")
-    write_image(images / "x.png" / "inside.png", size=20)
+    write_image(images / "x.png" / "inside.png")
     for number in range(20):
         shutil.copy(images / "0.png", images / f"copy{number}.png")
     status, rows = run(
@@ -221,6 +222,31 @@ def test_dicom_files_of_one_study_are_found_in_any_folder(run_dir, images, tmp_p
             {str(tmp_path / "a"), str(tmp_path / "b")} if by == "folder" else set(rows)
         )
     refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with other --study")
+
+
+def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied, tmp_path, capsys):
+    pytest.importorskip("pydicom")
+    from tests.images.test_dicom import GRADIENT, write
+
+    folder, out = tmp_path / "in", tmp_path / "p.csv"
+    folder.mkdir()
+    values = np.square(GRADIENT.astype(np.float64))
+    dicom = write(folder / "a.dcm", (values * 4095 / values.max()).astype(np.uint16))
+    shown, classes = gray_pixels(dicom, dicom.read_bytes(), size=32), read_manifest(copied).classes
+    Image.fromarray(equalized(shown)).save(folder / "equalized.png")
+    warning = "warning: 1 of 2 images are DICOM, and the run was trained on MIMIC-CXR-JPG"
+    _, raw = run(copied, folder, out=out)
+    assert "warning" not in capsys.readouterr().out
+    change(copied / "manifest.json", dataset="mimic")
+    _, same = run(copied, folder, "--overwrite", out=out)
+    assert warning in capsys.readouterr().out and same == raw
+    refused(copied, folder, "--append", "--equalize", out=out, match="made with other --equalize")
+    capsys.readouterr()
+    _, rows = run(copied, folder, "--overwrite", "--equalize", out=out)
+    assert "warning" not in capsys.readouterr().out
+    probs = {Path(image).name: probs_of([row], classes) for image, row in rows.items()}
+    assert np.abs(probs["a.dcm"] - probs["equalized.png"]).max() < 0.01
+    assert np.abs(probs["a.dcm"] - probs_of([raw[str(dicom)]], classes)).max() > 0.01
 
 
 def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path, capsys):
@@ -440,6 +466,42 @@ def test_heat_maps_are_one_picture_per_flagged_finding_and_model_of_an_image(run
     path = change(run_dir / "ensemble" / "thresholds.json", tmp_path / "t.json", recall={"0.85": points})
     _, rows = run(run_dir, image.parent, "--overwrite", "--heatmaps", heat, "--thresholds", path, out=out)
     assert rows[str(image)]["flags"] == "0" and [path.name for path in heat.iterdir()] == [".notes.tmp.txt"]
+
+
+def test_images_unlike_the_training_images_are_marked_wherever_they_are_shown(run_dir, tmp_path, monkeypatch, capsys):
+    """The run was trained on noise."""
+    write_image(tmp_path / "in" / "noise.png", size=16, seed=77)
+    Image.radial_gradient("L").save(tmp_path / "in" / "smooth.png")
+    captions, out = {}, tmp_path / "p.csv"
+    monkeypatch.setattr(
+        "src.images.heatmaps.write_overlay", lambda path, *_, caption: captions.setdefault(path.name, caption)
+    )
+    status, rows = run(run_dir, tmp_path / "in", "--study", "folder", "--heatmaps", tmp_path / "heat", out=out)
+    both, name = "resnet50 and efficientnet_b1", "unlike the training images"
+    assert status == 0
+    assert {Path(image).stem: row[name] for image, row in rows.items()} == {"noise": "", "smooth": both}
+    assert [row[name] for row in studies_of(out).values()] == ["1 of 2 images"]
+    said = capsys.readouterr().out
+    assert f"{name} (1 of 2 images)" in said and f"smooth.png: {name} ({both})\n" in said
+    assert f"{name}: 1 of 2 images. Do not trust" in said
+    assert {bool(f"{name} ({both})" in caption) for file, caption in captions.items() if "smooth" in file} == {True}
+    assert not any(name in "".join(caption) for file, caption in captions.items() if "noise" in file)
+    before = out.read_bytes()
+    run(run_dir, tmp_path / "in", "--study", "folder", "--append", out=out)
+    assert out.read_bytes() == before
+
+
+def test_a_run_that_cannot_tell_what_is_unlike_predicts_and_says_so(copied, images, tmp_path, capsys):
+    out, file = tmp_path / "p.csv", copied / "resnet50" / "training_features.npz"
+    file.unlink()
+    status, rows = run(copied, images, out=out)
+    assert status == 0 and {row["unlike the training images"] for row in rows.values()} == {"not checked"}
+    assert {row["unlike the training images"] for row in studies_of(out).values()} == {"not checked"}
+    said = capsys.readouterr().out
+    note = f"images unlike the training images are not marked, since {file} is missing; python test_resnet.py --run-dir"
+    assert said.count(note) == 1 and said.count("unlike") == 1
+    shutil.copy(copied / "efficientnet_b1" / "training_features.npz", file)
+    refused(copied, images, "--overwrite", out=out, match="made from another checkpoint .* run test_resnet.py --overwr")
 
 
 def test_heat_map_names_are_safe_and_of_one_image_however_its_path_is_typed(tmp_path, monkeypatch):
