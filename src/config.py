@@ -367,6 +367,10 @@ class PredictConfig(StageConfig):
         "which images are a study, where the thresholds are of studies; auto: DICOM files by StudyInstanceUID, every "
         "other file by itself; folder: the images directly in a folder; file: every file by itself (default: auto)",
     )
+    equalize: bool = option(
+        False,
+        "equalize the histogram of each image, as in MIMIC-CXR-JPG: for DICOM files and a run trained on it",
+    )
     heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
     batch_size: int = option(32, "number of images per pass", low=1)
     workers: int = option(2, "number of processes that read images", low=0)

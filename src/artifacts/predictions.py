@@ -71,10 +71,11 @@ class PredictionTable:
             raise ValueError(
                 f"{self._story}, which says what made it, is missing; remove {self.path} or pass another --out"
             )
-        made_by = {"unit": "image", **read_json(self._story)}  # the unit of tables from before it was recorded
+        earlier = {"unit": "image", "equalize": False}  # of tables from before these were recorded
+        made_by = earlier | read_json(self._story)
         changed = [key for key in self._origin if made_by.get(key) != self._origin[key]]
         if changed:
-            names = ", ".join("--study" if key == "study" else key for key in changed)
+            names = ", ".join(f"--{key}" if key in ("study", "equalize") else key for key in changed)
             raise ValueError(f"{self.path} was made with other {names}; pass --overwrite or another --out")
         self.folder = str(made_by.get("folder", self.folder))
         self._read()

@@ -33,7 +33,7 @@ def access_error(path: Path, error: OSError) -> AccessError:
     return AccessError(f"image {path} cannot be read ({in_words(error)}); see that it is a file this user may read")
 
 
-def read_image(path: Path, *, size: int) -> torch.Tensor:
+def read_image(path: Path, *, size: int, equalize: bool = False) -> torch.Tensor:
     """Read a radiograph as gray and resize it to a square: uint8 [1, size, size].
 
     The pixels are those of `gray_pixels`. The aspect ratio is not kept, so that nothing at the rim is cut off;
@@ -46,7 +46,7 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     except OSError as error:
         raise access_error(path, error) from None
     try:
-        gray = torch.from_numpy(gray_pixels(path, data, size=size))
+        gray = torch.from_numpy(gray_pixels(path, data, size=size, equalize=equalize))
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
     except Exception as error:  # each decoder raises its own
@@ -56,9 +56,9 @@ def read_image(path: Path, *, size: int) -> torch.Tensor:
     return resized(gray, size).unsqueeze(0)
 
 
-def read_images(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
+def read_images(path: Path, *, sizes: Sequence[int], equalize: bool = False) -> dict[int, torch.Tensor]:
     """`read_image` at each size S: uint8 [1, S, S]."""
-    return {size: read_image(path, size=size) for size in sizes}
+    return {size: read_image(path, size=size, equalize=equalize) for size in sizes}
 
 
 def resized(gray: torch.Tensor, size: int) -> torch.Tensor:

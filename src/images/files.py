@@ -14,12 +14,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 
 
-def read_file(path: Path, *, sizes: Sequence[int]) -> dict[int, torch.Tensor]:
+def read_file(path: Path, *, sizes: Sequence[int], equalize: bool = False) -> dict[int, torch.Tensor]:
     """`read_images` of a file that is no part of a run; raises ValueError saying what is wrong with it."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError(f"{path} is not a regular file")
-        return read_images(path, sizes=sizes)
+        return read_images(path, sizes=sizes, equalize=equalize)
     except OSError as error:
         raise ValueError(access_error(path, error).reason) from None
     except ImageError as error:  # without its advice, which is for the images of a run
@@ -36,11 +36,15 @@ def study_of(path: Path, *, by: str) -> Path | str:
     """
     if by == "folder":
         return path if os.path.isdir(path) else path.parent
+    return (study_uid(path) if by == "auto" and may_be_dicom(path) else "") or path
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file can be read and says that it is DICOM."""
     try:
-        uid = study_uid(path) if by == "auto" and os.path.isfile(path) and is_dicom(path) else ""
+        return os.path.isfile(path) and is_dicom(path)
     except OSError:  # its row says why it cannot be read
-        uid = ""
-    return uid or path
+        return False
 
 
 def find_images(paths: Sequence[Path], *, skip: Path | None = None) -> dict[Path, str]:

@@ -21,12 +21,12 @@ NEARLY_ALL = 0.995  # of the pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def gray_pixels(path: Path, data: bytes, *, size: int) -> np.ndarray:
+def gray_pixels(path: Path, data: bytes, *, size: int, equalize: bool = False) -> np.ndarray:
     """An image file and its content as gray, upright by its EXIF orientation, uint8 [H, W] about `size` or larger.
 
     A JPEG much larger than `size` is decoded at a reduced scale. DICOM, as a viewer shows it, and images of more than 8
-    bits are `stretched`. Transparency is ignored. Raises an error of the decoder for what is damaged, and ValueError
-    for one without contrast.
+    bits are `stretched`, and with `equalize` every image is `equalized`. Transparency is ignored. Raises an error of
+    the decoder for what is damaged, and ValueError for one without contrast.
     """
     if looks_like_dicom(path, data):
         gray = stretched(read_dicom(data))
@@ -34,7 +34,18 @@ def gray_pixels(path: Path, data: bytes, *, size: int) -> np.ndarray:
         jpeg = decoded_jpeg(data, size)
         gray = _by_pillow(data) if jpeg is None else _turned(jpeg, _jpeg_orientation(data))
     check_contrast(gray)
-    return gray
+    return equalized(gray) if equalize else gray
+
+
+def equalized(gray: np.ndarray) -> np.ndarray:
+    """A picture with each gray value replaced by the share of the pixels up to it: uint8 [H, W] -> the same.
+
+    As OpenCV's equalizeHist, by which the images of MIMIC-CXR-JPG were made of the DICOM files (Johnson et al. 2019,
+    arXiv:1901.07042). An equalized picture hardly changes. It must have two gray values at least.
+    """
+    up_to = np.bincount(gray.ravel(), minlength=256).cumsum()
+    darkest = up_to[gray.min()]
+    return np.rint((up_to - darkest) * (255 / (gray.size - darkest))).clip(0).astype(np.uint8)[gray]
 
 
 def _by_pillow(data: bytes) -> np.ndarray:

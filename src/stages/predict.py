@@ -1,5 +1,6 @@
 """Prediction: new radiographs in, a table of probabilities and flags out."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -87,10 +88,12 @@ def predict_images(config: PredictConfig) -> int:
     if config.study and thresholds.unit != "study":
         raise ValueError(f"--study is {config.study}, and the thresholds in {path} are of images; leave --study out")
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
-    origin |= {"unit": thresholds.unit}
+    origin |= {"unit": thresholds.unit, "equalize": config.equalize}
     if thresholds.unit == "study":
         origin |= {"aggregate": thresholds.aggregate, "study": config.study or "auto"}
     found = files.find_images(config.images, skip=config.heatmaps)
+    if manifest.meta["dataset"] == "mimic" and not config.equalize:
+        _say_what_is_not_equalized([path for path, fault in found.items() if not fault])
     for path in PredictionTable(config.out, thresholds).written:
         if os.path.abspath(path) in map(os.path.abspath, found):
             raise ValueError(f"{path} is to be written and is one of the images; pass another --out")
@@ -104,6 +107,16 @@ def predict_images(config: PredictConfig) -> int:
     names = [table.id_of(path) for path in found]
     tables.print_predictions(table, names, by=config.study or "auto")
     return int(any(map(table.fault, names)))
+
+
+def _say_what_is_not_equalized(paths: list[Path]) -> None:
+    """Warn of DICOM files where the run was trained on MIMIC-CXR-JPG."""
+    count = sum(map(files.may_be_dicom, paths))
+    if count:
+        print(
+            f"warning: {count:,} of {plural(len(paths), 'image')} are DICOM, and the run was trained on MIMIC-CXR-JPG, "
+            "whose images are histogram-equalized; pass --equalize, or the probabilities and flags may be wrong"
+        )
 
 
 def _fill(
@@ -166,7 +179,8 @@ def _predict(
     device: torch.device,
 ) -> None:
     """Add a row per image to the table, saving it now and then."""
-    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=files.read_file)
+    read = functools.partial(files.read_file, equalize=config.equalize)
+    dataset = ImageDataset(paths, sizes=[member.image_size for member in members], read=read)
     workers = min(config.workers, -(-len(paths) // config.batch_size))
     loader = eval_loader(dataset, batch_size=config.batch_size, workers=workers, pin=device.type == "cuda")
     full = CPU_STEP if device.type == "cpu" else config.batch_size

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.images.pixels import check_contrast, gray_pixels, stretched
+from src.images.pixels import check_contrast, equalized, gray_pixels, stretched
 from tests.images.test_decode import save_16_bit_png
 
 RNG = np.random.default_rng(0)
@@ -121,3 +121,16 @@ def test_16_bit_gray_with_transparency_is_read_at_16_bits(tmp_path):
     values = np.stack([radiograph(40, 30), np.full((40, 30), 65535)], axis=2)
     path = save_16_bit_png(tmp_path / "a.png", values)
     np.testing.assert_array_equal(gray_pixels(Path("a.png"), path.read_bytes(), size=8), stretched(values[..., 0]))
+
+
+def test_equalized_values_are_the_share_of_the_pixels_up_to_them():
+    """OpenCV's definition: without those of the darkest value, which becomes 0."""
+    gray = np.random.default_rng(0).gamma(4, 15, (60, 50)).clip(3, 240).astype(np.uint8)
+    found = equalized(gray)
+    above = gray[gray > gray.min()]
+    for value in np.unique(gray):
+        assert set(found[gray == value]) == {round(255 * np.mean(above <= value))}
+    assert np.abs(equalized(found).astype(int) - found).max() <= 1
+    data = encoded(Image.fromarray(gray), "PNG")
+    np.testing.assert_array_equal(gray_pixels(Path("a.png"), data, size=64, equalize=True), found)
+    np.testing.assert_array_equal(gray_pixels(Path("a.png"), data, size=64), gray)

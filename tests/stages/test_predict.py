@@ -24,6 +24,7 @@ from src.artifacts.truth import Truth, Units
 from src.images import files as image_files
 from src.images.files import find_images
 from src.images.heatmaps import SIDE
+from src.images.pixels import equalized, gray_pixels
 from src.stages.predict import Member, _load_members, heatmap_name
 from src.stats.calibration_maps import OddsMap
 from tests.page_runs import random_run
@@ -226,6 +227,31 @@ def test_dicom_files_of_one_study_are_found_in_any_folder(run_dir, images, tmp_p
             {str(tmp_path / "a"), str(tmp_path / "b")} if by == "folder" else set(rows)
         )
     refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with other --study")
+
+
+def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied, tmp_path, capsys):
+    pytest.importorskip("pydicom")
+    from tests.images.test_dicom import GRADIENT, write
+
+    folder, out = tmp_path / "in", tmp_path / "p.csv"
+    folder.mkdir()
+    values = np.square(GRADIENT.astype(np.float64))
+    dicom = write(folder / "a.dcm", (values * 4095 / values.max()).astype(np.uint16))
+    shown, classes = gray_pixels(dicom, dicom.read_bytes(), size=32), read_manifest(copied).classes
+    Image.fromarray(equalized(shown)).save(folder / "equalized.png")
+    warning = "warning: 1 of 2 images are DICOM, and the run was trained on MIMIC-CXR-JPG"
+    _, raw = run(copied, folder, out=out)
+    assert "warning" not in capsys.readouterr().out
+    change(copied / "manifest.json", dataset="mimic")
+    _, same = run(copied, folder, "--overwrite", out=out)
+    assert warning in capsys.readouterr().out and same == raw
+    refused(copied, folder, "--append", "--equalize", out=out, match="made with other --equalize")
+    capsys.readouterr()
+    _, rows = run(copied, folder, "--overwrite", "--equalize", out=out)
+    assert "warning" not in capsys.readouterr().out
+    probs = {Path(image).name: probs_of([row], classes) for image, row in rows.items()}
+    assert np.abs(probs["a.dcm"] - probs["equalized.png"]).max() < 0.01
+    assert np.abs(probs["a.dcm"] - probs_of([raw[str(dicom)]], classes)).max() > 0.01
 
 
 def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path, capsys):
