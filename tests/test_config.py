@@ -152,7 +152,8 @@ def test_help_begins_with_the_flags_of_the_stage_itself(capsys):
         assert capsys.readouterr().out.split(f"\n{first}:\n  ")[1].startswith(flag)
 
 
-def test_help_of_the_training_scripts_is_in_groups_and_short(capsys):
+def test_help_of_the_training_scripts_is_in_groups_and_short(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     for config in (ResNetConfig, EfficientNetConfig):
         with pytest.raises(SystemExit):
             parse(config(), "Four\nlines\nof\ntext.", ["--help"])

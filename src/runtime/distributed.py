@@ -85,7 +85,7 @@ def launcher() -> str:
         return "python"
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     nodes = f"--nnodes={world_size() // local} " if world_size() > local else ""
-    return f"torchrun {nodes}--nproc_per_node={local}"
+    return f"torchrun {nodes}--nproc_per_node={local} --"
 
 
 def no_sync(net: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -56,8 +56,17 @@ def test_a_study_is_made_from_its_images_that_could_be_read(tmp_path, aggregate,
     table.add_fault(Path("none/5.png"), "cut off", study=Path("none"))
     table.save()
     found = studies_of(tmp_path / "p.csv")
-    assert found.loc["s"].tolist() == ["4", expected[0], "1", expected[1], "0", "1", "1 of 4 images could not be read"]
-    assert found.loc["none"].tolist() == ["1", *[""] * 5, "1 of 1 image could not be read"]
+    assert found.loc["s"].tolist() == [
+        "4",
+        expected[0],
+        "1",
+        expected[1],
+        "0",
+        "1",
+        "",
+        "1 of 4 images could not be read",
+    ]
+    assert found.loc["none"].tolist() == ["1", *[""] * 6, "1 of 1 image could not be read"]
 
 
 def test_append_builds_a_study_from_the_rows_of_both_runs(tmp_path, monkeypatch):
@@ -75,7 +84,7 @@ def test_append_builds_a_study_from_the_rows_of_both_runs(tmp_path, monkeypatch)
     table.add(Path("2.png"), np.array([0.8, 0.9]), study=Path("."))
     table.add(tmp_path / "s" / "3.png", np.array([0.1, 0.1]), study=tmp_path / "s")
     table.save()
-    assert studies_of(path).loc[["s"]].values.tolist() == [["3", "0.8", "1", "0.9", "1", "2", ""]]
+    assert studies_of(path).loc[["s"]].values.tolist() == [["3", "0.8", "1", "0.9", "1", "2", "", ""]]
     assert [row[1] for row in table.rows.values()] == ["s"] * 3 and "s/2.png" in table.rows
 
 
@@ -131,7 +140,7 @@ def test_a_table_of_studies_that_is_there_is_kept_and_goes_with_its_table(tmp_pa
     [
         *((2, text, "corrupt") for text in ("abc", "1.5", "nan")),
         (3, "maybe", "corrupt"),
-        (-2, "99", "corrupt"),
+        (-3, "99", "corrupt"),
         (-1, "unreadable", "corrupt"),
         (1, "", "corrupt"),
         (0, "", "corrupt"),

@@ -211,8 +211,8 @@ def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pas
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
     flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_resnet.py"]
-    command += ["--run-dir", two, *flags, "--batch-size", "8", "--accumulate", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--"]
+    command += ["train_resnet.py", "--run-dir", two, *flags, "--batch-size", "8", "--accumulate", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote") == 1
