@@ -87,11 +87,10 @@ def _left_out(table: pd.DataFrame, given: np.ndarray, *, split: str, name: str) 
     moved = set(patients[given]) - set(patients[given & published])  # who is on two sides in the published split stays
     unlabeled = ~given & published
     others = ~given & ~published & patients.isin(moved)
-    what = f"{plural(unlabeled.sum(), 'image')} of {split} that it does not label"
-    if others.any():
-        what += f" and {plural(others.sum(), 'other image')} of its patients"
-    left_out = (unlabeled | others).to_numpy()
-    return left_out, [f"--expert-labels {name} left out {what}"] if left_out.any() else []
+    counts = [f"{plural(unlabeled.sum(), 'image')} of {split} that it does not label"] * bool(unlabeled.any())
+    counts += [f"{plural(others.sum(), 'other image')} of its patients"] * bool(others.any())
+    filters = [f"--expert-labels {name} left out {' and '.join(counts)}"] * bool(counts)
+    return (unlabeled | others).to_numpy(), filters
 
 
 def _notes(source: LabelSource, experts: ExpertLabels, given: np.ndarray, split: str) -> list[str]:
