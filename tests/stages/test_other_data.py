@@ -216,37 +216,58 @@ def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
 
 
-def test_outside_probabilities_as_they_are_go_from_a_split_by_patient_to_the_report(tmp_path, capsys):
-    """Stage 1 splits the labels by patient without train, and stages 5 and 6 take the files' rows of val and test."""
+HALVES = ["--val-fraction", "0.5", "--test-fraction", "0.5", "--images", "skip"]
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A table of labels of 150 patients with a frontal and a lateral image each, and two files of probabilities."""
     rng = np.random.default_rng(0)
-    ids = [f"{patient:08d}_{n:03d}.png" for patient in range(150) for n in range(2)]
-    labels = pd.DataFrame(rng.integers(0, 2, (300, 2)), columns=["Mass", "Pleural_Effusion"]).assign(
-        **{"Image Index": ids}
-    )
-    labels.assign(**{"Patient ID": [int(name[:8]) for name in ids]}).to_csv(tmp_path / "labels.csv.gz", index=False)
-    members = []
-    for name in ("a", "b"):
+    rows = [(f"{n // 2:08d}_{n % 2:03d}.png", n // 2, ("PA", "LL")[n % 2]) for n in range(300)]
+    about = pd.DataFrame(rows, columns=["Image Index", "Patient ID", "View Position"])
+    labels = pd.DataFrame(rng.integers(0, 2, (300, 2)), columns=["Mass", "Pleural_Effusion"])
+    pd.concat([about, labels], axis=1).to_csv(tmp_path / "labels.csv.gz", index=False)
+    members = [tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"]
+    for member in members:
         probs = (labels[["Pleural_Effusion", "Mass"]] + rng.random((300, 2))) / 2
-        probs.columns = ["prob_Pleural Effusion", "prob_mass"]
-        members.append(tmp_path / f"{name}.csv.gz")
-        probs.assign(**{"Image Index": ids}).sample(frac=1, random_state=0).to_csv(members[-1], index=False)
-    flags = ["--run-dir", str(tmp_path / "run")]
-    half = ["--val-fraction", "0.5", "--test-fraction", "0.5", "--images", "skip"]
-    assert check_split.main([*flags, "--data", str(tmp_path / "labels.csv.gz"), *half]) == 0
+        probs = probs.set_axis(["prob_Pleural Effusion", "prob_mass"], axis="columns")
+        probs.assign(**about[["Image Index"]]).sample(frac=1, random_state=0).to_csv(member, index=False)
+    return str(tmp_path / "labels.csv.gz"), *map(str, members)
+
+
+def test_outside_probabilities_as_they_are_go_from_a_split_by_patient_to_the_report(outside, tmp_path, capsys):
+    """Stage 1 splits the labels by patient without train, and stages 5 and 6 take the files' rows of val and test."""
+    labels, *members = outside
+    run = tmp_path / "run"
+    assert check_split.main(["--run-dir", str(run), "--data", labels, *HALVES]) == 0
     out = capsys.readouterr().out
-    assert "warning: no image is in train" in out and "path 'Image Index', patient 'Patient ID'; 2 findings" in out
-    manifest = read_manifest(tmp_path / "run")
+    assert "warning: no image is in train" in out
+    assert "path 'Image Index', patient 'Patient ID', view 'View Position'; 2 findings" in out
+    manifest = read_manifest(run)
     assert manifest.splits == ("val", "test") and manifest.table.groupby("patient_id")["split"].nunique().max() == 1
-    ensemble_alpha_search.main([*flags, "--members", *map(str, members), "--resamples", "20"])
+    ensemble_alpha_search.main(["--run-dir", str(run), "--members", *members, "--resamples", "20"])
     assert "\na " in capsys.readouterr().out
-    ensemble_threshold_search.main([*flags, "--resamples", "0", "--no-pictures", "--recall", "0.85"])
-    table = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv")
+    flags = ["--resamples", "0", "--no-pictures", "--recall", "0.85"]
+    ensemble_threshold_search.main(["--run-dir", str(run), *flags])
+    table = pd.read_csv(run / "ensemble" / "thresholds_recall_0.85.csv")
     assert table["class"].tolist() == ["Mass", "Pleural_Effusion"] and table["test_recall"].notna().all()
-    assert read_splits(tmp_path / "run", read_search(tmp_path / "run"))[1].probs.shape == (150, 2)
-    ensemble_alpha_search.main([*flags, "--members", str(members[0]), "--resamples", "0", "--overwrite"])
-    assert "ensemble" not in capsys.readouterr().out.split("Model")[1].split("wrote")[0]
+    assert read_splits(run, read_search(run))[1].probs.shape == (150, 2)
     with pytest.raises(ValueError, match="--members needs labels: pass --labels, or run check_split.py"):
-        ensemble_alpha_search.main(["--run-dir", str(tmp_path / "empty"), "--members", str(members[0])])
+        ensemble_alpha_search.main(["--run-dir", str(tmp_path / "empty"), "--members", *members])
+
+
+def test_a_single_member_is_taken_as_it_is_without_the_images_that_stage_1_left_out(outside, tmp_path, capsys):
+    labels, member, _ = outside
+    flags = ["--run-dir", str(tmp_path / "run")]
+    assert check_split.main([*flags, "--data", labels, *HALVES, "--views", "frontal"]) == 0
+    capsys.readouterr()
+    ensemble_alpha_search.main([*flags, "--members", member, "--resamples", "0"])
+    out = capsys.readouterr().out
+    assert "150 of 300 ids are not in the manifest" in out
+    assert "\na " in out and "ensemble" not in out.split("Model")[1].split("wrote")[0]
+    blend = pd.read_csv(tmp_path / "run" / "ensemble" / "probs_test.csv").set_index("image_id")
+    own = pd.read_csv(member).set_index("Image Index").loc[blend.index]
+    np.testing.assert_allclose(blend["Mass"], own["prob_mass"], rtol=1e-8)
 
 
 def test_a_threshold_that_flags_everybody_is_said_to(tmp_path, capsys):
