@@ -46,14 +46,9 @@ def main():
         "report, not the experts": said & ~seen,
         "neither": ~seen & ~said,
     }
-<<<<<<< HEAD
-    print("| finding | " + " | ".join(f"{name} | flagged" for name in groups) + " |")
-    print("|" + "---|" * (2 * len(groups) + 1))
-=======
     print(
         "| finding | " + " | ".join(f"{name} | flagged" for name in groups) + " |\n|" + "---|" * (2 * len(groups) + 1)
     )
->>>>>>> h-15d
     for c in np.argsort(-seen.sum(axis=0), kind="stable"):
         counts = [f"{group[:, c].sum()} | {(group & flags)[:, c].sum()}" for group in groups.values()]
         print(f"| {classes[c].replace('_', ' ')} | " + " | ".join(counts) + " |")
