@@ -105,6 +105,8 @@ def count_verdicts(rule: RuleResult, *, tested: bool) -> str:
 def _expected(rule: RuleResult, confidence: float) -> str:
     """What the confidence of each finding means for all of them together."""
     certified = sum(point.status == "ok" for point in rule.points)
+    if not certified:
+        return "no finding could be certified"
     failing = certified * (1 - confidence)
     return (
         f"{plural(certified, 'finding')} certified, each at {100 * confidence:.4g}%: up to {failing:.2g} may be "
