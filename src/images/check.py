@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from src.images.pixels import gray_pixels
+from src.images.pixels import gray_pixels, read_bytes, why_unreadable
 from src.runtime.system_errors import in_words
 from src.runtime.workers import mapped
 
@@ -78,15 +77,14 @@ def duplicates(table: pd.DataFrame, opened: Sequence[OpenedImage]) -> list[str]:
 def _open(path: Path) -> OpenedImage:
     """Read, decode and digest one image, by the function that training reads with; the pixels' digest is theirs."""
     try:
-        data = path.read_bytes()
-        if not data:
-            return OpenedImage(fault="is empty")
-        pixels = gray_pixels(path, data, size=WHOLE)
-        digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+        data = read_bytes(path)
     except FileNotFoundError:
         return OpenedImage(fault="does not exist")
-    except UnidentifiedImageError:
-        return OpenedImage(fault="is not an image")
-    except Exception as error:  # each decoder raises its own
+    except OSError as error:
         return OpenedImage(fault=f"cannot be read ({in_words(error)})")
+    try:
+        pixels = gray_pixels(path, data, size=WHOLE)
+        digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    except Exception as error:  # each decoder raises its own
+        return OpenedImage(fault=why_unreadable(data, error))
     return OpenedImage(hashlib.sha256(data).hexdigest(), digest)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import UnidentifiedImageError
 
-from src.images.pixels import gray_pixels
+from src.images.pixels import gray_pixels, read_bytes, why_unreadable
 from src.runtime.system_errors import in_words
 
 
@@ -41,18 +40,14 @@ def read_image(path: Path, *, size: int, equalize: bool = False) -> torch.Tensor
     truncated or not an image, AccessError (an ImageError) where it is missing or the system does not let it be read.
     """
     try:
-        with open(path, "rb", buffering=0) as stream:
-            data = stream.read()
+        data = read_bytes(path)
     except OSError as error:
         raise access_error(path, error) from None
     try:
         gray = torch.from_numpy(gray_pixels(path, data, size=size, equalize=equalize))
-    except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image", "run check_split.py --images open to list all like it") from None
     except Exception as error:  # each decoder raises its own
-        raise ImageError(
-            f"image {path} cannot be read ({in_words(error)})", "run check_split.py --images open"
-        ) from None
+        advice = "run check_split.py --images open to list all like it"
+        raise ImageError(f"{path} {why_unreadable(data, error)}", advice) from None
     return resized(gray, size).unsqueeze(0)
 
 

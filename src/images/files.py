@@ -17,8 +17,6 @@ HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 def read_file(path: Path, *, sizes: Sequence[int], equalize: bool = False) -> dict[int, torch.Tensor]:
     """`read_images` of a file that is no part of a run; raises ValueError saying what is wrong with it."""
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError(f"{path} is not a regular file")
         return read_images(path, sizes=sizes, equalize=equalize)
     except OSError as error:
         raise ValueError(access_error(path, error).reason) from None

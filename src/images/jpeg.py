@@ -18,6 +18,8 @@ def decoded_jpeg(data: bytes, size: int) -> np.ndarray | None:
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):  # as Pillow does
+            raise Image.DecompressionBombError
         if colors not in ("Gray", "YCbCr", "RGB"):  # CMYK has no brightness of its own
             return None
         scale = max(scale for scale in (1, 2, 4, 8) if scale == 1 or min(height, width) // scale >= size * 5 // 4)

@@ -1,15 +1,18 @@
 """The bytes of an image file -> its gray pixels, as every stage that looks at images sees them. Needs no torch."""
 
 import io
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from src.images.dicom import looks_like_dicom, read_dicom
-from src.images.jpeg import decoded_jpeg
+from src.images.jpeg import MARK, decoded_jpeg
+from src.runtime.system_errors import in_words
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
 ORIENTATION = 0x0112  # the EXIF tag
@@ -17,8 +20,38 @@ MARGIN = 0.5  # of the range of 98% of the pixels: how far beyond it a value may
 SLIVER = 0.01  # of the range
 NEARLY_ALL = 0.995  # of the pixels
 
+SMALLEST = 8  # px on a side
+# Pillow has decoders that start other programs, such as Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+WHITE_IS_ZERO = {0x0106: 0}  # the photometric interpretation of a TIFF
+
 # Pillow warns above 89 megapixels, which some radiographs have, and refuses above twice that, which none has.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; raises OSError where there is none, also for a pipe, which it does not wait for."""
+    with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError("it is not a regular file")
+        return stream.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def why_unreadable(data: bytes, error: Exception) -> str:
+    """What is wrong with a file, whose content made `gray_pixels` raise an error, as the end of a sentence."""
+    if not data:
+        return "is empty"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which no radiograph has"
+    if not isinstance(error, UnidentifiedImageError):
+        return f"cannot be read ({in_words(error)})"
+    if data.startswith(MARK):
+        return "is a JPEG of a kind that is not read, such as one of 12 bits, or a damaged one"
+    return "is not an image, or one of a kind that is not read"
 
 
 def gray_pixels(path: Path, data: bytes, *, size: int, equalize: bool = False) -> np.ndarray:
@@ -26,13 +59,15 @@ def gray_pixels(path: Path, data: bytes, *, size: int, equalize: bool = False) -
 
     A JPEG much larger than `size` is decoded at a reduced scale. DICOM, as a viewer shows it, and images of more than 8
     bits are `stretched`, and with `equalize` every image is `equalized`. Transparency is ignored. Raises an error of
-    the decoder for what is damaged, and ValueError for one without contrast.
+    the decoder for what is damaged, and ValueError for one of several frames, without contrast, or of a few pixels.
     """
     if looks_like_dicom(path, data):
         gray = stretched(read_dicom(data))
     else:
         jpeg = decoded_jpeg(data, size)
         gray = _by_pillow(data) if jpeg is None else _turned(jpeg, _jpeg_orientation(data))
+    if min(gray.shape) < SMALLEST:
+        raise ValueError(f"it has {gray.shape[1]} x {gray.shape[0]} pixels; expected {SMALLEST} or more on a side")
     check_contrast(gray)
     return equalized(gray) if equalize else gray
 
@@ -49,7 +84,10 @@ def equalized(gray: np.ndarray) -> np.ndarray:
 
 
 def _by_pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames != 1 and image.format != "MPO":  # a camera's, whose first frame is the picture
+            raise ValueError(f"it has {frames} frames; expected one")
         packing = image.tile[0][3] if image.format == "PNG" and image.tile else ""
         if packing == "LA;16B":
             values = _bytes_as(data, "RGBA")[..., :2] @ np.array([256, 1], np.float32)  # gray and alpha, 2 bytes each
@@ -58,7 +96,8 @@ def _by_pillow(data: bytes) -> np.ndarray:
             high, low = (_bytes_as(data, packing[:-1] + byte)[..., :3] for byte in ("B", "L"))
             gray = stretched((256 * high + low) @ LUMA)
         elif image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            gray = stretched(np.asarray(image))
+            inverted = image.format == "TIFF" and WHITE_IS_ZERO.items() <= dict(image.getexif()).items()
+            gray = stretched(-np.asarray(image, np.float64) if inverted else np.asarray(image))
         else:
             # Straight to gray, Pillow warns of a transparent palette.
             shown = image.convert("RGBA") if image.mode == "P" else image

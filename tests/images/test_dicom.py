@@ -254,6 +254,7 @@ def test_missing_and_wrong_tags_are_refused_by_name(tmp_path, tags, reason):
 def test_what_is_no_dicom_file_is_refused(tmp_path, content):
     (tmp_path / "a.dcm").write_bytes(content)
     reason = "cannot be read" if b"DICM" in content else r"cannot be read \(it is not a DICOM file: no DICM marker"
+    reason = reason if content else "is empty"
     with pytest.raises(ValueError, match=rf"a\.dcm {reason}"):
         read_file(tmp_path / "a.dcm", sizes=[8])
 

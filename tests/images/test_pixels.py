@@ -1,13 +1,15 @@
 """One bright pixel, orientations, and pictures that are none, in every kind of file."""
 
 import io
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.images.pixels import check_contrast, equalized, gray_pixels, stretched
+from src.images.pixels import check_contrast, equalized, gray_pixels, read_bytes, stretched, why_unreadable
 from tests.images.test_decode import save_16_bit_png
 
 RNG = np.random.default_rng(0)
@@ -115,6 +117,60 @@ def test_an_orientation_that_is_none_leaves_the_image(tmp_path):
     upright = stretched(radiograph(96, 64))
     data = encoded(Image.fromarray(upright), "PNG", exif=exif)
     np.testing.assert_array_equal(gray_pixels(Path("a.png"), data, size=64), upright)
+
+
+def white_is_zero(values):
+    """A TIFF of 16 bits in which 0 is white."""
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 0, 273: 8, 277: 1, 278: height, 279: 2 * width * height}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHI", b"II", 42, 8 + tags[279])
+    return head + (values.max() - values).astype("<u2").tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_a_16_bit_tiff_in_which_0_is_white_is_not_shown_inverted():
+    values = radiograph(96, 64)
+    np.testing.assert_array_equal(gray_pixels(Path("a.tif"), white_is_zero(values), size=64), stretched(values))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_a_file_of_several_frames_is_refused(kind):
+    frames = [Image.fromarray(stretched(radiograph(40, 30))) for _ in range(2)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="it has 2 frames; expected one"):
+        gray_pixels(Path("a.png"), data, size=64)
+
+
+def sized(jpeg, side):
+    """A JPEG with another size in its header."""
+    at = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:at] + struct.pack(">HH", side, side) + jpeg[at + 4 :]
+
+
+JPEG = encoded(Image.fromarray(stretched(radiograph(40, 30))), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is not an image"),
+        (encoded(Image.new("RGB", (40, 30)), "EPS"), "is not an image"),  # Ghostscript is not started
+        (JPEG.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"), "is a JPEG of a kind that is not read"),
+        (sized(JPEG, 30_000), "has more than 178,956,970 pixels"),
+        (encoded(Image.fromarray(stretched(radiograph(40, 7))), "PNG"), "it has 7 x 40 pixels; expected 8 or more"),
+    ],
+)
+def test_a_reason_says_what_is_wrong_with_a_file(data, reason):
+    with pytest.raises(Exception) as raised:  # noqa: B017  # each decoder raises its own
+        gray_pixels(Path("a.png"), data, size=64)
+    assert reason in why_unreadable(data, raised.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_bytes(tmp_path / "a.png")
 
 
 def test_16_bit_gray_with_transparency_is_read_at_16_bits(tmp_path):
