@@ -278,6 +278,21 @@ def test_a_threshold_that_flags_everybody_is_said_to(tmp_path, capsys):
     assert capsys.readouterr().out.count("ok, flags all") == 4  # two targets, two rules
 
 
+def test_a_finding_without_labels_on_test_flags_nobody_there(tmp_path, capsys):
+    for name, first in (("v", 0), ("t", 100)):
+        ids = range(first, first + 100)
+        (tmp_path / f"{name}p.csv").write_text("id,A,B\n" + "".join(f"{i},{i % 100 / 100},0.5\n" for i in ids))
+        labels = [(int(i % 100 > 50) if name == "v" else "", i % 2) for i in ids]
+        rows = [f"{i},{a},{b}\n" for i, (a, b) in zip(ids, labels, strict=True)]
+        (tmp_path / f"{name}l.csv").write_text("id,A,B\n" + "".join(rows))
+    files = [f"--{split}-{kind}" for split in ("val", "test") for kind in ("probs", "labels")]
+    paths = [str(tmp_path / f"{name}{kind}.csv") for name in "vt" for kind in "pl"]
+    flags = [word for pair in zip(files, paths, strict=True) for word in pair]
+    ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path / "r"), "--no-pictures", "--resamples", "0"])
+    out = capsys.readouterr().out
+    assert out.count("ok, flags all") == 4 and out.count("n/a | ok\n") == 4  # B and A: two targets, two rules
+
+
 def test_a_test_on_the_patients_of_validation_is_refused(tmp_path):
     (tmp_path / "p.csv").write_text("id,A\n" + "".join(f"{i},0.{i}\n" for i in range(1, 9)))
     (tmp_path / "t.csv").write_text("id,A\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 9)))
