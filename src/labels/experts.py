@@ -1,5 +1,7 @@
 """Labels that experts gave to some images or studies of a data set: read, matched by id, and compared."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ EXPERT_FOLDERS = "*[Ee]xpert*"
 SYNONYMS = {"airspaceopacity": "lungopacity"}  # MIMIC's file and CheXlocalize call CheXpert's Lung Opacity so
 UNITS = {"path": "image", "study": "study"}  # by the role of the column of ids, the finer first
 WORDS = {"yes": "1", "no": "0"}
-IMAGE_SUFFIX = r"(?i)\.(?:png|jpe?g|dcm|dicom)$"
+IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|dcm|dicom)$", re.IGNORECASE)
+STUDY_NUMBER = re.compile(r"(?<![^/])s(\d+)$")  # of MIMIC
 STATES = {"1": 1.0, "0": 0.0, "-1": -1.0, "blank": np.nan}
 
 
@@ -100,43 +103,28 @@ def match(experts: ExpertLabels, table: pd.DataFrame) -> np.ndarray:
     MIMIC with or without `s`. Less of a path than both sides have is compared only where that end is unique on both.
     Raises ValueError where an id fits several images or studies.
     """
-    ids = _plain_ids(table[f"{experts.unit}_id"])
-    distinct, wanted = pd.Series(ids.unique(), dtype=str), _plain_ids(experts.ids)
-    depths = range(min(_parts(distinct), _parts(wanted)), 0, -1)
-    for depth in depths:
-        ends, known = _ends(distinct, depth), _ends(wanted, depth)
-        fitting = ends.isin(known)
-        if depth == depths[0]:
-            _check_clear(ends[fitting], known[known.isin(ends)], experts)
-        elif not (ends.is_unique and known.is_unique):
+    ids, wanted = _paths(table[f"{experts.unit}_id"]), _paths(experts.ids)
+    distinct = list(dict.fromkeys(ids))
+    longest = min(max(map(len, distinct)), max(map(len, wanted)))
+    for depth in range(longest, 0, -1):
+        ends, known = ([path[-depth:] for path in paths] for paths in (distinct, wanted))
+        fitting = set(ends) & set(known)
+        doubled = {end for side in (ends, known) for end, count in Counter(side).items() if count > 1}
+        if depth < longest and doubled:
             break
-        if fitting.any():
-            rows = dict(zip(known, range(len(known)), strict=True))
-            return ids.map(dict(zip(distinct, ends.map(rows).fillna(-1).astype(int), strict=True))).to_numpy()
+        if clashing := sorted(fitting & doubled):
+            what, name = ("images" if experts.unit == "image" else "studies"), "/".join(clashing[0])
+            raise ValueError(f"{experts.path}: {name!r} fits several {what}; expected whole paths or unique ids")
+        if fitting:
+            rows = {end: row for row, end in enumerate(known)}
+            return np.array([rows.get(path[-depth:], -1) for path in ids])
     return np.full(len(table), -1)
 
 
-def _check_clear(ends: pd.Series, known: pd.Series, experts: ExpertLabels) -> None:
-    doubled = [*ends[ends.duplicated()], *known[known.duplicated()]]
-    if doubled:
-        what = "images" if experts.unit == "image" else "studies"
-        raise ValueError(f"{experts.path}: {doubled[0]!r} fits several {what}; expected whole paths or unique ids")
-
-
-def _plain_ids(ids: pd.Series) -> pd.Series:
-    """Ids with forward slashes, without the suffix of an image and without the `s` before a number."""
-    plain = ids.str.replace("\\", "/", regex=False).str.replace(IMAGE_SUFFIX, "", regex=True)
-    return plain.str.replace(r"(^|/)s(\d+)$", r"\1\2", regex=True)
-
-
-def _parts(ids: pd.Series) -> int:
-    """The number of parts of the longest path."""
-    return int(ids.str.count("/").max()) + 1
-
-
-def _ends(ids: pd.Series, depth: int) -> pd.Series:
-    """The last `depth` parts of each path."""
-    return ids.str.split("/").str[-depth:].str.join("/")
+def _paths(ids: pd.Series) -> list[tuple[str, ...]]:
+    """The parts of each path, without the suffix of an image and without the `s` before a number."""
+    stems = (IMAGE_SUFFIX.sub("", text.replace("\\", "/")) for text in ids)
+    return [tuple(STUDY_NUMBER.sub(r"\1", stem).split("/")) for stem in stems]
 
 
 def agreement(labels: np.ndarray, experts: np.ndarray, *, classes: Sequence[str]) -> pd.DataFrame:
