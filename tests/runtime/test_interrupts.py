@@ -32,4 +32,4 @@ def test_sigterm_ends_a_batch_that_does_not_end_and_waits_for_a_save(state, stat
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == status and time.monotonic() - sent < 20
-    assert ("stopped before the batch had ended" in err) == (state == "stuck")
+    assert ("stopped without waiting any longer" in err) == (state == "stuck")
