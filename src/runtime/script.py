@@ -33,9 +33,10 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.stdout = None
         sys.exit(141)
     except (ValueError, OSError) as error:
-        text = in_words(error) if isinstance(error, OSError) else str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename} cannot be read or written ({text})"
+        text = str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            name = "a file" if error.filename is None else error.filename
+            text = f"{name} cannot be read or written ({in_words(error)})"
         print(f"{script}: error: {text}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
