@@ -222,7 +222,7 @@ def test_the_result_is_the_exit_status(result, ended, capsys):
     [
         (ValueError("bad value"), "bad value"),
         (OSError("disk full"), "disk full"),
-        (OSError(28, "No space left on device"), "the disk is full"),
+        (OSError(28, "No space left on device"), "a file cannot be read or written (the disk is full)"),
         (FileNotFoundError(2, "no", "gone.csv"), "gone.csv cannot be read or written (it does not exist)"),
         (MemoryError(), "out of memory"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory; lower --batch-size or --image-size"),

@@ -65,15 +65,10 @@ def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def clear(folder: Path, *patterns: str) -> None:
-    """Remove what an earlier run of the stage left, so that none of it remains."""
-    for pattern in patterns:
+    """Remove what an earlier run of the stage left, whole or half-written, in a folder that nobody else writes to."""
+    for pattern in (*patterns, ".*.tmp.*"):
         for path in Path(folder).glob(pattern):
             path.unlink()
-
-
-def clear_temporary(folder: Path) -> None:
-    """Remove what a writer that was killed left half-written in a folder that nobody else writes to."""
-    clear(folder, ".*.tmp.*")
 
 
 def sha256(path: Path) -> str:

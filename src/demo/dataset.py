@@ -79,14 +79,19 @@ def write_demo(
     if patients < 10:
         raise ValueError(f"patients is {patients}; expected at least 10, so that both files have some")
     _check_out(out, overwrite)
-    building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    building, aside = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     building.mkdir(parents=True)
     try:
         tables = _write_files(building, patients, seed, rates, valid_share, processes)
         (building / _README).write_text(_NOTICE.format(patients=patients, seed=seed), encoding="utf-8")
-        _move_into_place(building, out)
+        if out.exists():
+            out.rename(aside)
+        building.rename(out)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if aside.exists() and not out.exists():  # the second move failed, or an interrupt came before it
+            aside.rename(out)
+        for path in (building, aside):
+            shutil.rmtree(path, ignore_errors=True)
     return tables
 
 
@@ -99,20 +104,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} exists and is not a demo data set; pass another --out")
     if not overwrite:
         raise ValueError(f"{out} exists; pass --overwrite to replace it, or another --out")
-
-
-def _move_into_place(building: Path, out: Path) -> None:
-    """Rename `building` to `out`; an earlier `out` is moved aside first and put back if that fails."""
-    aside = building.with_suffix(".old")
-    if out.exists():
-        out.rename(aside)
-    try:
-        building.rename(out)
-    except OSError:
-        if aside.exists():
-            aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_files(

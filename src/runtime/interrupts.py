@@ -66,14 +66,27 @@ class Interrupts:
         if number == signal.SIGINT and self.stop and time.monotonic() - self._asked >= 1:
             raise KeyboardInterrupt
         if number == signal.SIGTERM and self._patience is None:
-            self._patience = threading.Timer(GRACE, _give_up)
-            self._patience.daemon = True
-            self._patience.start()
+            self._patience = _patience()
         self.ask(number)
+
+
+def end_on_sigterm(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM outside of a training: leave every block on the way out, which takes `GRACE` seconds at most."""
+    signal.signal(number, signal.SIG_IGN)  # a second one must not break what the first one began
+    _patience()
+    sys.exit(128 + number)
+
+
+def _patience() -> threading.Timer:
+    """The end of the process in `GRACE` seconds, unless it is canceled."""
+    timer = threading.Timer(GRACE, _give_up)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _give_up() -> None:
     for process in multiprocessing.active_children():
         process.kill()
-    print("stopped before the batch had ended; what was saved before it is kept", file=sys.stderr, flush=True)
+    print("stopped without waiting any longer; what was saved before is kept", file=sys.stderr, flush=True)
     os._exit(128 + signal.SIGTERM)

@@ -2,17 +2,22 @@
 
 import gc
 import os
+import signal
 import sys
 import typing
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from src.runtime.interrupts import end_on_sigterm
 from src.runtime.system_errors import in_words
 
 
 def run(main: Callable[[], int | None]) -> typing.NoReturn:
-    """Run a stage script: ValueError and OSError become one line on stderr and exit status 2."""
+    """Run a stage script: ValueError and OSError become one line on stderr and exit status 2.
+
+    SIGTERM ends it as Ctrl-C does, so that nothing half-written is left.
+    """
     script = Path(sys.argv[0]).name
     if os.environ.get("RANK", "0") != "0":
         script += f" (process {os.environ['RANK']})"
@@ -21,15 +26,17 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
+    before = signal.signal(signal.SIGTERM, end_on_sigterm)
     try:
         sys.exit(main())
     except BrokenPipeError:  # the reader of stdout has gone, as `| head` does
         sys.stdout = None
         sys.exit(141)
     except (ValueError, OSError) as error:
-        text = in_words(error) if isinstance(error, OSError) else str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename} cannot be read or written ({text})"
+        text = str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            name = "a file" if error.filename is None else error.filename
+            text = f"{name} cannot be read or written ({in_words(error)})"
         print(f"{script}: error: {text}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
@@ -42,6 +49,7 @@ def run(main: Callable[[], int | None]) -> typing.NoReturn:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
+        signal.signal(signal.SIGTERM, before)
         gc.freeze()  # else Python looks through all of torch's objects as it ends, which takes a second or two
 
 

@@ -140,7 +140,7 @@ def _fill(
     except BaseException as error:
         if any(map(table.has, found)):
             table.save()
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 print(f"{config.out} holds the finished rows. Continue with --append", file=sys.stderr)
         raise
     table.save()

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from src.artifacts import likeness_file
-from src.artifacts.io import clear, clear_temporary, read_json, refuse_overwrite, write_json, write_table
+from src.artifacts.io import clear, read_json, refuse_overwrite, write_json, write_table
 from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
@@ -87,7 +87,6 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
     }
     if is_main():  # every argument has been checked by now
         clear(home, *(OUTPUTS if earlier is None else ()), *(f"{name}.png" for name in plots.CURVES))
-        clear_temporary(home)
         write_json(home / "config.json", recipe)
     with Interrupts(config.checkpoint_minutes) as interrupts:
         for finished in fit(run, task, epochs=config.epochs, interrupts=interrupts):

@@ -1,4 +1,4 @@
-"""SIGTERM ends a training that is stuck, and lets one that is not save first."""
+"""SIGTERM ends what is stuck, and lets what is not save or tidy up first."""
 
 import signal
 import subprocess
@@ -32,4 +32,38 @@ def test_sigterm_ends_a_batch_that_does_not_end_and_waits_for_a_save(state, stat
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == status and time.monotonic() - sent < 20
-    assert ("stopped before the batch had ended" in err) == (state == "stuck")
+    assert ("stopped without waiting any longer" in err) == (state == "stuck")
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from src.artifacts.io import atomic_path
+from src.runtime import interrupts, script
+interrupts.GRACE = 0.5
+def main():
+    with atomic_path(Path(sys.argv[2])) as temporary:
+        temporary.write_text("half")
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            time.sleep(60 if sys.argv[1] == "stuck" else 0)
+script.run(main)
+"""
+
+
+@pytest.mark.parametrize("state", ["stuck", "tidy"])
+def test_sigterm_ends_a_stage_that_writes_and_what_is_half_written_goes(state, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("whole")
+    command = [sys.executable, "-c", WRITING, state, str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM and path.read_text() == "whole"
+    assert ("stopped without waiting" in err, len(list(tmp_path.iterdir()))) == (
+        state == "stuck",
+        1 + (state == "stuck"),
+    )
