@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,9 +168,11 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
     return earlier
 
 
-def check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
+def check_unchanged(
+    before: dict[str, Any], now: dict[str, Any], *, may_change: Collection[str] = frozenset(MAY_CHANGE)
+) -> None:
     """Raise ValueError where a flag of `now` that matters was another one `before`."""
-    changed = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+    changed = [key for key in now if key not in may_change and before.get(key) != now[key]]
     if not changed:
         return
     key = changed[0]

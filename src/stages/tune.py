@@ -41,6 +41,7 @@ UNFREEZE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "efficientnet_b1": ("unfreeze_last_n_blocks", (9, 5, 3, 2, 0)),
 }
 FIRST, EPOCHS_BEFORE = 5, 1  # trials, and epochs of a later one, before it may end for being worse than their median
+MAY_DIFFER = MAY_CHANGE - {"epochs", "patience"} | {"trials"}  # flags, between a study and its continuation
 COMPARED = (TrialState.COMPLETE, TrialState.PRUNED)
 MANIFEST = ("manifest.csv", "manifest.json", "context.csv")
 
@@ -72,14 +73,12 @@ def _open_study(config: TuneConfig, folder: Path, manifest: Manifest) -> optuna.
             shutil.rmtree(left)
         clear(folder, "study.db*")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    may_change = MAY_CHANGE - {"epochs", "patience"} | {"trials"}
-    recipe = {key: value for key, value in plain_dict(config).items() if key not in may_change}
-    recipe |= {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
+    recipe = plain_dict(config) | {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
     try:
         study = optuna.create_study(
             storage=f"sqlite:///{path.resolve()}", study_name=config.arch, direction="maximize", load_if_exists=True
         )
-        check_unchanged(study.user_attrs.get("recipe", recipe), recipe)
+        check_unchanged(study.user_attrs.get("recipe", recipe), recipe, may_change=MAY_DIFFER)
         if not study.user_attrs:
             study.set_user_attr("recipe", recipe)
             study.enqueue_trial({name: getattr(CONFIGS[config.arch](), name) for name in _tried(config)})
@@ -88,7 +87,7 @@ def _open_study(config: TuneConfig, folder: Path, manifest: Manifest) -> optuna.
     except SQLAlchemyError as error:
         raise ValueError(f"{path} is corrupt, or not a study ({type(error).__name__}); pass --overwrite") from None
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=EPOCHS_BEFORE)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=EPOCHS_BEFORE + 1)  # from 1
     return study
 
 
@@ -115,7 +114,7 @@ def _try(config: TuneConfig, folder: Path, study: optuna.Study, *, number: int) 
     trial, scores = study.ask(), []
     trained = _config_of(config, _folder_of(folder, trial.number), _suggest(trial, config))
     flags = as_flags(trained, **{f.name: f.default for f in fields(RecipeConfig) if f.name not in _tried(config)})
-    print(f"\ntrial {number} of {config.trials}: {shlex.join(flags) or 'the defaults'}")
+    print(f"\n{trained.run_dir.name}, {number} of {config.trials}: {shlex.join(flags) or 'the defaults'}")
 
     def after_epoch(record: dict[str, float]) -> None:
         score = record[f"val_{config.monitor}"]
@@ -131,7 +130,7 @@ def _try(config: TuneConfig, folder: Path, study: optuna.Study, *, number: int) 
         _link_manifest(config.run_dir, trained.run_dir)
         train(trained, study=Study(after_epoch, command))
     except (optuna.TrialPruned, Diverged) as ended:
-        print(f"this trial ends here: {ended or 'it is worse than the median of those before it'}")
+        print(f"this trial ends here: {str(ended) or 'it is worse than the median of those before it'}")
         study.tell(trial, state=TrialState.PRUNED)
     except BaseException:
         _drop(folder, study, study.trials[trial.number])
@@ -203,15 +202,15 @@ def _report(config: TuneConfig, folder: Path, study: optuna.Study) -> None:
         scores = list(trial.intermediate_values.values())
         tried = [f"{value:g}" if name in RANGES else value for name, value in _legible(trial.params).items()]
         ended = "yes" if trial.state == TrialState.COMPLETE else "no"
-        rows.append((trial.number, *tried, len(scores), ended, max(scores, default=np.nan)))
-    score = f"Best val {config.monitor.upper()}"
-    print(format_table(("Trial", *_tried(config), "Epochs", "To the end", score), rows, digits=4))
-    trained = _config_of(config, config.run_dir, _legible(best.params))
-    flags = as_flags(trained, compared_runs=len(compared))
-    model = _folder_of(folder, best.number) / config.arch
+        rows.append((_folder_of(folder, trial.number).name, *tried, len(scores), ended, max(scores, default=np.nan)))
+    score = config.monitor.upper()
+    print()
+    print(format_table(("Trial", *_tried(config), "Epochs", "To the end", f"Best val {score}"), rows, digits=4))
+    flags = as_flags(_config_of(config, config.run_dir, _legible(best.params)), compared_runs=len(compared))
+    run_dir = _folder_of(folder, best.number)
     print(
-        f"\n{plural(len(compared), 'trial')} compared on val; trial {best.number} is the best, with {score.lower()} "
-        f"{best.value:.4f}. The best of several is flattered by val: judge it on test, once. Its command:\n"
+        f"\n{plural(len(compared), 'trial')} compared on val; the best is {run_dir.name}, with a val {score} of "
+        f"{best.value:.4f}. The best of several is flattered by val: judge it on test, once. To train it again:\n"
         f"  python train_{MODELS[config.arch]}.py {shlex.join(flags)}\n"
-        f"Its model is in {model}; moved to {config.run_dir / config.arch}, it need not be trained again."
+        f"Or move {run_dir / config.arch} to {config.run_dir / config.arch}: it is that model."
     )

@@ -12,7 +12,8 @@ import check_split
 import tune
 import tuning_log
 from src.artifacts.io import read_json, write_json, write_table
-from src.config import EfficientNetConfig, ResNetConfig, parse
+from src.config import EfficientNetConfig, ResNetConfig, TuneConfig, parse
+from src.stages.tune import _suggest
 from tests.page_runs import write_split
 from tests.stages.test_survival import TINY, finish, start, wait_for
 from tests.trees import make_csv
@@ -82,7 +83,10 @@ def test_the_best_trial_is_kept_and_its_command_trains_it_again(tuned, run_dir, 
     assert better.configs[0] == ResNetConfig(run_dir=folder / "trial_000", image_size=64)  # the defaults come first
     assert len({(config.lr, config.loss, config.unfreeze_from) for config in better.configs}) == 3
     assert [path.parent.parent.name for path in folder.rglob("best.pt")] == ["trial_001"]
-    assert not list(folder.rglob("last.pt")) and "3 trials compared on val; trial 1 is the best" in out
+    assert (
+        not list(folder.rglob("last.pt"))
+        and "3 trials compared on val; the best is trial_001, with a val AUPRC of 0.9000" in out
+    )
     assert [read_json(path)["compared_runs"] for path in sorted(folder.rglob("config.json"))] == [1, 3, 1]
     tuning_log.main([str(path) for path in sorted(folder.glob("trial_*"))])
     lines = capsys.readouterr().out.splitlines()
@@ -98,13 +102,13 @@ def test_without_pretrained_weights_nothing_stays_frozen(tuned):
 def test_trials_worse_than_the_median_and_those_that_diverge_end_early_and_count(tuned, run_dir, capsys):
     from src.engine import Diverged
 
-    bad = Trainer([*[DEFAULT_SCORES] * 5, [0.1, 0.1, 0.9]], {2: Diverged("the loss is nan in epoch 1; lower --lr")})
-    tuned(trainer=bad, trials=7)
-    assert states(run_dir) == ["COMPLETE", "COMPLETE", "PRUNED", *["COMPLETE"] * 2, "PRUNED", "COMPLETE"]
-    assert len(pd.read_csv(run_dir / "tuning" / "resnet50" / "trial_005" / "resnet50" / "history.csv")) == 2
+    bad = Trainer([*[DEFAULT_SCORES] * 6, [0.1, 0.1, 0.9]], {2: Diverged("the loss is nan in epoch 1; lower --lr")})
+    tuned(trainer=bad, trials=8)
+    assert states(run_dir) == ["COMPLETE", "COMPLETE", "PRUNED", *["COMPLETE"] * 3, "PRUNED", "COMPLETE"]
+    assert len(pd.read_csv(run_dir / "tuning" / "resnet50" / "trial_006" / "resnet50" / "history.csv")) == 2
     out = capsys.readouterr().out
     assert "this trial ends here: the loss is nan" in out and "worse than the median of those before it" in out
-    assert "7 trials compared on val; trial 0 is the best" in out
+    assert "8 trials compared on val; the best is trial_000" in out
 
 
 def test_a_trial_that_was_stopped_or_killed_does_not_count_and_is_tried_again(tuned, run_dir):
@@ -112,7 +116,8 @@ def test_a_trial_that_was_stopped_or_killed_does_not_count_and_is_tried_again(tu
         tuned(trainer=Trainer(ends={1: KeyboardInterrupt()}))
     assert states(run_dir)[:2] == ["COMPLETE", "FAIL"] and not (run_dir / "tuning/resnet50/trial_001").exists()
     stopped = study_of(run_dir).trials[1]
-    running = study_of(run_dir).ask()  # as a kill leaves it
+    running = study_of(run_dir).ask()
+    _suggest(running, TuneConfig())  # as a kill leaves it
     (run_dir / "tuning" / "resnet50" / f"trial_{running.number:03d}").mkdir()
     trainer = tuned("--resume")
     assert states(run_dir) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"] and len(trainer.configs) == 2
@@ -176,5 +181,5 @@ def test_the_real_script_killed_and_resumed(tmp_path, capfd):
     assert process.exitcode == -signal.SIGKILL
     finish(start("tune.py", run_of_images, *flags, "--resume"))
     out = capfd.readouterr().out
-    assert "2 trials compared on val" in out and out.count("trial 2 of 2") == 2
+    assert "2 trials compared on val" in out and out.count(", 2 of 2: ") == 2
     assert {path.name for path in folder.glob("trial_*")} == {"trial_000", "trial_002"}
