@@ -26,11 +26,12 @@ GROUPS = {
 TRAIN_GROUPS = {
     "data": ("image_size", "cache", "workers", "uncertain", "missing", "no_finding", "sampling",
              "repeat_threshold", "augment", "flip"),
-    "model": ("unfreeze_from", "unfreeze_last_n_blocks", "weights", "attention", "freeze_batchnorm", "ema"),
+    "model": ("arch", "unfreeze_from", "unfreeze_last_n_blocks", "weights", "attention", "freeze_batchnorm", "ema"),
     "loss": ("loss", "gamma", "margin", "pos_weight_max", "loss_weighting", "class_weights", "hard_fraction"),
     "optimization": ("epochs", "batch_size", "accumulate", "lr", "head_lr_factor", "warmup_epochs", "weight_decay",
                      "monitor", "monitor_blanks", "lr_patience", "lr_factor", "patience"),
-    "running": ("run_dir", "overwrite", "resume", "seed", "device", "bfloat16", "compile", "checkpoint_minutes"),
+    "running": ("trials", "run_dir", "overwrite", "resume", "compared_runs", "seed", "device", "bfloat16", "compile",
+                "checkpoint_minutes"),
 }  # fmt: skip
 METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
 METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
@@ -137,8 +138,8 @@ DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
 
 
 @dataclass(frozen=True)
-class TrainConfig(StageConfig, ABC):
-    """What both training scripts take."""
+class RecipeConfig(StageConfig):
+    """What a training takes, and a study of trainings."""
 
     arch: str = option("", hidden=True)
     weights: str = option("imagenet", "imagenet, none, or a file: a torchvision state dict or an earlier best.pt")
@@ -200,6 +201,13 @@ class TrainConfig(StageConfig, ABC):
         margin = MARGIN if self.margin is None else self.margin
         return {"gamma": (gamma[0], gamma[-1]), "margin": margin if self.loss == "asymmetric" else 0.0}
 
+
+@dataclass(frozen=True)
+class TrainConfig(RecipeConfig, ABC):
+    """What both training scripts take."""
+
+    compared_runs: int = option(1, "number of runs that these flags are the best of, which stage 6 repeats", low=1)
+
     @property
     @abstractmethod
     def unfreeze(self) -> str | int:
@@ -234,6 +242,21 @@ class EfficientNetConfig(TrainConfig):
     def unfreeze(self) -> int:
         """Where training begins, as `models.build_model` takes it."""
         return self.unfreeze_last_n_blocks
+
+
+@dataclass(frozen=True)
+class TuneConfig(RecipeConfig):
+    """tune.py; what it tries has no flag."""
+
+    arch: Literal["resnet50", "efficientnet_b1"] = option("resnet50", "architecture to tune")
+    trials: int = option(20, "number of trials to compare, those of the study that --resume continues included", low=1)
+    lr: float = option(1e-4, hidden=True)
+    weight_decay: float = option(1e-2, hidden=True)
+    sampling: Literal["shuffle", "balanced"] = option("shuffle", hidden=True)
+    loss: Literal["bce", "focal", "asymmetric"] = option("bce", hidden=True)
+    gamma: tuple[float, ...] = option((), hidden=True)
+    margin: float | None = option(None, hidden=True)
+    loss_weighting: Literal["entry", "class"] = option("entry", hidden=True)
 
 
 @dataclass(frozen=True)
@@ -393,5 +416,5 @@ class LogConfig:
 
 def parse(defaults: Config, description: str | None, argv: list[str] | None = None) -> Config:
     """The config that `argv` (default: the process's arguments) makes of `defaults`, as `flags.parse` reads it."""
-    groups = TRAIN_GROUPS if isinstance(defaults, TrainConfig) else GROUPS
+    groups = TRAIN_GROUPS if isinstance(defaults, RecipeConfig) else GROUPS
     return flags.parse(defaults, description, argv, groups=groups, metavars=METAVARS)

@@ -42,6 +42,11 @@ from src.transforms import FLIP, draw_augmentation, prepare
 MOST_UNREADABLE = 0.01  # share of the training images
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
 
+
+class Diverged(ValueError):
+    """Loss or weights are not finite any more."""
+
+
 AnyLoader = TypeVar("AnyLoader", bound=Loader)
 
 
@@ -170,7 +175,7 @@ def fit(run: Run, task: Task, *, epochs: int, interrupts: Interrupts) -> Iterato
 def train_one_epoch(run: Run, task: Task, *, epoch: int, interrupts: Interrupts) -> Iterator[None]:
     """Train on the batches of the epoch that are not done; yields where `interrupts` says to save.
 
-    Raises ValueError where the loss is not finite, naming the images of the step, and where more than 1% of the
+    Raises Diverged where the loss is not finite, naming the images of the step, and where more than 1% of the
     training images cannot be read.
     """
     progress, loader = run.progress, task.train.loader
@@ -259,22 +264,22 @@ def _draws(task: Task, sizes: list[int], epoch: int, step: int, index: int) -> t
 
 
 def _look_at(unseen: list[torch.Tensor], progress: Progress, task: Task, *, epoch: int) -> None:
-    """Add the losses of the latest steps to the epoch's; raises ValueError where one is not finite."""
+    """Add the losses of the latest steps to the epoch's; raises Diverged where one is not finite."""
     first = progress.step - len(unseen)
     for step, loss in enumerate(all_reduce_sum(torch.stack(unseen).tolist()), first):
         if not math.isfinite(loss):
             names = _images_of(step, task)
-            raise ValueError(f"the loss is {loss} in epoch {epoch}; lower --lr. Images of the step: {names}")
+            raise Diverged(f"the loss is {loss} in epoch {epoch}; lower --lr. Images of the step: {names}")
         progress.loss += loss
     unseen.clear()
 
 
 def _check_weights(run: Run, task: Task, *, epoch: int) -> None:
-    """Raise ValueError where the last step left weights that must not be kept, though its loss was finite."""
+    """Raise Diverged where the last step left weights that must not be kept, though its loss was finite."""
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
     if not all(torch.isfinite(parameter).all() for parameter in trained):
         names = _images_of(run.progress.step - 1, task)
-        raise ValueError(f"weights are not finite in epoch {epoch}; lower --lr. Images of the last step: {names}")
+        raise Diverged(f"weights are not finite in epoch {epoch}; lower --lr. Images of the last step: {names}")
 
 
 def _images_of(step: int, task: Task) -> str:

@@ -21,6 +21,7 @@ from src.config import (
     ScoreConfig,
     SplitConfig,
     ThresholdConfig,
+    TuneConfig,
     parse,
 )
 from src.runtime.flags import as_flags, option
@@ -130,6 +131,7 @@ CONFIGS = [
     PredictConfig,
     ReportConfig,
     LogConfig,
+    TuneConfig,
 ]
 
 

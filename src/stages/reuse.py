@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from src.artifacts.io import read_json
+from src.artifacts.io import MODELS, is_number, read_json
 from src.artifacts.truth import EvalSplit
 from src.config import ThresholdConfig
 from src.runtime.tables import plural
@@ -19,14 +19,16 @@ def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -
     begin = "epoch and alpha were chosen on val too"
     if not of_run:
         begin, remedy = "the model may have been chosen on val too", "choose thresholds on data of their own"
-    classes, siblings = len(split.view.truth.classes), _siblings(config.run_dir) if of_run else 0
-    few = plural(classes, "finding") if classes <= FEW_CLASSES else ""
-    among = f"{plural(siblings, 'other run')} of this split to choose from" if siblings else ""
-    notes = []
-    if few or among:
-        there = " and ".join(filter(None, (few, among)))
+    classes, notes = len(split.view.truth.classes), []
+    reasons = [plural(classes, "finding")] if classes <= FEW_CLASSES else []
+    if of_run:
+        siblings = _siblings(config.run_dir)
+        reasons += [f"{plural(siblings, 'other run')} of this split to choose from"] if siblings else []
+        compared = _compared_runs(config.run_dir)
+        reasons += [f"flags of {model} that are the best of {plural(runs, 'run')}" for model, runs in compared.items()]
+    if reasons:
         cost = "that costs some of the confidence (docs/recall_coverage.md)"
-        notes.append(f"note: {begin}. With {there}, {cost}; to avoid it, {remedy}")
+        notes.append(f"note: {begin}. With {' and '.join(reasons)}, {cost}; to avoid it, {remedy}")
     if of_run and _isotonic_blend(config.run_dir):
         notes.append(
             "warning: both models were calibrated on val too, by isotonic regression, by which the positives of val "
@@ -34,6 +36,13 @@ def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -
             f"of the cases (docs/calibration.md). Test with --calibration-method platt, or {remedy}"
         )
     return notes
+
+
+def _compared_runs(run_dir: Path) -> dict[str, int]:
+    """Of the models whose flags were chosen among several runs, as tune.py does, how many these were."""
+    paths = {model: run_dir / model / "config.json" for model in MODELS}
+    found = {model: read_json(path).get("compared_runs", 1) for model, path in paths.items() if path.exists()}
+    return {model: int(runs) for model, runs in found.items() if is_number(runs) and runs > 1}
 
 
 def _isotonic_blend(run_dir: Path) -> bool:

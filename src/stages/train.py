@@ -5,7 +5,9 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from src.artifacts.io import clear, read_json, refuse_overwrite, write_json, wri
 from src.artifacts.lineage import BEGUN
 from src.artifacts.manifest import Manifest
 from src.checkpoint import load_checkpoint, save_checkpoint
-from src.config import TrainConfig
+from src.config import RecipeConfig, TrainConfig
 from src.early_stopping import EarlyStopping
 from src.engine import Run, Task, fit
 from src.models import build_model, compile_for_training
@@ -33,15 +35,26 @@ from src.train_utils import bfloat16_is_faster, build_average, build_optimizer, 
 
 OUTPUTS = ("config.json", "best.pt", "last.pt", "history.csv")
 # Flags that may differ between a run and its continuation.
-MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes"}
+MAY_CHANGE = {"run_dir", "overwrite", "resume", "epochs", "patience", "checkpoint_minutes", "compared_runs"}
 MAY_CHANGE |= {"workers", "device", "cache", "compile"}
 
 
-def train(config: TrainConfig) -> None:
-    """Fine-tune one model; leaves config, checkpoints, history and learning curves in its folder."""
+@dataclass(frozen=True)
+class Study:
+    """What a training is a part of: who hears of every epoch, and the command that goes on after a stop."""
+
+    after_epoch: Callable[[dict[str, float]], None]
+    command: str
+
+
+def train(config: TrainConfig, *, study: Study | None = None) -> None:
+    """Fine-tune one model; leaves config, checkpoints, history and learning curves in its folder.
+
+    An exception of `study.after_epoch`, which is given the record of the epoch, ends the training.
+    """
     device = pick_device(config.device)
     with process_group(device):
-        _train(dataclasses.replace(config, bfloat16=_arithmetic(config, device)), device)
+        _train(dataclasses.replace(config, bfloat16=_arithmetic(config, device)), device, study)
 
 
 def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
@@ -55,16 +68,16 @@ def _arithmetic(config: TrainConfig, device: torch.device) -> bool:
     return faster
 
 
-def _train(config: TrainConfig, device: torch.device) -> None:
+def _train(config: TrainConfig, device: torch.device, study: Study | None) -> None:
     manifest = open_manifest(config.run_dir)
     folder = config.run_dir / config.arch
     with exclusive(folder) if is_main() else nullcontext():
-        _train_in(folder, config, manifest, device)
+        _train_in(folder, config, manifest, device, study)
 
 
-def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: torch.device) -> None:
+def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: torch.device, study: Study | None) -> None:
     """Train in a folder that nobody else writes to; until the first epoch is done, beside what is there already."""
-    recipe = _plain_dict(config) | {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
+    recipe = plain_dict(config) | {"classes": list(manifest.classes), "manifest_sha256": manifest.sha256}
     home = _home(folder, config)
     earlier = _earlier_run(config, home, recipe)
     if home != folder and earlier and earlier["history"]:  # a kill came between the first epoch and the move
@@ -102,7 +115,9 @@ def _train_in(folder: Path, config: TrainConfig, manifest: Manifest, device: tor
             if all_reduce_sum([interrupts.stop])[0]:  # all stop where one was asked to
                 interrupts.ask()
                 assert interrupts.signal is not None
-                _stop(config, run, interrupts.signal)
+                _stop(config, run, interrupts.signal, study)
+            if finished is not None and study is not None:
+                study.after_epoch(finished[0])
     if is_main():
         _finish(folder, run, config)
 
@@ -125,7 +140,7 @@ def _move(begun: Path, folder: Path) -> None:
     shutil.rmtree(begun)
 
 
-def _plain_dict(config: TrainConfig) -> dict[str, Any]:
+def plain_dict(config: RecipeConfig) -> dict[str, Any]:
     """The config as config.json holds it."""
     values = dataclasses.asdict(config)
     return {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in values.items()}
@@ -138,7 +153,7 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
     """
     earlier = None
     if config.resume and (folder / "last.pt").exists():
-        _check_unchanged({"no_finding": "mask"} | read_json(folder / "config.json"), recipe)  # of an earlier version
+        check_unchanged({"no_finding": "mask"} | read_json(folder / "config.json"), recipe)  # of an earlier version
         earlier = load_checkpoint(folder / "last.pt")
         if "progress" not in earlier:
             raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
@@ -152,8 +167,11 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
     return earlier
 
 
-def _check_unchanged(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+def check_unchanged(
+    before: dict[str, Any], now: dict[str, Any], *, may_change: Collection[str] = frozenset(MAY_CHANGE)
+) -> None:
+    """Raise ValueError where a flag of `now` that matters was another one `before`."""
+    changed = [key for key in now if key not in may_change and before.get(key) != now[key]]
     if not changed:
         return
     key = changed[0]
@@ -220,9 +238,10 @@ def _keep(
         write_table(folder / "history.csv", pd.DataFrame(run.history))
 
 
-def _stop(config: TrainConfig, run: Run, number: int) -> None:
+def _stop(config: TrainConfig, run: Run, number: int, study: Study | None) -> None:
     """Say how to go on, and end with the exit status of the signal."""
     command = shlex.join([Path(sys.argv[0]).name, *as_flags(config, resume=True, overwrite=False)])
+    command = study.command if study else command
     print(f"stopped in epoch {len(run.history) + 1} at step {run.progress.step}. Progress saved. Resume with:")
     print(f"  {launcher()} {command}", flush=True)
     sys.exit(128 + number)

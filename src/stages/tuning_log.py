@@ -9,7 +9,7 @@ from src.runtime.csv_files import read_table
 from src.runtime.tables import format_table
 
 # Settings that say where or how long a run went, not what was tried.
-NOT_TUNED = {"run_dir", "overwrite", "resume", "workers", "device"}
+NOT_TUNED = {"run_dir", "overwrite", "resume", "workers", "device", "compared_runs"}
 
 
 def tuning_log(runs: Sequence[Path]) -> str:

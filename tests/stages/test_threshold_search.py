@@ -261,8 +261,11 @@ def test_other_runs_of_the_same_split_are_noticed(tmp_path, capsys):
     first = make_run(tmp_path / "a", patients=150)
     shutil.copytree(first, tmp_path / "b")
     capsys.readouterr()
+    path = tmp_path / "b" / "resnet50" / "config.json"
+    write_json(path, json.loads(path.read_text()) | {"compared_runs": 20})
     search(tmp_path / "b", "--recall", "0.8")
-    assert "With 1 other run of this split to choose from, that costs some of the confidence" in capsys.readouterr().out
+    reasons = "With 1 other run of this split to choose from and flags of resnet50 that are the best of 20 runs, that"
+    assert f"{reasons} costs some of the confidence" in capsys.readouterr().out
 
 
 def test_a_blend_of_isotonic_maps_is_warned_of_where_val_certifies(tmp_path, capsys):
