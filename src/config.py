@@ -363,9 +363,12 @@ class ThresholdConfig(EvaluationConfig):
 
     def __post_init__(self) -> None:
         """Raise ValueError where the empirical rule is asked for a confidence."""
-        if self.plan and (self.rule == "empirical" or self.family_wise or self.weights):
+        files = (self.val_probs, self.val_labels, self.test_probs, self.test_labels, *self.readers)
+        others = (self.family_wise, self.weights, self.prevalence, self.subgroups, any(files))
+        if self.plan and (self.rule == "empirical" or any(others)):
             raise ValueError(
-                "--plan is about one finding and the certified rule; pass it with --recall and --confidence"
+                "--plan is about one finding and the certified rule, and reads no data; pass it with --recall and "
+                "--confidence alone"
             )
         if self.rule == "empirical" and self.family_wise:
             raise ValueError("--family-wise needs a confidence, and --rule empirical has none; pass one of the two")

@@ -9,12 +9,14 @@ from scipy.special import ndtri
 
 from recall_parts.clusters import simulate
 from recall_parts.common import TARGET, print_header, print_row, share, true_rates
+from src.report.explorer import ANY_TARGET, RECALLS
 from src.stats.thresholds import build_curve, certified_rule
 
 CLASSES, REPEATS = 1, 1000
-CELLS = ((50, 1, 0.0), (100, 1, 0.0), (300, 1, 0.0), (1000, 1, 0.0), (300, 8, 0.4))  # positives, images, correlation
-CONFIDENCES = (0.95, 0.995)
-TARGETS = np.round(np.arange(0.50, 0.995, 0.01), 2)
+INDEPENDENT = ((positives, 1, 0.0) for positives in (50, 100, 300, 1000, 5000))
+CELLS = (*INDEPENDENT, (300, 8, 0.4))  # positives, most images, correlation
+CONFIDENCES = (0.95, ANY_TARGET)
+TARGETS = np.array(RECALLS)
 
 
 def f_score(precision, recall, beta):

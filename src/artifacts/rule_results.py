@@ -79,15 +79,17 @@ def evaluate(kind: str, points: list[OperatingPoint], evaluation: Evaluation, ta
 def _at_threshold(evaluation: Evaluation, c: int, point: OperatingPoint, *, target: float) -> dict[str, Any]:
     """Recall, precision and specificity with their intervals, and what recall says of the target.
 
-    An infeasible class, which flags all, gets no verdict.
+    An infeasible class, which flags all, gets no verdict, nor does any class without test data: thresholds cannot be
+    tried on the data that they were chosen on.
     """
     curve, shares = evaluation.curves[c], evaluation.shares(c, point.threshold)
     tp, fp = map(int, curve.counts_at(point.threshold))
+    tried = point.status == "ok" and evaluation.split.name == "test"
     figures: dict[str, Any] = {name: share.value for name, share in shares.items()}
     figures |= {f"{name}_ci": share_interval(share) for name, share in shares.items()}
     return figures | {
         "shares": shares,
-        "verdict": verdict(shares["recall"], target=target) if point.status == "ok" else "",
+        "verdict": verdict(shares["recall"], target=target) if tried else "",
         "right": tp + curve.negatives - fp,
         "flags_all": 0 < tp + fp == curve.entries,
     }

@@ -35,6 +35,7 @@ class SavedThresholds:
     aggregate: str
     weights: str
     chosen_on: str
+    together: bool  # whether the confidence is that of all findings together
 
     @property
     def confidence(self) -> float | None:
@@ -50,6 +51,7 @@ class SavedThresholds:
     def promise(self) -> str:
         """What the thresholds are of, and whose recall they are for."""
         or_more = " or more" if len(set(self.confidences)) > 1 else ""
+        or_more += ", all findings together," if self.together else ""
         rule = f"certified at {100 * self.confidence:g}%{or_more}" if self.confidence else "empirical,"
         whose = f"the next {self.unit}" if self.confidence else f"a random {self.unit} of {self.chosen_on}"
         if self.weights == "patient":
@@ -95,6 +97,7 @@ def read_thresholds(
         needed,
         tuple(confidence if value is None else value for value in confidences),
         **read_counted(path, content),
+        together=content.get("family_wise") is True,
     )
 
 
@@ -124,7 +127,8 @@ def read_counted(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
     for key, allowed in choices.items():
         counted[key] = content.get(key, counted[key])
         if counted[key] not in allowed:
-            raise ValueError(f"{path}: its {key} is {counted[key]!r}; expected {' or '.join(allowed)}; {AGAIN}")
+            said = f"its {key} {'are' if key == 'weights' else 'is'} {counted[key]!r}"
+            raise ValueError(f"{path}: {said}; expected {' or '.join(allowed)}; {AGAIN}")
     return counted
 
 

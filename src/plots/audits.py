@@ -28,8 +28,8 @@ from src.plots.style import (
     short,
 )
 
-UNSTATED = "too few patients for a verdict"
-GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY}
+UNSTATED, UNTRIED = "too few patients for a verdict", "no verdict without test data"
+GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY, UNTRIED: INK}
 
 
 def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split: str = "test") -> Path:
@@ -61,18 +61,20 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
             axes.set_xlabel(f"{split} recall" if lowest else "")
         headline(
             figure,
-            f"{split.capitalize()} recall within groups, against {target:g}; verdicts hold for all groups of a finding "
-            "together, 95% intervals for each alone",
+            f"{split.capitalize()} recall within groups, against {target:g}; "
+            + ("verdicts hold for all groups of a finding together, " if split == "test" else "")
+            + "95% intervals for each alone",
         )
+        shown = [UNSTATED, UNTRIED] if split != "test" else [text for text in GROUP_COLORS if text != UNTRIED]
         handles = [
-            Line2D([], [], color=c, marker="o", lw=1.5, markersize=5, label=text) for text, c in GROUP_COLORS.items()
+            Line2D([], [], color=GROUP_COLORS[text], marker="o", lw=1.5, markersize=5, label=text) for text in shown
         ]
         legend(figure, handles)
     return path
 
 
 def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
-    color = GROUP_COLORS[row["verdict"] or UNSTATED]
+    color = GROUP_COLORS[row["verdict"] or (UNSTATED if row["needed"] else UNTRIED)]
     axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
     dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
 

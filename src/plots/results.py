@@ -182,7 +182,7 @@ def recall_intervals(
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(_lowest(rows, target), 1.005)
         axes.grid(axis="y", visible=False)
-        headline(figure, f"{split.capitalize()} recall against the target {target:g}: {_verdicts(rows)}")
+        headline(figure, f"{split.capitalize()} recall against the target {target:g}{_verdicts(rows)}")
         handles = _point_handles([row["points"] for row in rows], RULES)
         handles.append(Patch(color=PALE, alpha=0.6, lw=0, label=f"below the target {target:g}"))
         legend(figure, handles)
@@ -201,13 +201,13 @@ def _row_label(row: Mapping[str, Any]) -> str:
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many classes of each rule's are contradicted, confirmed and consistent."""
+    """How many classes of each rule's are contradicted, confirmed and consistent; nothing without a verdict."""
     texts = []
     for label in _kinds([row["points"] for row in rows]):
         said = [point["verdict"] for row in rows for point in row["points"] if point["label"] == label]
         counts = ", ".join(f"{said.count(name)} {name}" for name in VERDICTS)
         texts.append(f"{label}: {counts}")
-    return "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else "no verdicts"
+    return ": " + "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else ""
 
 
 def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str = "test") -> Path:

@@ -17,7 +17,7 @@ from src.report.source import SCRIPT, Search
 from src.stats.thresholds import Curve, choose_points, shared_confidence
 from src.stats.workload import count
 
-RECALLS = tuple(round(0.5 + 0.005 * step, 3) for step in range(99))
+RECALLS = tuple(percent / 100 for percent in range(50, 100))
 ANY_TARGET = 0.995  # confidence at which recall reached all targets of RECALLS together in at least 95%, simulated
 CURVE_BINS = 160  # of a curve as wide as a phone: two pixels each
 CLOSE = 1e-9  # a bound computed by another version of SciPy

@@ -7,16 +7,20 @@ from typing import Any
 
 
 def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, digits: int = 3) -> str:
-    """Aligned `a | b | c` lines: text to the left, numbers to the right, floats with `digits`, NaN as n/a."""
+    """Aligned `a | b | c` lines: text to the left, numbers to the right, floats with `digits`, NaN as n/a.
+
+    A header that begins with `| ` draws a second bar before its column.
+    """
+    bars = ["| " if h.startswith("| ") else "" for h in headers]
     body = [[_cell(value, digits) for value in row] for row in rows]
-    texts = [[str(h) for h in headers], *([text for text, _ in row] for row in body)]
+    texts = [[h.removeprefix("| ") for h in headers], *([text for text, _ in row] for row in body)]
     widths = [max(_width(line[i]) for line in texts) for i in range(len(headers))]
     numeric = [bool(body) and all(row[i][1] for row in body) for i in range(len(headers))]
     lines = [
-        " | ".join(_padded(text, w, right=n) for text, w, n in zip(line, widths, numeric, strict=True))
+        " | ".join(bar + _padded(text, w, right=n) for bar, text, w, n in zip(bars, line, widths, numeric, strict=True))
         for line in texts
     ]
-    lines.insert(1, "-+-".join("-" * w for w in widths))
+    lines.insert(1, "-+-".join(("+-" if bar else "") + "-" * w for bar, w in zip(bars, widths, strict=True)))
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -55,7 +55,7 @@ def compare_readers(config: ThresholdConfig, split: EvalSplit, calls: dict[str, 
             rows.append({"reader": reader, "class": name, **found})
     _print(rows, split.name)
     if left_out:
-        print(f"not compared, since the reader called no case that has the finding: {', '.join(left_out)}")
+        print(f"not compared, because no case that the reader called has the finding: {', '.join(left_out)}")
     folder = config.run_dir / "ensemble"
     write_table(folder / "readers.csv", _table(rows), exact=True)
     if config.pictures:

@@ -10,15 +10,17 @@ from src.runtime.tables import plural
 
 FEW_CLASSES = 3  # with so few, choosing epoch, alpha and thresholds on one split costs more than a point of confidence
 
+MAYBE = "the model may have been chosen on val too"
+
 
 def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -> list[str]:
     """Lines to print where thresholds are certified on val; `of_run` says that the run's own blend is."""
     if config.rule != "certified" or split.name != "val":
         return []
     remedy = "make a split calib (check_split.py --calibration)"
-    begin = "epoch and alpha were chosen on val too"
+    begin = _chosen_on_val(config.run_dir) if of_run else MAYBE
     if not of_run:
-        begin, remedy = "the model may have been chosen on val too", "choose thresholds on data of their own"
+        remedy = "choose thresholds on data of their own"
     classes, notes = len(split.view.truth.classes), []
     reasons = [plural(classes, "finding")] if classes <= FEW_CLASSES else []
     if of_run:
@@ -36,6 +38,14 @@ def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -
             f"of the cases (docs/calibration.md). Test with --calibration-method platt, or {remedy}"
         )
     return notes
+
+
+def _chosen_on_val(run_dir: Path) -> str:
+    """What the run chose on val before its thresholds."""
+    story = read_json(run_dir / "ensemble" / "probs.json")
+    if "members" not in story:
+        return "epoch and alpha were chosen on val too"
+    return "the weights of the blend were chosen on val too" if len(story["weights"]) > 1 else MAYBE
 
 
 def _compared_runs(run_dir: Path) -> dict[str, int]:

@@ -21,8 +21,8 @@ def groups_of(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
     for by in config.subgroups:
         if by not in known or not (known[by].notna() & (known[by] != "")).any():
             raise ValueError(
-                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or add a column {by} to the "
-                "label file"
+                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or give the label file a "
+                f"column {by} that can be read"
             )
         values = known[by].to_numpy()
         columns[by] = age_bands(values.astype(np.float64), starts=config.age_bands) if by == "age" else values
@@ -48,6 +48,7 @@ def audit_subgroups(
         classes=[split.view.truth.classes[c] for c in kept],
         target=target,
         by_patient=config.weights == "patient",
+        tried=split.name == "test",
     )
     folder, name = config.run_dir / "ensemble", f"subgroups_recall_{target:g}"
     write_table(folder / f"{name}.csv", table, exact=True)
@@ -60,15 +61,16 @@ def audit_subgroups(
 
 def _print(table: pd.DataFrame, split: str, target: float) -> None:
     """Groups in their own order; the largest gap among many groups is mostly chance, so none is ranked."""
-    print(
-        f"\nrecall on {split} by group, against {target:g}; verdicts hold for all groups of a finding "
-        "together, 95% intervals for each alone:"
-    )
+    verdicts = "verdicts hold for all groups of a finding together, 95% intervals for each alone"
+    if split != "test":
+        verdicts = "without test data there are no verdicts; 95% intervals hold for each group alone"
+    print(f"\nrecall on {split} by group, against {target:g}; {verdicts}:")
     rows = []
     for name, part in table.groupby("class", sort=False):
         for number, row in enumerate(part.to_dict("records")):
             row |= {"recall_ci": (row["low"], row["high"])} if row["positives"] else {}
-            said = row["verdict"] or f"cannot be stated: {plural(row['needed'], 'more positive patient')} needed"
+            needed = plural(row["needed"], "more positive patient")
+            said = row["verdict"] or (f"cannot be stated: {needed} needed" if row["needed"] else "-")
             first = (name if not number else "", f"{row['by']} {row['group']}")
             rows.append((*first, row["positives"], row["missed"], with_interval(row, "recall"), said))
     print(format_table(("Class", "Group", "Positives", "Missed", "Recall", "Verdict"), rows))

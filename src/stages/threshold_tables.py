@@ -15,7 +15,7 @@ from src.stages.metric_tables import all_views, views_of
 from src.stats.intervals import VERDICTS, share_interval, top_share
 from src.stats.planning import plan
 from src.stats.thresholds import OperatingPoint
-from src.stats.workload import per_thousand, precision_at
+from src.stats.workload import Answers, per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
 HIGH_AUPRC, SOME_WAY = 0.95, 0.25
@@ -28,18 +28,18 @@ def print_split(split: EvalSplit) -> None:
     for text, metrics in views_of(all_views(split.probs, split.view, resamples=0, seed=0)).items():
         macro = metrics["macro"]
         print(
-            f"{split.name}, {text}: macro AUROC {macro['auroc']:.3f}, macro AUPRC {macro['auprc']:.3f} "
-            f"over {plural(macro['classes'], 'class')}"
+            f"{split.name}, {text}: macro AUROC {with_interval(macro, 'auroc')}, macro AUPRC "
+            f"{with_interval(macro, 'auprc')} over {plural(macro['classes'], 'class')}"
         )
 
 
 def print_notes(config: ThresholdConfig, split: EvalSplit) -> None:
     """What is counted, whose recall it is, and what weakens the promise on this data."""
     unit, view, codes = config.unit or "", split.view, split.units.codes
-    images = (
-        "one image each" if codes is None else f"{len(codes):,} images, each with the {config.aggregate} over its own"
-    )
-    print(f"unit: {plural(len(split.probs), unit)} in {split.name}" + (f" of {images}" if unit == "study" else ""))
+    images = ", a row each"
+    if codes is not None:
+        images = f" of {len(codes):,} images, each with the {config.aggregate} over its own"
+    print(f"unit: {plural(len(split.probs), unit)} in {split.name}" + (images if unit == "study" else ""))
     if config.weights == "patient":
         print(f"recall: that of a random {unit} of a random patient")
     else:
@@ -56,35 +56,45 @@ def print_notes(config: ThresholdConfig, split: EvalSplit) -> None:
         print(
             f"warning: the 5% of patients with the most positives own more than 30% of them in {', '.join(heavy)}; if "
             f"they are easier or harder to read than others, the recall of the next {unit} is not that of the next "
-            "patient, which --weights patient certifies"
+            "patient, which --weights patient certifies, and intervals and verdicts are too sure of themselves"
         )
 
 
 def print_target(
-    recall: float, confidence: float, rules: list[RuleResult], evaluation: Evaluation, *, chosen_on: str
+    recall: float,
+    confidence: float,
+    rules: list[RuleResult],
+    evaluation: Evaluation,
+    *,
+    config: ThresholdConfig,
+    chosen_on: str,
 ) -> None:
     """The rules per class, what test says of the promise, and the classes grouped by how precise they are."""
     split = evaluation.split
-    promises = {"certified": f"at {100 * confidence:g}% confidence on new patients", "empirical": f"on {chosen_on}"}
+    certified = f"at {100 * confidence:.4g}% confidence on new patients"
+    if config.family_wise:
+        certified += f", so that all findings together are at {100 * config.confidence:.4g}%"
+    promises = {"certified": certified, "empirical": f"on {chosen_on}"}
     print(f"\n== recall >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
     here, there = chosen_on.capitalize(), split.name.capitalize()
-    headers = ["Class", "Rule", "Threshold", f"{here} precision", f"{here} recall", "Lower", f"{there} precision"]
-    headers += [f"{there} recall", "Verdict", "AUPRC", "Status"]
+    tried = split.name == "test"
+    headers = ["Class", "Rule", "Threshold", *([f"{here} precision", f"{here} recall"] if tried else []), "Lower"]
+    headers += [f"{there} precision", f"{there} recall", *(["Verdict"] if tried else []), "AUPRC", "Status"]
     rows = []
     for c, name in enumerate(split.view.truth.classes):
         for rule in rules:
             point, values = rule.points[c], rule.metrics[c]
-            chosen = (point.threshold, point.precision, point.recall, point.recall_lower)
-            tested = (with_interval(values, "precision"), with_interval(values, "recall"))
-            said = values["verdict"] if split.name == "test" and point.status == "ok" else "-"
+            chosen = (point.threshold, *((point.precision, point.recall) if tried else ()), point.recall_lower)
+            found = (with_interval(values, "precision"), with_interval(values, "recall"))
+            said = (values["verdict"] or "-",) if tried else ()
             status = _status(point, flags_all=values["flags_all"])
             first = name if rule is rules[0] else ""
-            rows.append((first, rule.kind, *chosen, *tested, said or "-", evaluation.auprc[c], status))
+            rows.append((first, rule.kind, *chosen, *found, *said, evaluation.auprc[c], status))
     print(format_table(headers, rows))
-    if split.name != "test":
+    if not tried:
         print("no test data was given: these are figures of the data the thresholds were chosen on")
     for rule in rules:
-        print(f"{rule.kind}: {count_verdicts(rule, tested=split.name == 'test')}")
+        print(f"{rule.kind}: {count_verdicts(rule, tested=tried)}")
     if rules[0].kind == "certified":
         print(_expected(rules[0], confidence))
     for rule in rules:
@@ -149,6 +159,16 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
     events = ("Flagged", "Missed", "Falsely flagged")
     headers = ("Class", "Labeled", *events, "| All", *events)
     print(format_table(headers, [(*one, *other[1:]) for one, other in zip(left, right, strict=True)], digits=0))
+    chosen = np.array([point.status == "ok" for point in rule.points])
+    if chosen.any() and not chosen.all():
+        known = Answers(*(entries[:, chosen] for entries in evaluation.views()[1]))
+        names = np.array(split.view.truth.classes)
+        *_, (_, _, *figures) = per_thousand(flags[:, chosen], known, classes=names[chosen].tolist())
+        flagged, missed, falsely = (f"{figure:.0f}" for figure in figures)
+        print(
+            f"Without the infeasible {', '.join(names[~chosen])}, which flags all, the last row on the right would be: "
+            f"{flagged} flagged, {missed} missed, {falsely} falsely flagged"
+        )
 
 
 def print_precision_elsewhere(rule: RuleResult, evaluation: Evaluation, stated: dict[str, float]) -> None:

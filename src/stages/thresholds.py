@@ -24,6 +24,8 @@ from src.stages.reuse import notes_on_reuse
 from src.stages.subgroups import audit_subgroups, groups_of
 from src.stats.thresholds import choose_points, patients_needed, shared_confidence
 
+OUTPUTS = ("thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
+
 
 @dataclass(frozen=True)
 class SearchData:
@@ -66,7 +68,7 @@ def search_thresholds(config: ThresholdConfig) -> None:
         _search(config, search, groups, stated)
         if calls:
             compare_readers(config, search.evaluated, calls)
-    print(f"\nwrote to {folder}: thresholds.json", *(path.name for path in _paths(config).values()))
+    print(f"\nwrote to {folder}:", *sorted(path.name for pattern in OUTPUTS for path in folder.glob(pattern)))
 
 
 def _paths(config: ThresholdConfig) -> dict[float, Path]:
@@ -81,7 +83,7 @@ def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, s
     classes = chosen_on.view.truth.classes
     curves = curves_of(chosen_on, by_patient=by_patient, grid=config.grid or None)
     evaluation = Evaluation.of(search.evaluated, by_patient=by_patient)
-    clear(folder, "thresholds*", "precision_recall_*.png", "intervals_recall_*.png", "subgroups*", "readers*")
+    clear(folder, *OUTPUTS)
     chosen = {}
     for recall, path in _paths(config).items():
         confidence = config.confidence
@@ -91,7 +93,7 @@ def _search(config: ThresholdConfig, search: SearchData, groups: pd.DataFrame, s
         points = {kind: choose_points(curves, recall=recall, confidence=level) for kind, level in asked.items()}
         rules = [evaluate(kind, of_rule, evaluation, recall) for kind, of_rule in points.items()]
         write_table(path, _table(rules, evaluation, search), exact=True)
-        tables.print_target(recall, confidence, rules, evaluation, chosen_on=chosen_on.name)
+        tables.print_target(recall, confidence, rules, evaluation, config=config, chosen_on=chosen_on.name)
         tables.print_workload(rules[0], evaluation)
         tables.print_precision_elsewhere(rules[0], evaluation, stated)
         if len(groups.columns):

@@ -30,13 +30,15 @@ def audit(
     classes: Sequence[str],
     target: float,
     by_patient: bool = False,
+    tried: bool = True,
 ) -> pd.DataFrame:
     """Recall of each class in each group, in the order of the groups and never by recall: the columns of `COLUMNS`.
 
     probs [U, C] float; thresholds [C]; present [U, C] bool; patients [U]; groups: U rows and a column of names per way
     of grouping, "" where a unit belongs to no group. `low` and `high` are a 95% interval. The verdict on `target` is
     one at the level that holds for all groups of a class together (Bonferroni). A group with positives of fewer
-    patients than could confirm the target even without a miss gets none; `needed` says how many more it takes.
+    patients than could confirm the target by itself even without a miss gets none; `needed` says how many more it
+    takes. No group gets one unless the thresholds are `tried` on other data than they were chosen on.
     """
     enough = patients_needed(target, confidence=LEVEL) if target < 1 else 1
     rows: list[tuple[Any, ...]] = []
@@ -51,7 +53,7 @@ def audit(
         level = bonferroni(LEVEL, classes=max(1, sum(curve.patients >= enough for *_, curve, _ in parts)))
         for by, group, curve, share in parts:
             missed = curve.positives - int(curve.counts_at(thresholds[c])[0])
-            said = verdict(share, target=target, level=level) if curve.patients >= enough else ""
+            said = verdict(share, target=target, level=level) if tried and curve.patients >= enough else ""
             figures = (share.value, *share_interval(share), said, max(0, enough - curve.patients))
             rows.append((name, by, group, curve.positives, curve.patients, missed, *figures))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -18,7 +18,9 @@ FLAGS = {"append": False, "overwrite": False}
 def thresholds(classes="AB", *, unit="study", aggregate="max", at=0.5):
     count = len(classes)
     rule = (0.85, (0.85,) * count, np.full(count, at), {}, (0.95,) * count)
-    return SavedThresholds(tuple(classes), *rule, unit=unit, aggregate=aggregate, weights=unit, chosen_on="val")
+    return SavedThresholds(
+        tuple(classes), *rule, unit=unit, aggregate=aggregate, weights=unit, chosen_on="val", together=False
+    )
 
 
 def opened(path, saved=None, *, study="folder", **flags):

@@ -81,7 +81,7 @@ def test_a_class_of_a_run_may_be_called_anything(tmp_path):
 def test_ids_of_another_split_may_be_there_too(tmp_path):
     probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
     assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]
-    with pytest.raises(ValueError, match="image id 'a' is not expected"):
+    with pytest.raises(ValueError, match="image id 'a' is not in the labels"):
         probs.aligned(["b"], ["X"], others=["c"])
 
 
@@ -89,9 +89,9 @@ def test_ids_of_another_split_may_be_there_too(tmp_path):
     ("ids", "classes", "message"),
     [
         (["a", "b"], ["X"], "image id 'b' is missing"),
-        ([], ["X"], "image id 'a' is not expected"),
+        ([], ["X"], "image id 'a' is not in the labels"),
         (["a"], ["X", "Y"], "class 'Y' is missing"),
-        (["a"], [], "class 'X' is not expected"),
+        (["a"], [], "class 'X' is not in the labels"),
     ],
 )
 def test_ids_and_classes_that_do_not_match_are_named(tmp_path, ids, classes, message):

@@ -82,7 +82,7 @@ def test_one_of_several_targets_must_be_named(tmp_path):
         (WHOLE | {"unit": "banana"}, "its unit is 'banana'; expected study or image; run ensemble_threshold_search"),
         (WHOLE | {"unit": None}, "its unit is None; expected study or image"),
         (WHOLE | {"aggregate": "sum"}, "its aggregate is 'sum'; expected max or mean"),
-        (WHOLE | {"weights": "image"}, "its weights is 'image'; expected study or patient"),
+        (WHOLE | {"weights": "image"}, "its weights are 'image'; expected study or patient"),
         (WHOLE | {"chosen_on": "test"}, "its chosen_on is 'test'; expected val or calib"),
         (WHOLE | {"rule": "best"}, "its rule is 'best'"),
         (WHOLE | {"confidence": 95}, "its confidence is 95"),

@@ -50,13 +50,13 @@ function figures(pictures) {
 /** Groups in the order of the audit: the largest gap among many is mostly chance, so that none is ranked. */
 function subgroupsSection(parts) {
   const words = "Recall within groups of patients. Verdicts hold for all groups of a finding together; a group with too " +
-    "few positive patients has none.";
+    "few positive patients has none, and without test data no group has one.";
   const heads = ["Finding", "Group", "Positives", "Missed", "Recall", "Verdict"];
   const folded = ({ recall, picture, rows }) => {
     const texts = rows.map((row) => [
       row.class, `${row.by} ${row.group}`, count(row.positives), count(row.missed),
       withInterval(row.recall, [row.low, row.high]),
-      row.verdict || `cannot be stated: ${plural(row.needed, "more positive patient")} needed`,
+      row.verdict || (row.needed ? `cannot be stated: ${plural(row.needed, "more positive patient")} needed` : "-"),
     ]);
     const title = `Recall within groups, against ${recall}`;
     return [figure(picture), element("details", {}, element("summary", {}, `${title}: the figures`), cardTable(heads, texts, title))];
