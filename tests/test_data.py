@@ -342,6 +342,16 @@ def test_csv_blank_patient_and_unknown_split(tmp_path):
     refused(file, "line 5", "'patient_id' is blank")
 
 
+@pytest.mark.parametrize("column", ["path", "patient_id", "study"])
+@pytest.mark.parametrize("blank", ["NA", " nan", "None", "<NA>"])
+def test_csv_blanks_of_labels_are_no_ids_of_one_patient_or_study(tmp_path, column, blank):
+    file = make_csv(tmp_path, images=False, study=[f"s{n}00000" for n in range(12)])
+    for line in (5, 6):
+        set_cell(file, line=line, column=column, value=blank)
+    message = refused(file, "line 5", f"{column!r} is blank in 2 of 12 rows, here as {blank.strip()!r}; give every row")
+    assert "\n" not in message
+
+
 def test_csv_doubled_image(tmp_path):
     file = make_csv(tmp_path, images=False)
     set_cell(file, line=6, column="path", value="./png/0_1.png")

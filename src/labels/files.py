@@ -224,12 +224,17 @@ def numbers_of(values: pd.Series, *, path: Path) -> np.ndarray:
 
 
 def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
-    """Ids without the white space around them. ValueError for a blank one and, with `unique`, for a doubled one."""
+    """Ids without the white space around them.
+
+    ValueError for a blank one, such as `NA`, whose rows would else be of one patient or study, and, with `unique`, for
+    a doubled one.
+    """
     ids = pd.Series([text.strip() for text in values], index=values.index, name=values.name, dtype=object)
-    blank = ids.index[ids == ""]
+    blank = ids[ids.str.lower().isin(BLANKS)]
     if len(blank):
-        expected = "expected an id or a path in every row"
-        raise ValueError(f"{path}, line {blank[0]}: column {values.name!r} is blank; {expected}")
+        rows = f"in {len(blank):,} of {len(ids):,} rows, here as {blank.iloc[0]!r}"
+        remedy = "give every row its id, or remove the rows without one"
+        raise ValueError(f"{path}, line {blank.index[0]}: column {values.name!r} is blank {rows}; {remedy}")
     doubled = ids[ids.duplicated()] if unique else ids[:0]
     if len(doubled):
         lines = " and ".join(str(line) for line in ids.index[ids == doubled.iloc[0]])

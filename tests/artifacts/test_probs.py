@@ -14,9 +14,9 @@ def write(path, text):
 
 def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
     values = as_stored(np.random.default_rng(0).random((3, 2)))
-    write_probs(tmp_path / "p.csv", ids=["a", "1", "NA"], classes=["X", "Y"], values=values)
+    write_probs(tmp_path / "p.csv", ids=["a", "1", "N1"], classes=["X", "Y"], values=values)
     probs = read_probs(tmp_path / "p.csv")
-    turned = probs.aligned(["NA", "a", "1"], ["Y", "X"])
+    turned = probs.aligned(["N1", "a", "1"], ["Y", "X"])
     np.testing.assert_array_equal(turned, values[[2, 0, 1]][:, [1, 0]])
 
 

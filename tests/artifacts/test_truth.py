@@ -65,6 +65,8 @@ def test_two_spellings_of_a_patient_are_warned_of_across_files(tmp_path):
         ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
         ("id,X\na,yes\n", "'yes' is not a label"),
         ("id,X\na,1\na,0\n", "'a' appears on lines 2 and 3"),
+        ("id,X,Patient ID\na,1,7\nb,0,NA\n", "line 3: column 'Patient ID' is blank in 1 of 2 rows, here as 'NA'"),
+        ("id,X,study_id\na,1,nan\nb,0,s1000\n", "line 2: column 'study_id' is blank in 1 of 2 rows"),
         ("id,X,split\na,1,val\nb,0,test\n", r"rows of several splits \(val, test\) in its column 'split'"),
         ("id,Lung_X,lung x\na,1,0\n", "two columns of Lung X: Lung_X and lung x"),
         ("id,Y\na,1\n", "has no column 'X'; it has Y"),
