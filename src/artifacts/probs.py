@@ -13,7 +13,7 @@ from src.artifacts.lineage import check_blend
 from src.artifacts.manifest import Manifest
 from src.artifacts.outside import OutsideTable
 from src.artifacts.truth import Truth
-from src.labels.columns import no_findings, plain_name
+from src.labels.columns import is_no_finding, no_findings, plain_name
 from src.labels.files import ids_of, named
 from src.runtime.csv_files import read_cells
 
@@ -34,7 +34,7 @@ class Probs:
         """Values [len(ids), len(classes)] in the order asked for.
 
         Classes match whatever their case, blanks, - and _. Raises ValueError naming the first id or class that is
-        missing here or extra; the ids `others` may be here, such as those of another split, and "No Finding" may.
+        missing here or extra; the ids `others` may be here, such as those of another split.
         """
         unknown = set(self.ids).difference(ids, others)
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
@@ -42,7 +42,7 @@ class Probs:
         have = {plain_name(name): at for at, name in enumerate(self.classes)}
         have |= {name: at for at, name in enumerate(self.classes)}
         columns = np.array([have.get(name, have.get(plain_name(name), -1)) for name in classes])
-        extra = [name for at, name in enumerate(self.classes) if at not in columns and plain_name(name) != "nofinding"]
+        extra = [name for at, name in enumerate(self.classes) if at not in columns]
         self._check("class", classes, columns, extra)
         return self.values[np.ix_(rows, columns)]
 
@@ -77,22 +77,31 @@ def read_probs(path: Path) -> Probs:
     return _checked(path, ids_of(cells.iloc[:, 0], path=path, unique=True), cells.iloc[:, 1:])
 
 
-def read_outside_probs(path: Path) -> Probs:
+def read_outside_probs(path: Path, *, asked: Iterable[str] = ()) -> Probs:
     """Probabilities that another program wrote: a row per id, and a column per class among others.
 
     Where columns begin with `prob_`, these are the classes; else each column is one whose name does not say that it is
-    something else. Raises ValueError as `read_probs`, and for two columns of one class.
+    something else. "No Finding" is a class where it is among the `asked` ones, or is alone. Raises ValueError as
+    `read_probs`, and for two columns of one class.
     """
     table = OutsideTable.read(path)
     prefixed = [name for name in table.others if PREFIX.match(name)]
     columns = prefixed or [name for name in table.others if name not in no_findings(table.others)]
-    classes = [PREFIX.sub("", name, count=1) if prefixed else name for name in columns]
+    marks = [] if any(map(is_no_finding, asked)) else [name for name in columns if is_no_finding(_bare(name, prefixed))]
+    columns = [name for name in columns if name not in marks] or columns
+    classes = [_bare(name, prefixed) for name in columns]
     plain = [plain_name(name) for name in classes]
     doubled = [name for at, name in enumerate(columns) if plain.count(plain[at]) > 1]
     if doubled:
         raise ValueError(f"{path} has two columns of one class: {' and '.join(doubled[:2])}; remove one")
-    said = table.said((), columns, *named(columns, "findings"))
+    left_out = [f"{name!r} is no class, since it was not asked for" for name in marks if name not in columns]
+    said = table.said((), columns, *named(columns, "findings"), *left_out)
     return _checked(table.path, table.ids, table.cells[columns].set_axis(classes, axis="columns"), said=said)
+
+
+def _bare(name: str, prefixed: Sequence[str]) -> str:
+    """The class of a column of probabilities, whose name begins with PREFIX where it is one of `prefixed`."""
+    return PREFIX.sub("", name, count=1) if name in prefixed else name
 
 
 def _checked(path: Path, ids: pd.Series, cells: pd.DataFrame, said: str = "") -> Probs:

@@ -38,6 +38,11 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
+def is_no_finding(name: str) -> bool:
+    """Whether a column or class is "No Finding", which is a mark of a row, and a class only where it is asked for."""
+    return plain_name(name) in COLUMN_NAMES["no_finding"]
+
+
 def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
     """The columns whose name tells their role, such as {"patient": ["Patient ID"]}, the most telling first."""
     plain = {name: plain_name(name) for name in names}

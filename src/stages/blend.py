@@ -11,6 +11,7 @@ import pandas as pd
 from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
+from src.artifacts.manifest import Manifest
 from src.artifacts.probs import Probs, read_outside_probs, read_stage_probs, write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth, respelled_patients
 from src.config import AlphaConfig
@@ -134,9 +135,10 @@ def _outside(config: AlphaConfig) -> Members:
         raise ValueError("--labels are those of --members; name the files of probabilities with --members")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
-    files = [read_outside_probs(path) for path in config.members]
+    manifest = None if config.labels else _manifest(config)
+    files = [read_outside_probs(path, asked=manifest.classes if manifest else ()) for path in config.members]
     print(*(probs.said for probs in files), sep="\n")
-    truths, others, origin = _truths(config, files)
+    truths, others, origin = _truths(config, files, manifest)
     stacks = {
         split: np.stack([probs.aligned(truth.ids, truth.classes, others=others) for probs in files])
         for split, truth in truths.items()
@@ -148,18 +150,25 @@ def _outside(config: AlphaConfig) -> Members:
     return Members(tuple(names), stacks, truths, origin)
 
 
-def _truths(config: AlphaConfig, files: Sequence[Probs]) -> tuple[dict[str, Truth], set[str], dict[str, Any]]:
-    """The labels of each split, the ids that the files may have beyond them, and where the labels come from."""
-    if config.labels:
-        truth, understood = read_truth(config.labels, files[0].classes)
-        print(*understood, *respelled_patients(truth), sep="\n")
-        return {"val": truth}, set(), {"labels": sha256(config.labels)}
+def _manifest(config: AlphaConfig) -> Manifest:
+    """The manifest whose labels --members have; ValueError where there is none."""
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
             f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
             "which splits them by patient"
         )
-    manifest = open_manifest(config.run_dir)
+    return open_manifest(config.run_dir)
+
+
+def _truths(
+    config: AlphaConfig, files: Sequence[Probs], manifest: Manifest | None
+) -> tuple[dict[str, Truth], set[str], dict[str, Any]]:
+    """The labels of each split, the ids that the files may have beyond them, and where the labels come from."""
+    if manifest is None:
+        assert config.labels
+        truth, understood = read_truth(config.labels, files[0].classes)
+        print(*understood, *respelled_patients(truth), sep="\n")
+        return {"val": truth}, set(), {"labels": sha256(config.labels)}
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
     known = set(manifest.table["image_id"])
     if manifest.filters:  # the files may have what these left out

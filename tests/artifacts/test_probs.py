@@ -73,6 +73,18 @@ def test_probabilities_of_another_program_are_found_by_the_names_of_their_column
     assert "findings: 2 (" in probs.said
 
 
+@pytest.mark.parametrize("name", ["No Finding", "no_finding", "prob_No Finding"])
+def test_no_finding_is_a_class_only_where_it_is_asked_for_or_alone(tmp_path, name):
+    prefix = "prob_" if name.startswith("prob_") else ""
+    path = write(tmp_path / "p.csv", f"id,{name},{prefix}X\na,0.5,0.25\n")
+    probs = read_outside_probs(path)
+    assert probs.classes == ("X",) and f"{name!r} is no class, since it was not asked for" in probs.said
+    asked = read_outside_probs(path, asked=["no finding", "X"])
+    assert asked.aligned(["a"], ["X", "No_Finding"]).tolist() == [[0.25, 0.5]] and "is no class" not in asked.said
+    alone = read_outside_probs(write(tmp_path / "q.csv", f"id,{name}\na,0.5\n"))
+    assert alone.classes == (name.removeprefix("prob_"),) and "is no class" not in alone.said
+
+
 def test_a_class_of_a_run_may_be_called_anything(tmp_path):
     write_probs(tmp_path / "p.csv", ids=["a"], classes=["is_female", "view"], values=np.array([[0.5, 0.25]]))
     assert read_probs(tmp_path / "p.csv").classes == ("is_female", "view")

@@ -193,7 +193,7 @@ def test_an_image_that_cannot_be_used_stops_training_with_its_name(tmp_path, fau
     ("probs", "truth", "says"),
     [
         ("id,A\nx,0.5\ny,0.4\n", "id,A\nx,1\nz,0\n", "image id 'z' is missing"),
-        ("id,A\nx,0.5\ny,0.4\n", "id,A\nx,1\n", "image id 'y' is not expected"),
+        ("id,A\nx,0.5\ny,0.4\n", "id,A\nx,1\n", "image id 'y' is not in the labels"),
         ("id,B\nx,0.5\n", "id,A\nx,1\n", "has no column 'B'; it has A"),
     ],
 )
