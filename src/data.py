@@ -31,7 +31,7 @@ from src.labels.files import (
 from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
 from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
-from src.labels.patients import one_spelling, patients_in, said_patients, two_spellings
+from src.labels.patients import one_spelling, patients_in, said_found, studies_in, two_spellings
 from src.labels.vindr import READER_RULES, is_vindr, read_vindr
 from src.runtime.csv_files import read_cells, require_columns
 from src.runtime.tables import plural
@@ -191,8 +191,8 @@ def _read_csv(
 ) -> LabelSource:
     """A CSV of one's own: a row per image. `columns`: the column of each role, None where its name shall tell.
 
-    Without a patient column, the patient is the one that the path names, else the image itself, with a warning. Without
-    a study column, each image is a study. Studies follow each other in time as the file lists them.
+    Without a patient column, the patient is the one that the path names, else the image itself, with a warning. So is
+    the study without a study column, which is said. Studies follow each other in time as the file lists them.
     """
     file = _csv_file(path)
     cells = read_cells(file)
@@ -207,9 +207,7 @@ def _read_csv(
     image_ids = image_ids_of(cells[roles["path"]], path=file)
     patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
     warnings = (*warnings, *said)
-    studies = image_ids
-    if "study" in roles:
-        studies = studies_of(cells[roles["study"]], patients, path=file)
+    studies, of_study = _csv_studies(cells, image_ids, patients, roles, file)
     ages = np.full(len(cells), np.nan)
     if "age" in roles:
         ages, doubtful = ages_of(cells[roles["age"]], path=file)
@@ -232,7 +230,7 @@ def _read_csv(
         image_root=image_root or file.parent,
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
-        understood=f"{file.name}: {said_roles(roles)}; {plural(len(classes), 'finding')}",
+        understood=f"{file.name}: {said_roles(roles)}; {plural(len(classes), 'finding')}{of_study}",
         warnings=warnings,
     )
 
@@ -264,11 +262,22 @@ def _csv_patients(
 ) -> tuple[pd.Series, tuple[str, ...]]:
     if "patient" not in roles:
         found = patients_in(image_ids)
-        also = f" (--patient-column {roles['study']} would keep studies together)" if "study" in roles else ""
-        said = f"{said_patients(image_ids, found)}; name the column with --patient-column{also}"
+        together = "study" in roles and found.isna().all()
+        also = f" (--patient-column {roles['study']} would keep studies together)" if together else ""
+        said = f"{said_found(image_ids, found)}; name the column with --patient-column{also}"
         return found.fillna(image_ids), (f"{path.name} has no patient column: {said}",)
     patients = ids_of(cells[roles["patient"]], path=path)
     if not merge:
         return patients, ()
     merged = named(two_spellings(patients), "patients with an id in more than one spelling, each taken as one patient")
     return one_spelling(patients), tuple(merged)
+
+
+def _csv_studies(
+    cells: pd.DataFrame, image_ids: pd.Series, patients: pd.Series, roles: dict[str, str], path: Path
+) -> tuple[pd.Series, str]:
+    """The study of each row, and where no column has it, a clause that says how it was found."""
+    if "study" in roles:
+        return studies_of(cells[roles["study"]], patients, path=path), ""
+    found = studies_in(image_ids)
+    return found.fillna(image_ids), f"; {said_found(image_ids, found, what='study')}"

@@ -259,6 +259,19 @@ def test_csv_without_patients(tmp_path):
     )
 
 
+def test_csv_without_studies_reads_them_from_the_path_and_does_not_advise_them_as_patients(tmp_path):
+    rows = [{"path": f"files/p10/p1000000{n // 4}/s5000000{n // 2}/{n}.jpg", "Mass": "1"} for n in range(8)]
+    source = read_dataset(write_csv(tmp_path / "a.csv", rows))
+    assert source.table["study_id"].tolist() == [f"s5000000{n // 2}" for n in range(8)]
+    assert source.context["study_order"].tolist() == [0, 0, 1, 1] * 2
+    said = "the study is read from the id, such as s50000000 from files/p10/p10000000/s50000000/0.jpg"
+    assert source.understood.endswith(f"; {said}")
+    own = read_dataset(write_csv(tmp_path / "b.csv", [row | {"study": f"s{n}000"} for n, row in enumerate(rows)]))
+    assert "--patient-column study" not in own.warnings[0] and "is read from the id" not in own.understood
+    names = [{"path": f"{n}.jpg", "study": f"s{n}000", "Mass": "1"} for n in range(2)]
+    assert "--patient-column study would" in read_dataset(write_csv(tmp_path / "c.csv", names)).warnings[0]
+
+
 @pytest.mark.parametrize("studies", [["1", "2", "1", "1"], ["study1", "study2", "study1", "study1"]])
 def test_csv_studies_that_count_within_a_patient_are_told_apart(tmp_path, studies):
     source = read_dataset(make_csv(tmp_path, patients=2, images=False, study=studies))

@@ -23,7 +23,7 @@ from src.labels.files import (
     studies_of,
     views_of,
 )
-from src.labels.patients import patients_in, said_patients, two_spellings
+from src.labels.patients import patients_in, said_found, studies_in, two_spellings
 from src.labels.policy import LabelPolicy, said_absent
 
 AGGREGATES = ("max", "mean")
@@ -74,8 +74,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     """Truth of `classes` from a CSV of another program, and lines that say how its columns were understood.
 
     Patients, studies, sex, age and view come from the columns with one of their usual names (`patient_id`, `Patient
-    ID`, ...). Without a column of patients, an id may name them, else each study, or each id, is its own patient;
-    without one of studies, each id is its own study. Raises ValueError for doubled ids, a class that is missing, a
+    ID`, ...). Without a column of patients, or of studies, an id may name them, else each study, or each id, is its own
+    patient, and each id its own study. Raises ValueError for doubled ids, a class that is missing, a
     label that is not 1, 0, -1 or blank, and rows of several splits.
     """
     table = OutsideTable.read(path)
@@ -121,9 +121,10 @@ def _owners(table: OutsideTable) -> tuple[pd.Series, pd.Series, str, str]:
         patients, of_patient = ids_of(table.cells[roles["patient"]], path=path), ""
     else:
         patients = patients_in(ids)
-        of_patient = said_patients(ids, patients)
+        of_patient = said_found(ids, patients)
     if "study" not in roles:
-        return patients, ids, of_patient, "each row is a study"
+        studies = studies_in(ids)
+        return patients, studies.fillna(ids), of_patient, said_found(ids, studies, what="study")
     if patients.isna().all():  # the study is all that is known of who belongs together
         return patients, _own_studies(table), "each study counts as a patient", ""
     return patients, studies_of(table.cells[roles["study"]], patients.fillna(ids), path=path), of_patient, ""

@@ -1,4 +1,4 @@
-"""Who an image is of: the patient that its id tells, and the spellings of a patient's id."""
+"""Who an image is of: the patient and the study that its id tells, and the spellings of a patient's id."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -7,21 +7,32 @@ import pandas as pd
 
 # Ids that name their patient: CheXpert's patient00001/study1/..., MIMIC's p10000032/s50414267/..., NIH's 00000013_005.
 PATIENT = r"(?<![A-Za-z])(patient\d+)|(?:^|/)(p1\d{7})/s5\d{7}(?:/|$)|(?:^|/)(000\d{5})_\d{3}(?:\.\w+)?$"
+# Of these, CheXpert's and MIMIC's name the study: patient00001/study1, s50414267.
+STUDY = r"(?<![A-Za-z])(patient\d+/study\d+)(?:/|$)|(?:^|/)p1\d{7}/(s5\d{7})(?:/|$)"
 UNSEEN = ("Cc", "Cf")  # Unicode categories of characters without a picture, such as the byte order mark
 
 
 def patients_in(ids: pd.Series) -> pd.Series:
     """The patient that each id of an image or study names, NaN where it names none."""
-    return ids.astype(str).str.extract(PATIENT).bfill(axis=1)[0]
+    return _named_in(ids, PATIENT)
 
 
-def said_patients(ids: pd.Series, found: pd.Series) -> str:
-    """What to tell of the patients that `patients_in` found."""
+def studies_in(ids: pd.Series) -> pd.Series:
+    """The study that each id of an image or study names, NaN where it names none."""
+    return _named_in(ids, STUDY)
+
+
+def _named_in(ids: pd.Series, pattern: str) -> pd.Series:
+    return ids.astype(str).str.replace("\\", "/").str.extract(pattern).bfill(axis=1)[0]
+
+
+def said_found(ids: pd.Series, found: pd.Series, *, what: str = "patient") -> str:
+    """What to tell of the patients that `patients_in` found, or of the studies that `studies_in` did."""
     named, said = found.notna(), []
     if named.any():
-        said.append(f"the patient is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
+        said.append(f"the {what} is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
     if not named.all():
-        said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a patient each")
+        said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a {what} each")
     return ", and ".join(said)
 
 

@@ -27,7 +27,9 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     text = "Study,No Finding,X,Patient ID,more\nr/patient7/study1,1,1.0,p,\nr/patient7/study2,,,q,\nz,0,-1,q,a\n"
     truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
     roles = "id 'Study', patient 'Patient ID', no finding 'No Finding'"
-    assert lines == [f"{tmp_path}/t.csv: {roles}; each row is a study; not used: more"]
+    of_study = "the study is read from the id, such as patient7/study1 from r/patient7/study1, and 1 of 3 rows count as"
+    assert lines == [f"{tmp_path}/t.csv: {roles}; {of_study} a study each; not used: more"]
+    assert list(truth.studies) == ["patient7/study1", "patient7/study2", "z"]
     assert truth.no_finding.tolist() == [True, False, False]
     np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
     assert list(truth.patients) == ["p", "q", "q"]
@@ -101,7 +103,7 @@ def test_truth_takes_studies_and_groups_from_their_usual_columns(tmp_path):
     assert truth.groups["age"].tolist()[:2] == [58, 59] and np.isnan(truth.groups["age"][2])
     truth, lines = read_truth(write(tmp_path / "t.csv", "id,X\na,1\nb,0\n"), ["X"])
     assert list(truth.studies) == ["a", "b"]
-    assert "; 2 of 2 rows count as a patient each; each row is a study" in lines[0] and len(lines) == 2
+    assert "; 2 of 2 rows count as a patient each; 2 of 2 rows count as a study each" in lines[0] and len(lines) == 2
 
 
 def images(studies, labels, patients=None, **groups):
