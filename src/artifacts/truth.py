@@ -24,7 +24,7 @@ from src.labels.files import (
     views_of,
 )
 from src.labels.patients import patients_in, said_found, studies_in, two_spellings
-from src.labels.policy import LabelPolicy, said_absent
+from src.labels.policy import LabelPolicy, joined_labels, said_absent
 
 AGGREGATES = ("max", "mean")
 UNITS = ("study", "image")
@@ -172,8 +172,7 @@ def _warned(lines: Iterable[str]) -> list[str]:
 class Units:
     """What is decided on: every image by itself, or every study, which has the images of one patient at one time.
 
-    The probability of a study is the maximum or the mean over its images. Its label is positive if that of any image
-    is, else uncertain if any is, else negative if any is, else blank.
+    The probability of a study is the maximum or the mean over its images. Its label is `joined_labels` of theirs.
     """
 
     truth: Truth  # of the units
@@ -189,9 +188,7 @@ class Units:
         codes, found = pd.factorize(pairs)
         if len(found) == len(codes):
             return cls(images, None, aggregate)
-        states = np.select([images.labels == 1, images.labels == -1, images.labels == 0], [3, 2, 1], 0)
-        states = pd.DataFrame(states).groupby(codes).max().to_numpy()
-        labels = np.array([np.nan, 0.0, -1.0, 1.0])[states]
+        labels = joined_labels(images.labels, codes)
         patients, studies = (found.get_level_values(level).to_numpy() for level in (0, 1))
         ids = studies if len(set(studies)) == len(studies) else patients + "/" + studies
         groups = _groups_of_units(images.groups, codes)

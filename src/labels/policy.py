@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from src.labels.columns import plain_name
 
@@ -22,6 +23,15 @@ def said_absent(labels: np.ndarray, no_finding: np.ndarray, *, classes: Sequence
     """
     findings = [plain_name(name) != NOT_A_FINDING for name in classes]
     return np.isnan(labels) & no_finding[:, None] & np.array(findings)
+
+
+def joined_labels(labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Raw labels [U, C] of studies from those of their images [N, C]; `codes` [N] int from 0: the study of each.
+
+    Positive if any image is, else uncertain if any is, else negative if any is, else blank.
+    """
+    states = np.select([labels == 1, labels == -1, labels == 0], [3, 2, 1], 0)
+    return np.array([np.nan, 0.0, -1.0, 1.0])[pd.DataFrame(states).groupby(codes).max().to_numpy()]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from src.config import SplitConfig
 from src.labels.experts import REPORTS_READ, ExpertLabels, agreement, expert_files, match, read_experts
 from src.labels.files import EXPERTS, LabelSource, named
+from src.labels.policy import joined_labels
 from src.runtime.tables import format_table, plural
 
 
@@ -108,11 +109,14 @@ def _notes(source: LabelSource, experts: ExpertLabels, given: np.ndarray, split:
 
 
 def _compared(source: LabelSource, experts: ExpertLabels, rows: np.ndarray) -> str:
-    """The agreement of the data set's labels with the experts', once per image or study, as text."""
-    used, first = np.unique(rows, return_index=True)
-    used, first = used[used >= 0], first[used >= 0]
+    """The agreement of the data set's labels with the experts', once per image or study, as text.
+
+    The data set's label of a study is that of all its images, as in the stages that count studies.
+    """
+    used, codes = np.unique(rows[rows >= 0], return_inverse=True)
     classes = [name for name in source.classes if name not in experts.masked]
-    labels, theirs = source.table[classes].to_numpy(np.float64)[first], experts.labels[classes].to_numpy()[used]
+    labels = joined_labels(source.table[classes].to_numpy(np.float64)[rows >= 0], codes)
+    theirs = experts.labels[classes].to_numpy()[used]
     table = agreement(labels, theirs, classes=classes)
     apart = int((table["1/0"] + table["0/1"]).sum())
     both = int(table[["1/1", "1/0", "0/1", "0/0"]].to_numpy().sum())

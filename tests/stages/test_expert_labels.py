@@ -67,6 +67,20 @@ def test_a_table_compares_the_labels_once_per_study(tmp_path, capsys):
     assert "note:" not in out
 
 
+@pytest.mark.parametrize("positive", [0, 1])
+def test_the_table_by_study_counts_a_study_as_positive_if_any_of_its_images_is(tmp_path, capsys, positive):
+    rows = [{"path": f"{p}_{n}.png", "patient_id": f"p{p}", "study_id": f"s{p}000", "Mass": 0, "Edema": p % 2}
+            for p in range(8) for n in range(2)]  # fmt: skip
+    rows[positive]["Mass"] = 1
+    data = write_csv(tmp_path / "labels.csv", rows)
+    file = write_csv(
+        tmp_path / "e.csv", [{"study_id": f"s{p}000", "Mass": int(p == 0), "Edema": p % 2} for p in (0, 1)]
+    )
+    check(data, tmp_path / "run", "--expert-labels", file)
+    out = capsys.readouterr().out
+    assert "in 2 studies" in out and "0 of 4 labels that are 1 or 0 in both disagree" in out
+
+
 def test_patients_of_experts_labels_are_on_no_other_side(tmp_path, capsys):
     """Patient 1 is moved from train with one of three images, patient 8 is in test already."""
     data = make_nih(tmp_path / "nih", patients=8, studies=3)
