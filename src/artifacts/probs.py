@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from src.artifacts.outside import OutsideTable
 from src.artifacts.truth import Truth
 from src.labels.columns import is_no_finding, no_findings, plain_name
 from src.labels.files import ids_of, named
+from src.labels.id_match import match_ids
 from src.runtime.csv_files import read_cells
+from src.runtime.tables import plural
 
 PREFIX = re.compile("(?:prob|pred)[ _]", re.IGNORECASE)  # of a column of probabilities, such as prob_Edema
 
@@ -29,6 +31,20 @@ class Probs:
     values: np.ndarray
     path: Path
     said: str = ""
+
+    def known_as(self, ids: Sequence[str]) -> "Probs":
+        """The same under the `ids` of the labels, matched as `match_ids` does; `said` tells of those spelled otherwise.
+
+        An id that fits none stays. Raises ValueError where one fits several.
+        """
+        rows = match_ids(ids, self.ids, path=self.path)
+        names = {self.ids[row]: name for name, row in zip(ids, rows, strict=True) if row >= 0 and self.ids[row] != name}
+        if not names:
+            return self
+        here, there = next(iter(names.items()))
+        count = plural(len(names), "id")
+        said = f"{self.said}; {count} matched by the end of the path, such as {here!r} to {there!r}"
+        return replace(self, ids=tuple(names.get(name, name) for name in self.ids), said=said)
 
     def aligned(self, ids: Sequence[str], classes: Sequence[str], *, others: Iterable[str] = ()) -> np.ndarray:
         """Values [len(ids), len(classes)] in the order asked for.
@@ -51,7 +67,10 @@ class Probs:
         missing = [name for name, place in zip(names, places, strict=True) if place < 0]
         if missing:
             count = f"{len(missing)} of {len(names)} are"
-            raise ValueError(f"{self.path}: {what} {missing[0]!r} is missing ({count}); expected those of the labels")
+            has = f"; it has {', '.join(map(repr, self.ids[:2]))}, ..." if what == "image id" else ""
+            raise ValueError(
+                f"{self.path}: {what} {missing[0]!r} is missing ({count}); expected those of the labels{has}"
+            )
         if extra:
             count = f"{len(extra)} such"
             raise ValueError(

@@ -1,7 +1,5 @@
 """Labels that experts gave to some images or studies of a data set: read, matched by id, and compared."""
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import pandas as pd
 
 from src.labels.columns import columns_by_role, plain_name
 from src.labels.files import ids_of, labels_of, no_finding_of, studies_of
+from src.labels.id_match import match_ids
 from src.runtime.csv_files import read_cells
 
 # Files of experts' labels: MIMIC-CXR-JPG 2.1.0; ChestX-ray14 (Majkowska et al. 2020, Nabulsi et al. 2021); CheXpert.
@@ -19,9 +18,8 @@ REPORTS_READ = EXPERT_FILES[0]  # its labels are of the reports, by a radiologis
 EXPERT_FOLDERS = "*[Ee]xpert*"
 SYNONYMS = {"airspaceopacity": "lungopacity"}  # MIMIC's file and CheXlocalize call CheXpert's Lung Opacity so
 UNITS = {"path": "image", "study": "study"}  # by the role of the column of ids, the finer first
+PLURALS = {"image": "images", "study": "studies"}
 WORDS = {"yes": "1", "no": "0"}
-IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|dcm|dicom)$", re.IGNORECASE)
-STUDY_NUMBER = re.compile(r"(?<![^/])s(\d+)$")  # of MIMIC
 STATES = {"1": 1.0, "0": 0.0, "-1": -1.0, "blank": np.nan}
 
 
@@ -99,32 +97,10 @@ def _ids(cells: pd.DataFrame, path: Path) -> tuple[str, pd.Series]:
 def match(experts: ExpertLabels, table: pd.DataFrame) -> np.ndarray:
     """The row of the expert file that is about each row of a data set's table: [N] int, -1 where none is.
 
-    An image or study is known by its path or by the end of it, with or without the suffix of an image, and a study of
-    MIMIC with or without `s`. Less of a path than both sides have is compared only where that end is unique on both.
-    Raises ValueError where an id fits several images or studies.
+    Raises ValueError where an id fits several images or studies (see `match_ids`).
     """
-    ids, wanted = _paths(table[f"{experts.unit}_id"]), _paths(experts.ids)
-    distinct = list(dict.fromkeys(ids))
-    longest = min(max(map(len, distinct)), max(map(len, wanted)))
-    for depth in range(longest, 0, -1):
-        ends, known = ([path[-depth:] for path in paths] for paths in (distinct, wanted))
-        fitting = set(ends) & set(known)
-        doubled = {end for side in (ends, known) for end, count in Counter(side).items() if count > 1}
-        if depth < longest and doubled:
-            break
-        if clashing := sorted(fitting & doubled):
-            what, name = ("images" if experts.unit == "image" else "studies"), "/".join(clashing[0])
-            raise ValueError(f"{experts.path}: {name!r} fits several {what}; expected whole paths or unique ids")
-        if fitting:
-            rows = {end: row for row, end in enumerate(known)}
-            return np.array([rows.get(path[-depth:], -1) for path in ids])
-    return np.full(len(table), -1)
-
-
-def _paths(ids: pd.Series) -> list[tuple[str, ...]]:
-    """The parts of each path, without the suffix of an image and without the `s` before a number."""
-    stems = (IMAGE_SUFFIX.sub("", text.replace("\\", "/")) for text in ids)
-    return [tuple(STUDY_NUMBER.sub(r"\1", stem).split("/")) for stem in stems]
+    ids = table[f"{experts.unit}_id"]
+    return match_ids(ids, experts.ids.tolist(), path=experts.path, what=PLURALS[experts.unit])
 
 
 def agreement(labels: np.ndarray, experts: np.ndarray, *, classes: Sequence[str]) -> pd.DataFrame:

@@ -117,5 +117,6 @@ def _outside(search: Search) -> dict[str, tuple[Truth, np.ndarray]]:
     pairs = {}
     for name, probs, labels in zip(("val", "test"), paths[::2], paths[1::2], strict=False):
         truth, _ = read_truth(labels, search.classes)
-        pairs[name] = truth, read_outside_probs(probs, asked=search.classes).aligned(truth.ids, search.classes)
+        outside = read_outside_probs(probs, asked=search.classes).known_as(truth.ids)
+        pairs[name] = truth, outside.aligned(truth.ids, search.classes)
     return pairs

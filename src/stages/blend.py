@@ -1,6 +1,5 @@
 """Stage 5: blend the models, with weights chosen on validation alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pandas as pd
 from src.artifacts.calibration_record import Calibration, read_calibration
 from src.artifacts.io import MODELS, as_stored, clear, refuse_overwrite, sha256, write_json, write_table
 from src.artifacts.lineage import check_tested, recorded_flags, refuse_busy
-from src.artifacts.manifest import Manifest
 from src.artifacts.probs import Probs, read_outside_probs, read_stage_probs, write_probs
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth, respelled_patients
 from src.config import AlphaConfig
@@ -135,10 +133,8 @@ def _outside(config: AlphaConfig) -> Members:
         raise ValueError("--labels are those of --members; name the files of probabilities with --members")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
-    manifest = None if config.labels else _manifest(config)
-    files = [read_outside_probs(path, asked=manifest.classes if manifest else ()) for path in config.members]
-    print(*(probs.said for probs in files), sep="\n")
-    truths, others, origin = _truths(config, files, manifest)
+    beside = _beside_labels(config, config.labels) if config.labels else _beside_manifest(config)
+    files, truths, others, origin = beside
     stacks = {
         split: np.stack([probs.aligned(truth.ids, truth.classes, others=others) for probs in files])
         for split, truth in truths.items()
@@ -150,33 +146,38 @@ def _outside(config: AlphaConfig) -> Members:
     return Members(tuple(names), stacks, truths, origin)
 
 
-def _manifest(config: AlphaConfig) -> Manifest:
-    """The manifest whose labels --members have; ValueError where there is none."""
+# The files, the labels of each split, the ids that the files may have beyond them, and where the labels come from.
+Beside = tuple[list[Probs], dict[str, Truth], set[str], dict[str, Any]]
+
+
+def _beside_labels(config: AlphaConfig, labels: Path) -> Beside:
+    """The members as val, under the ids of a file of labels."""
+    files = [read_outside_probs(path) for path in config.members]
+    truth, understood = read_truth(labels, files[0].classes)
+    files = [probs.known_as(truth.ids) for probs in files]
+    print(*(probs.said for probs in files), *understood, *respelled_patients(truth), sep="\n")
+    return files, {"val": truth}, set(), {"labels": sha256(labels)}
+
+
+def _beside_manifest(config: AlphaConfig) -> Beside:
+    """The members under the ids of the manifest, in its splits; ValueError where there is none."""
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
             f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
             "which splits them by patient"
         )
-    return open_manifest(config.run_dir)
-
-
-def _truths(
-    config: AlphaConfig, files: Sequence[Probs], manifest: Manifest | None
-) -> tuple[dict[str, Truth], set[str], dict[str, Any]]:
-    """The labels of each split, the ids that the files may have beyond them, and where the labels come from."""
-    if manifest is None:
-        assert config.labels
-        truth, understood = read_truth(config.labels, files[0].classes)
-        print(*understood, *respelled_patients(truth), sep="\n")
-        return {"val": truth}, set(), {"labels": sha256(config.labels)}
+    manifest = open_manifest(config.run_dir)
+    ids = manifest.table["image_id"].tolist()
+    files = [read_outside_probs(path, asked=manifest.classes).known_as(ids) for path in config.members]
+    print(*(probs.said for probs in files), sep="\n")
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}
-    known = set(manifest.table["image_id"])
+    known = set(ids)
     if manifest.filters:  # the files may have what these left out
         for probs in files:
             left_out = set(probs.ids) - known
             print(f"{probs.path}: {len(left_out):,} of {plural(len(probs.ids), 'id')} are not in the manifest")
         known = known.union(*(probs.ids for probs in files))
-    return truths, known, {"manifest_sha256": manifest.sha256}
+    return files, truths, known, {"manifest_sha256": manifest.sha256}
 
 
 def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray, val: Counted) -> list[float]:

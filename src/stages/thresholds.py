@@ -154,7 +154,8 @@ def _outside(config: ThresholdConfig) -> tuple[SearchData, list[str]]:
     lines: list[str] = []
     for name, (path, labels) in pairs.items():
         if path and labels:
-            probs, (truth, understood) = read_outside_probs(path), read_truth(labels, classes)
+            truth, understood = read_truth(labels, classes)
+            probs = read_outside_probs(path).known_as(truth.ids)
             lines += [probs.said, *understood]
             splits[name] = _split(config, name, probs.aligned(truth.ids, classes), truth)
             sources |= {str(path): sha256(path), str(labels): sha256(labels)}

@@ -90,6 +90,16 @@ def test_a_class_of_a_run_may_be_called_anything(tmp_path):
     assert read_probs(tmp_path / "p.csv").classes == ("is_female", "view")
 
 
+def test_ids_with_other_folders_are_known_by_their_ends_and_this_is_said(tmp_path):
+    probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\nimages/b.png,0.5\na.png,0.25\n"))
+    known = probs.known_as(["a.png", "b.png"])
+    assert known.aligned(["a.png", "b.png"], ["X"]).tolist() == [[0.25], [0.5]]
+    assert known.said.endswith("; 1 id matched by the end of the path, such as 'images/b.png' to 'b.png'")
+    assert known.known_as(["a.png", "b.png"]) is known and probs.known_as(["c.png"]) is probs
+    with pytest.raises(ValueError, match="image id 'c.png' is missing .* it has 'images/b.png', 'a.png', ..."):
+        probs.aligned(["c.png"], ["X"])
+
+
 def test_ids_of_another_split_may_be_there_too(tmp_path):
     probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
     assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]

@@ -87,6 +87,21 @@ def test_an_end_that_does_not_tell_is_no_match(tmp_path):
         match(experts(tmp_path, [{"Path": "view1_frontal.jpg", "Edema": "1"}]), CHEXPERT)
 
 
+def test_ids_of_several_depths_are_matched_each_by_its_own_end(tmp_path):
+    rows = table([f"images/{n:08d}_000.png" for n in range(4)])
+    ids = ["00000000_000.png", "images/00000001_000.png", "elsewhere/images/00000002_000", "other/00000003_000.png"]
+    assert match(experts(tmp_path, [{"Path": name, "Edema": "1"} for name in ids]), rows).tolist() == [0, 1, 2, 3]
+    turned = table(["images/00000000_000.png", "00000001_000.png"])
+    assert match(experts(tmp_path, [{"Path": name, "Edema": "1"} for name in ids[:2]]), turned).tolist() == [0, 1]
+
+
+def test_an_id_that_both_sides_have_is_taken_before_an_end_that_several_share(tmp_path):
+    rows = table(["a.png", "d/a.png", "d/b.png", "e/b.png"])
+    assert match(experts(tmp_path, [{"Path": "a.png", "Edema": "1"}]), rows).tolist() == [0, -1, -1, -1]
+    with pytest.raises(ValueError, match="experts.csv: 'b' fits several images; expected whole paths or unique ids"):
+        match(experts(tmp_path, [{"Path": name, "Edema": "1"} for name in ("a.png", "b.png")]), rows)
+
+
 def test_studies_counted_within_a_patient(tmp_path):
     rows = [{"patient": patient, "study": "1", "Edema": "1"} for patient in ("A", "B")]
     assert match(experts(tmp_path, rows), table(["x.png", "y.png"], ["B/1", "A/1"])).tolist() == [1, 0]
