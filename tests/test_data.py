@@ -49,10 +49,19 @@ def test_chexpert_without_valid_has_no_published_split(tmp_path):
     by_file = read_dataset(tmp_path / "train.csv")
     (tmp_path / "valid.csv").unlink()
     by_folder = read_dataset(tmp_path)
-    for source in (by_file, by_folder):
+    for source, said in (
+        (by_file, "train.csv was read without valid.csv, so that the split is our own"),
+        (by_folder, "no valid.csv and test_labels.csv beside train.csv: the split is our own"),
+    ):
         check_form(source)
         assert source.table["split"].isna().all() and source.split_note == "" and len(source.table) == 24
-        assert "no valid.csv and test_labels.csv beside train.csv: the split is our own" in source.warnings[0]
+        assert said in source.warnings[0]
+
+
+def test_chexpert_without_train_is_known_by_valid_and_names_what_is_missing(tmp_path):
+    make_chexpert(tmp_path, images=False)
+    (tmp_path / "train.csv").unlink()
+    refused(tmp_path, "holds no train.csv or train.csv.gz")
 
 
 def test_chexpert_folder_inside_the_given_one(tmp_path):

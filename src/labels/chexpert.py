@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.chexpert_folders import home_of, label_files, locate_images, train_files, whose_labels
+from src.labels.chexpert_folders import files_beside, home_of, known_files, label_files, locate_images, whose_labels
 from src.labels.files import (
     IMAGE_PATH,
+    OUR_OWN,
     SPARE,
     LabelSource,
     ages_of,
@@ -46,9 +47,9 @@ CHEXPERT_PATH = r"(?:^|/)(patient\d+)/study(\d+)/"
 
 
 def is_chexpert(path: Path) -> bool:
-    """Whether a label file, or the training labels of a folder, have CheXpert's columns."""
+    """Whether a label file, or one of train or valid in a folder, has CheXpert's columns."""
     if path.is_dir():
-        return any(is_chexpert(file) for file in train_files(home_of(path)))
+        return any(is_chexpert(file) for file in known_files(home_of(path)))
     header = set(read_header(path))
     return {"Path", "Frontal/Lateral"} <= header and not header.isdisjoint(CHEXPERT_CLASSES)
 
@@ -93,9 +94,16 @@ def read_chexpert(
         warnings=(
             *(warning for _, _, more in parts for warning in more),
             *warnings,
-            *([] if splits else [own_split("valid.csv and test_labels.csv", beside=files["train"])]),
+            *([] if splits else [_own_split(files["train"])]),
         ),
     )
+
+
+def _own_split(file: Path) -> str:
+    """The warning where `file` is all that was read."""
+    if others := files_beside(file):
+        return f"{file.name} was read without {' and '.join(others)}, so that {OUR_OWN}; give its folder to use them"
+    return own_split("valid.csv and test_labels.csv", beside=file)
 
 
 def _splits(files: dict[str, Path]) -> dict[str, str]:

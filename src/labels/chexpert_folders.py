@@ -5,6 +5,7 @@ CheXpert-small is one folder. The full data set is handed out as `CheXpert-v1.0 
 The test set comes with CheXlocalize (Saporta et al. 2022), in a folder `CheXpert`, where valid is called val.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,15 @@ def home_of(path: Path) -> Path:
     return folder
 
 
-def train_files(home: Path) -> list[Path]:
-    """Every file with labels of train."""
-    return [file for name in TRAIN_FILES.values() for file in _found(_levels(home), name)]
+def known_files(home: Path) -> list[Path]:
+    """Every file with labels of train, and valid.csv."""
+    return [file for name in (*TRAIN_FILES.values(), OTHER_FILES["valid"][0]) for file in _found(_levels(home), name)]
+
+
+def files_beside(file: Path) -> list[str]:
+    """The names of the label files of the other parts in the folder of a label file."""
+    names = itertools.chain([TRAIN_FILES["default"]], *OTHER_FILES.values())
+    return [found.name for name in names for found in sorted(file.parent.glob(name + "*")) if found != file]
 
 
 def label_files(home: Path, labels: str) -> dict[str, Path]:

@@ -22,6 +22,7 @@ COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 SPLITS = ("train", "val", "calib", "test")
 REPORTS, EXPERTS = "reports ({})", "experts ({})"  # whose labels a file has
 SPARE = "spare"  # a published split that has no part in a run unless it is asked for
+OUR_OWN = "the split is our own, and does not compare with published results"
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
@@ -120,7 +121,7 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
 
 def own_split(files: str, *, beside: Path) -> str:
     """The warning where `files`, which publish the split of a data set, are not there."""
-    return f"no {files} beside {beside.name}: the split is our own, and does not compare with published results"
+    return f"no {files} beside {beside.name}: {OUR_OWN}"
 
 
 def studies_of(values: pd.Series, patients: Iterable[str], *, path: Path) -> pd.Series:
