@@ -98,7 +98,7 @@ class SplitConfig(StageConfig):
     sex_column: str | None = option(None, "CSV: column of the sex (default: by its name)")
     age_column: str | None = option(None, "CSV: column of the age (default: by its name)")
     merge_patients: bool = option(
-        False, "CSV: take patient ids that differ in case, leading zeros, or hidden characters as one patient"
+        False, "take patient ids that differ in case, leading zeros, or hidden characters as one patient"
     )
     reader_rule: Literal["majority", "any"] = option(
         "majority", "VinDr-CXR: a finding is positive where most of an image's readers saw it, or any of them"

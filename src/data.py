@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def read_dataset(
     labels: of CheXpert, whose labels of train (default, cheXbert or visualCheXbert); of CheXpert Plus, the section of
         the report that the labels are of (impression, which is the default, findings or report).
     *_column: the columns of a CSV, where their names do not tell.
-    merge_patients: take patient ids of a CSV that `plain_id` makes equal as one patient.
+    merge_patients: take patient ids that `plain_id` makes equal as one patient.
     reader_rule: of VinDr-CXR, whether a finding needs the majority of an image's readers, or any of them.
 
     Raises ValueError, naming file, line, column and value, for whatever is not as expected.
@@ -131,9 +131,26 @@ def read_dataset(
     for role, column in columns.items():
         if column is not None:
             raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
-    if merge_patients:
-        raise ValueError(f"{path} is read as {name}, whose patient ids are spelled alike; --merge-patients is for csv")
-    return PUBLIC[name].read(path, classes=classes, image_root=image_root, **options)
+    source = PUBLIC[name].read(path, classes=classes, image_root=image_root, **options)
+    return _merged(source) if merge_patients else source
+
+
+def _merged(source: LabelSource) -> LabelSource:
+    """The source with one id per patient; the studies of a patient's spellings follow each other as before."""
+    patients, said = _merged_ids(source.table["patient_id"])
+    order = study_order(patients, source.table["study_id"], source.context["study_order"])
+    return replace(
+        source,
+        table=source.table.assign(patient_id=patients),
+        context=source.context.assign(study_order=order),
+        warnings=(*source.warnings, *said),
+    )
+
+
+def _merged_ids(patients: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Each id [N] in its first spelling, and a warning where there were more."""
+    what = "patients with an id in more than one spelling, each taken as one patient"
+    return one_spelling(patients), named(two_spellings(patients), what)
 
 
 def _options(name: str, path: Path, **given: str) -> dict[str, str]:
@@ -259,18 +276,15 @@ def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
 
 def _csv_patients(
     cells: pd.DataFrame, image_ids: pd.Series, roles: dict[str, str], path: Path, *, merge: bool
-) -> tuple[pd.Series, tuple[str, ...]]:
+) -> tuple[pd.Series, list[str]]:
     if "patient" not in roles:
         found = patients_in(image_ids)
         together = "study" in roles and found.isna().all()
         also = f" (--patient-column {roles['study']} would keep studies together)" if together else ""
         said = f"{said_found(image_ids, found)}; name the column with --patient-column{also}"
-        return found.fillna(image_ids), (f"{path.name} has no patient column: {said}",)
+        return found.fillna(image_ids), [f"{path.name} has no patient column: {said}"]
     patients = ids_of(cells[roles["patient"]], path=path)
-    if not merge:
-        return patients, ()
-    merged = named(two_spellings(patients), "patients with an id in more than one spelling, each taken as one patient")
-    return one_spelling(patients), tuple(merged)
+    return _merged_ids(patients) if merge else (patients, [])
 
 
 def _csv_studies(

@@ -189,6 +189,16 @@ def test_mimic_ignores_other_releases_files(tmp_path):
     assert len(read_dataset(tmp_path).files) == 3
 
 
+def test_spellings_of_a_patient_of_a_public_data_set_are_merged_where_this_is_asked_for(tmp_path):
+    file = make_nih(tmp_path, patients=8, studies=2, images=False) / "Data_Entry_2017_v2020.csv"
+    set_cell(file, line=3, column="Patient ID", value="1.0")
+    assert read_dataset(tmp_path).table["patient_id"].nunique() == 9
+    merged = read_dataset(tmp_path, merge_patients=True)
+    assert merged.table["patient_id"].nunique() == 8 and set(merged.table["patient_id"][:2]) == {"00000001"}
+    assert merged.context["study_order"].tolist() == [0, 1] * 8
+    assert "each taken as one patient: 1 ('00000001' and '000001.0')" in merged.warnings[-1]
+
+
 # --- a CSV of one's own
 
 

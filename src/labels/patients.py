@@ -61,6 +61,6 @@ def two_spellings(ids: Iterable[str]) -> list[str]:
 
 
 def one_spelling(ids: pd.Series) -> pd.Series:
-    """Each id in the spelling in which it first appears."""
+    """Each id [N] in the spelling in which it first appears."""
     first = {name: group[0] for group in spellings(ids) for name in group}
     return ids.replace(first)
