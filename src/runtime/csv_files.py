@@ -2,8 +2,8 @@
 
 `read_table` is pandas, for the files of a run. `read_cells` is for files that people made: it keeps every cell as
 text and knows its line, and refuses rows that pandas would fill up or shift without a word. Columns are separated by
-commas, semicolons or tabs, whichever makes the most columns of the header, or as Excel's line `sep=;` says; lines above
-the header that begin with # are comments.
+commas, semicolons, tabs or bars, whichever makes the most columns of the header, or as Excel's line `sep=;` says; lines
+above the header that begin with # are comments.
 """
 
 import csv
@@ -23,6 +23,7 @@ from src.runtime.system_errors import in_words
 
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
+SEPARATORS = ",;\t|"
 
 
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -115,19 +116,27 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
 def _reader(path: Path) -> Iterator[Any]:
     """The rows from the header on; `line_num` counts all lines of the file."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        above, header, separator = _find_header(stream)
+        above, header, separator = _find_header(stream, path)
         lines = itertools.chain(["\n"] * above, [header], stream)
         yield csv.reader(lines, strict=True, delimiter=separator)
 
 
-def _find_header(stream: IO[str]) -> tuple[int, str, str]:
-    """How many lines are above the header, the header's first line ("" in an empty file), and the separator."""
+def _find_header(stream: IO[str], path: Path) -> tuple[int, str, str]:
+    """How many lines are above the header, the header's first line ("" in an empty file), and the separator.
+
+    ValueError where the line `sep=` names a mark that the header does not have, and the header is separated by another.
+    """
     named = None
     for above, line in enumerate(stream):
-        if match := re.fullmatch(r'"?sep=([,;|\t])"?', line.rstrip("\r\n"), re.IGNORECASE):
+        if match := re.fullmatch(r'"?sep= *(\t|[^\w\s"]) *"?', line.rstrip("\r\n"), re.IGNORECASE):
             named = match[1]
         elif line.strip() and not line.lstrip(' "').startswith("#"):
-            return above, line, named or max(",;\t", key=lambda mark: len(next(csv.reader([line], delimiter=mark))))
+            columns = {mark: len(next(csv.reader([line], delimiter=mark))) for mark in (*SEPARATORS, named or ",")}
+            found = max(columns, key=lambda mark: columns[mark])
+            if named and columns[named] == 1 < columns[found]:
+                remedy = f"expected {found!r} there, or no such line"
+                raise ValueError(f"{path}: its line sep= names {named!r}, which the header does not have; {remedy}")
+            return above, line, named or found
     return 0, "", ","
 
 

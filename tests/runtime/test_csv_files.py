@@ -15,7 +15,9 @@ TABLE = "id,Mass, Pleural Effusion \na,1,0.5\nb,,1\n"
         (TABLE, [2, 3]),
         (TABLE.replace(",", ";"), [2, 3]),
         (TABLE.replace(",", "\t"), [2, 3]),
+        (TABLE.replace(",", "|"), [2, 3]),
         ("sep=,\r\n" + TABLE, [3, 4]),
+        ("sep= ; \n" + TABLE.replace(",", ";"), [3, 4]),
         ("sep=;\n" + TABLE.replace(",", ";"), [3, 4]),
         ('"sep=|"\n' + TABLE.replace(",", "|"), [3, 4]),
         ("# exported; by, nobody\n\n" + TABLE, [4, 5]),
@@ -36,6 +38,8 @@ def test_a_table_reads_alike_however_it_is_separated_and_knows_its_lines(tmp_pat
         ("id;X\na,1\n", "line 2: 1 cells under a header of 2"),
         ("id,X\na,1\n# the end\n", "line 3: 1 cells under a header of 2; comments are read above the header only"),
         ("# nothing else\n", "has no rows"),
+        ("sep=;\nid,X\na,1\n", "its line sep= names ';', which the header does not have; expected ',' there, or no"),
+        ("sep=\t\nid;X\na;1\n", "expected ';' there"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(tmp_path, text, says):
