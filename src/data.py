@@ -34,7 +34,6 @@ from src.labels.padchest import PADCHEST_FILE, is_padchest, read_padchest
 from src.labels.patients import one_spelling, patients_in, said_found, studies_in, two_spellings
 from src.labels.vindr import READER_RULES, is_vindr, read_vindr
 from src.runtime.csv_files import read_cells, require_columns
-from src.runtime.tables import plural
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ def _read_csv(
         image_root=image_root or file.parent,
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
-        understood=f"{file.name}: {said_roles(roles)}; {plural(len(classes), 'finding')}{of_study}",
+        understood="; ".join([f"{file.name}: {said_roles(roles)}", *named(classes, "findings", first=14), *of_study]),
         warnings=warnings,
     )
 
@@ -271,7 +270,8 @@ def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
     doubtful = [name for name in classes if name in {*no_findings(classes), *doubled_columns(classes)}]
     rest = [name for name in classes if name not in doubtful]
     what = f"columns of {path.name} that count as findings, though their names say that they are none"
-    return tuple(f"{line}; leave them out with --classes {shlex.join(rest)}" for line in named(doubtful, what))
+    remedy = f"leave them out with --classes {shlex.join(rest)}" if rest else "rename them if they are findings"
+    return tuple(f"{line}; {remedy}" for line in named(doubtful, what, first=14))
 
 
 def _csv_patients(
@@ -289,9 +289,9 @@ def _csv_patients(
 
 def _csv_studies(
     cells: pd.DataFrame, image_ids: pd.Series, patients: pd.Series, roles: dict[str, str], path: Path
-) -> tuple[pd.Series, str]:
-    """The study of each row, and where no column has it, a clause that says how it was found."""
+) -> tuple[pd.Series, list[str]]:
+    """The study of each row, and where no column has it, how it was found."""
     if "study" in roles:
-        return studies_of(cells[roles["study"]], patients, path=path), ""
+        return studies_of(cells[roles["study"]], patients, path=path), []
     found = studies_in(image_ids)
-    return found.fillna(image_ids), f"; {said_found(image_ids, found, what='study')}"
+    return found.fillna(image_ids), [said_found(image_ids, found, what="study")]

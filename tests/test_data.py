@@ -358,12 +358,22 @@ def test_ages_are_read_as_people_write_them_and_stop_nothing(tmp_path):
 
 def test_csv_columns_of_0_and_1_that_are_no_findings_are_named_with_the_flag_that_leaves_them_out(tmp_path):
     yes = ["0", "1"] * 6
-    doubtful = dict.fromkeys(("Unnamed: 0", "fold", "is_female", "Hernia.1"), yes)
-    file = make_csv(tmp_path, images=False, **doubtful, **{"Skin Fold": yes})
-    (warning,) = read_dataset(file).warnings
-    assert ": 4 (Unnamed: 0, fold, is_female, ...); leave them out" in warning
-    assert warning.endswith("--classes 'Skin Fold' Nodule Hernia")
+    names = ("Unnamed: 0", "Unnamed: 0.1", "fold", "cv_fold_id", "is_female", "sex_male", "gender_M", "train_flag",
+             "label", "deceased", "Hernia.1")  # fmt: skip
+    file = make_csv(tmp_path, images=False, **dict.fromkeys(names, yes), **{"Skin Fold": yes})
+    source = read_dataset(file)
+    assert f"none: 11 ({', '.join(names)}); leave them out" in source.warnings[0]
+    assert source.warnings[0].endswith("--classes 'Skin Fold' Nodule Hernia")
+    assert "; findings: 14 (Unnamed: 0, Unnamed: 0.1, " in source.understood
     assert read_dataset(file, classes=("Nodule", "fold")).warnings == ()
+    alone = read_dataset(make_csv(tmp_path / "alone", images=False, classes=("label",)))
+    assert alone.classes == ("label",) and "rename them if they are findings" in alone.warnings[0]
+
+
+def test_csv_columns_of_one_class_by_two_names_are_both_named(tmp_path):
+    file = make_csv(tmp_path, images=False, classes=("Edema", "Mass", "edema"))
+    refused(file, "labels.csv has two columns of one class: 'Edema' and 'edema'", "--classes")
+    assert read_dataset(file, classes=("edema", "Mass")).classes == ("edema", "Mass")
 
 
 def test_csv_blank_patient_and_unknown_split(tmp_path):

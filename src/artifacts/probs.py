@@ -13,7 +13,7 @@ from src.artifacts.lineage import check_blend
 from src.artifacts.manifest import Manifest
 from src.artifacts.outside import OutsideTable
 from src.artifacts.truth import Truth
-from src.labels.columns import is_no_finding, no_findings, plain_name
+from src.labels.columns import alike, marks_no_finding, no_findings, plain_name
 from src.labels.files import ids_of, named
 from src.labels.id_match import match_ids
 from src.runtime.csv_files import read_cells
@@ -100,17 +100,18 @@ def read_outside_probs(path: Path, *, asked: Iterable[str] = ()) -> Probs:
     """Probabilities that another program wrote: a row per id, and a column per class among others.
 
     Where columns begin with `prob_`, these are the classes; else each column is one whose name does not say that it is
-    something else. "No Finding" is a class where it is among the `asked` ones, or is alone. Raises ValueError as
-    `read_probs`, and for two columns of one class.
+    something else, unless it is among the `asked` classes. "No Finding" is one if it is asked for or alone. Raises
+    ValueError as `read_probs`, and for two columns of one class.
     """
     table = OutsideTable.read(path)
     prefixed = [name for name in table.others if PREFIX.match(name)]
-    columns = prefixed or [name for name in table.others if name not in no_findings(table.others)]
-    marks = [] if any(map(is_no_finding, asked)) else [name for name in columns if is_no_finding(_bare(name, prefixed))]
+    asked = {plain_name(name) for name in asked}
+    none = {name for name in no_findings(table.others) if plain_name(name) not in asked}
+    columns = prefixed or [name for name in table.others if name not in none]
+    marks = [] if any(map(marks_no_finding, asked)) else [c for c in columns if marks_no_finding(_bare(c, prefixed))]
     columns = [name for name in columns if name not in marks] or columns
     classes = [_bare(name, prefixed) for name in columns]
-    plain = [plain_name(name) for name in classes]
-    doubled = [name for at, name in enumerate(columns) if plain.count(plain[at]) > 1]
+    doubled = [name for name, one in zip(columns, classes, strict=True) if one in alike(classes)]
     if doubled:
         raise ValueError(f"{path} has two columns of one class: {' and '.join(doubled[:2])}; remove one")
     left_out = [f"{name!r} is no class, since it was not asked for" for name in marks if name not in columns]

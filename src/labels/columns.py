@@ -26,10 +26,15 @@ COLUMN_NAMES = {
     "age": ("age", "patientage"),
     "no_finding": ("nofinding",),
 }
-# Columns of 0 and 1 that tables often have and that are no findings: row numbers, folds, ids, and yes or no questions.
+# Columns of 0 and 1 that tables often have and that are no findings: row numbers, folds, splits, sex, circumstances,
+# and labels without a name.
 NO_FINDINGS = re.compile(
-    r"unnamed:\d+|index|idx|row(?:id|index|no|number)?|(?:k|cv|inner|outer)?folds?\d*"
-    r"|(?:is)?(?:female|male|train|training|val|valid|validation|test|frontal|lateral|ap|pa)"
+    r"unnamed:[\d.]+|index|idx|row(?:id|index|no|number)?|(?:k|cv|inner|outer)?folds?(?:id|no|number|index)?\d*"
+    r"|(?:is|in)?(?:train|training|val|valid|validation|calib|calibration|test)(?:set|split|flag)?|split\d*"
+    r"|(?:is|sex|gender)?(?:female|male)|(?:sex|gender)(?:f|m|code|id)|age(?:group|band|bin)"
+    r"|(?:is|has)?(?:frontal|lateral|ap|pa|portable|report|inpatient|outpatient|icu|smoker|deceased|dead|died|death"
+    r"|mortality|survived|excluded?|included?|quality|normal)(?:flag)?"
+    r"|labels?|targets?|groundtruth"
 )
 
 
@@ -38,7 +43,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def is_no_finding(name: str) -> bool:
+def marks_no_finding(name: str) -> bool:
     """Whether a column or class is "No Finding", which is a mark of a row, and a class only where it is asked for."""
     return plain_name(name) in COLUMN_NAMES["no_finding"]
 
@@ -55,6 +60,14 @@ def columns_by_role(names: Iterable[str]) -> dict[str, list[str]]:
 def said_roles(roles: Mapping[str, str]) -> str:
     """`patient 'Patient ID', sex 'Patient Gender'`: which column was taken for what."""
     return ", ".join(f"{role.replace('_', ' ')} {name!r}" for role, name in roles.items())
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """The names that are one to us with another of them, such as Edema and edema, beside each other."""
+    names = list(names)
+    plain = [plain_name(name) for name in names]
+    doubled = [name for name in names if plain.count(plain_name(name)) > 1]
+    return sorted(doubled, key=lambda name: plain.index(plain_name(name)))
 
 
 def doubled_columns(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from src.labels.columns import columns_by_role
+from src.labels.columns import alike, columns_by_role
 from src.runtime.csv_files import BLANKS, number
 
 TABLE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
@@ -147,6 +147,9 @@ def choose_classes(
             raise ValueError(f"a class cannot be called {name!r}, which the manifest uses; rename the column in {path}")
         if chosen.count(name) > 1:
             raise ValueError(f"class {name!r} is named twice; name each class once")
+    if doubled := alike(chosen):
+        names = " and ".join(map(repr, doubled[:2]))
+        raise ValueError(f"{path} has two columns of one class: {names}; remove one, or choose with --classes")
     return chosen
 
 

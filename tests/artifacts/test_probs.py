@@ -85,6 +85,12 @@ def test_no_finding_is_a_class_only_where_it_is_asked_for_or_alone(tmp_path, nam
     assert alone.classes == (name.removeprefix("prob_"),) and "is no class" not in alone.said
 
 
+def test_a_column_whose_name_says_that_it_is_no_finding_is_a_class_where_it_is_asked_for(tmp_path):
+    path = write(tmp_path / "p.csv", "id,Smoker,X\na,0.5,0.25\n")
+    assert read_outside_probs(path).classes == ("X",)
+    assert read_outside_probs(path, asked=["smoker", "X"]).classes == ("Smoker", "X")
+
+
 def test_a_class_of_a_run_may_be_called_anything(tmp_path):
     write_probs(tmp_path / "p.csv", ids=["a"], classes=["is_female", "view"], values=np.array([[0.5, 0.25]]))
     assert read_probs(tmp_path / "p.csv").classes == ("is_female", "view")

@@ -242,7 +242,7 @@ def test_outside_probabilities_as_they_are_go_from_a_split_by_patient_to_the_rep
     assert check_split.main(["--run-dir", str(run), "--data", labels, *HALVES]) == 0
     out = capsys.readouterr().out
     assert "warning: no image is in train" in out
-    assert "path 'Image Index', patient 'Patient ID', view 'View Position'; 2 findings" in out
+    assert "path 'Image Index', patient 'Patient ID', view 'View Position'; findings: 2 (Mass, Pleural_Effusion)" in out
     manifest = read_manifest(run)
     assert manifest.splits == ("val", "test") and manifest.table.groupby("patient_id")["split"].nunique().max() == 1
     ensemble_alpha_search.main(["--run-dir", str(run), "--members", *members, "--resamples", "20"])
