@@ -15,18 +15,16 @@ from src.labels.chexpert_plus import PLUS_FILE, SECTIONS, is_chexpert_plus, read
 from src.labels.columns import columns_by_role, doubled_columns, no_findings, said_roles
 from src.labels.files import (
     LabelSource,
-    ages_of,
     choose_classes,
+    groups_of,
     ids_of,
     image_ids_of,
     labels_of,
     named,
     no_finding_of,
-    sexes_of,
     splits_of,
     studies_of,
     study_order,
-    views_of,
 )
 from src.labels.mimic import is_mimic, read_mimic
 from src.labels.nih import is_nih, read_nih
@@ -224,18 +222,16 @@ def _read_csv(
     patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
     warnings = (*warnings, *said)
     studies, of_study = _csv_studies(cells, image_ids, patients, roles, file)
-    ages = np.full(len(cells), np.nan)
-    if "age" in roles:
-        ages, doubtful = ages_of(cells[roles["age"]], path=file)
-        warnings = (*warnings, *doubtful)
+    groups, doubtful = groups_of(cells, roles, path=file)
+    warnings = (*warnings, *doubtful)
     rows = {
         "image_id": image_ids,
         "patient_id": patients,
         "study_id": studies,
-        "view": views_of(cells[roles["view"]]) if "view" in roles else "",
+        "view": groups.get("view", ""),
         "split": splits_of(cells[roles["split"]], path=file) if "split" in roles else None,
-        "sex": sexes_of(cells[roles["sex"]]) if "sex" in roles else "",
-        "age": ages,
+        "sex": groups.get("sex", ""),
+        "age": groups.get("age", np.nan),
         "study_order": study_order(patients, studies, np.arange(len(cells))),
         "no_finding": no_finding_of(cells, path=file),
     }

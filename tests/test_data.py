@@ -230,7 +230,8 @@ def test_csv_alone_in_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["Path", "image_path", "IMAGE", "image_id", "filename", "file", "file_name", "filepath", "Image Index"]
+    "name",
+    ["Path", "image_path", "IMAGE", "image_id", "filename", "file", "file_name", "filepath", "Image Index", "ID"],
 )
 def test_csv_path_column_by_its_usual_names(tmp_path, name):
     write_csv(tmp_path / "a.csv", [{name: "x.png", "Subject ID": "7", "Mass": "1"}])
@@ -353,6 +354,16 @@ def test_ages_are_read_as_people_write_them_and_stop_nothing(tmp_path):
     np.testing.assert_allclose(source.context["age"], [*values.values(), *[np.nan] * 4])
     assert source.warnings == (
         "rows of labels.csv with an age that cannot be read or is above 120 years, taken as unknown: 2 (old, 412)",
+    )
+
+
+def test_a_column_of_sexes_or_views_of_which_nothing_can_be_read_is_named_with_an_example(tmp_path):
+    file = make_csv(tmp_path, images=False, Gender=["", "NA", *["1"] * 10], Projection=["oblique"] * 12)
+    source = read_dataset(file)
+    assert set(source.context["sex"]) == set(source.table["view"]) == {""}
+    assert source.warnings == (
+        "no sex in column 'Gender' of labels.csv, such as '1', is known, so that it is unknown in all rows",
+        "no view in column 'Projection' of labels.csv, such as 'oblique', is known, so that it is unknown in all rows",
     )
 
 

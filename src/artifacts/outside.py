@@ -32,10 +32,9 @@ class OutsideTable:
         path = Path(path)
         cells = read_cells(path)
         paths = columns_by_role(cells)["path"]
-        named = [*paths, *(name for name in cells if plain_name(name) == "id")]
-        if not named and read_header(path)[:1] == [""]:
+        if not paths and read_header(path)[:1] == [""]:
             raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
-        column = named[0] if named else cells.columns[0]
+        column = paths[0] if paths else cells.columns[0]
         found = columns_by_role(name for name in cells if name not in (column, *paths))
         roles = {role: names[0] for role, names in found.items() if names}
         other = {column, *paths, *(name for role in found if role != "no_finding" for name in found[role])}

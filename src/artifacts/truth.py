@@ -14,14 +14,12 @@ from src.artifacts.manifest import Manifest
 from src.artifacts.outside import OutsideTable
 from src.labels.files import (
     COUNTING_STUDY,
-    ages_of,
+    groups_of,
     ids_of,
     labels_of,
     named,
     no_finding_of,
-    sexes_of,
     studies_of,
-    views_of,
 )
 from src.labels.patients import patients_in, said_found, studies_in, two_spellings
 from src.labels.policy import LabelPolicy, joined_labels, said_absent
@@ -86,7 +84,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     _check_one_split(table)
     labels = labels_of(table.cells, list(columns.values()), path=table.path).to_numpy()
     patients, studies, *found = _owners(table)
-    groups, warnings = _groups(table)
+    groups, warnings = groups_of(table.cells, table.roles, path=table.path)
     unknown = int(patients.isna().sum())
     if unknown:
         patients = patients.fillna(studies)
@@ -98,7 +96,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     used = ("patient", "study", *GROUPS, "no_finding")
     lines = [table.said(used, columns.values(), *found), *_warned(warnings)]
     owners = patients.to_numpy(), studies.to_numpy()
-    return Truth(tuple(table.ids), tuple(classes), labels, *owners, groups, marked), lines
+    return Truth(tuple(table.ids), tuple(classes), labels, *owners, groups.reset_index(drop=True), marked), lines
 
 
 def _check_one_split(table: OutsideTable) -> None:
@@ -140,19 +138,6 @@ def _own_studies(table: OutsideTable) -> pd.Series:
             "of a patient, and no column names the patient; add a column patient_id"
         )
     return ids
-
-
-def _groups(table: OutsideTable) -> tuple[pd.DataFrame, list[str]]:
-    """The columns of `GROUPS` that there are, and warnings."""
-    groups, warnings = pd.DataFrame(index=range(len(table.ids))), list[str]()
-    for role in table.roles.keys() & set(GROUPS):
-        values = table.cells[table.roles[role]].reset_index(drop=True)
-        if role == "age":
-            groups[role], doubtful = ages_of(values, path=table.path)
-            warnings += doubtful
-        else:
-            groups[role] = sexes_of(values) if role == "sex" else views_of(values)
-    return groups, warnings
 
 
 def respelled_patients(*truths: Truth) -> list[str]:

@@ -17,6 +17,7 @@ COLUMN_NAMES = {
         "imagename",
         "img",
         "dicomid",
+        "id",
     ),
     "patient": ("patientid", "patient", "subjectid", "subject"),
     "study": ("studyid", "study", "studyinstanceuid", "accessionnumber", "followup#"),

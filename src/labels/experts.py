@@ -77,6 +77,7 @@ def _ids(cells: pd.DataFrame, path: Path) -> tuple[str, pd.Series]:
     """Whether the rows are of images or of studies, and the id of each; ValueError where one is doubled."""
     roles = columns_by_role(cells)
     found = [(unit, roles[role][0]) for role, unit in UNITS.items() if roles[role]]
+    found.sort(key=lambda pair: plain_name(pair[1]) == "id")  # which may number the rows
     if not found:
         expected = "expected one such as Path, Image Index, dicom_id or study_id"
         raise ValueError(f"{path} has no column of images or studies; it has {', '.join(cells)}; {expected}")
@@ -119,10 +120,15 @@ def agreement(labels: np.ndarray, experts: np.ndarray, *, classes: Sequence[str]
     return table
 
 
-def expert_files(files: Iterable[Path], table: pd.DataFrame, *, classes: Sequence[str]) -> Iterator[tuple[Path, int]]:
-    """Files of expert labels beside the `files` that a data set was read from, and how many of its images each has."""
+def expert_files(
+    files: Iterable[Path], table: pd.DataFrame, *, classes: Sequence[str], home: Path
+) -> Iterator[tuple[Path, int]]:
+    """Files of expert labels, and how many images of a data set each has.
+
+    They are looked for beside the `files` that the data set was read from, and in `home`, the path it was given by.
+    """
     read = {file.resolve() for file in files}
-    folders = dict.fromkeys(file.parent for file in read)
+    folders = dict.fromkeys([*(file.parent for file in read), home.resolve()])
     near = [near for folder in folders for above in (folder, folder.parent) for near in above.glob(EXPERT_FOLDERS)]
     for file in _candidates([*folders, *near]):
         if file.resolve() not in read:

@@ -214,6 +214,25 @@ def ages_of(values: pd.Series, *, path: Path) -> tuple[np.ndarray, tuple[str, ..
     return np.where(unknown, np.nan, ages), tuple(named(values[unknown], what))
 
 
+def groups_of(cells: pd.DataFrame, roles: Mapping[str, str], *, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Sex, age and view of each row, as far as there is a column for them in `roles`, and warnings."""
+    groups, warnings = pd.DataFrame(index=cells.index), list[str]()
+    for role in ("sex", "age", "view"):
+        if role not in roles:
+            continue
+        values = cells[roles[role]]
+        if role == "age":
+            groups[role], doubtful = ages_of(values, path=path)
+            warnings += doubtful
+        else:
+            groups[role] = sexes_of(values) if role == "sex" else views_of(values)
+            given = values[~values.str.strip().str.lower().isin(BLANKS)]
+            if len(given) and (groups[role] == "").all():
+                example = f"{given.iloc[0]!r}, is known, so that it is unknown in all rows"
+                warnings.append(f"no {role} in column {values.name!r} of {path.name}, such as {example}")
+    return groups, warnings
+
+
 def _age(text: str) -> float:
     """Years, NaN where blank, infinite where it cannot be read."""
     match = AGE.fullmatch(text.lower())

@@ -136,7 +136,8 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
         "age": ages,
         "study_order": study_order(patients, studies, pd.to_numeric(cells["StudyDate_DICOM"], errors="coerce")),
     }
-    said = f"the labels of {by_network:,} of {len(cells):,} images were read from the report by a network (MethodLabel)"
+    counted = f"{by_network:,} of {len(cells):,} images, counted before --views and --images"
+    said = f"the labels of {counted}, were read from the report by a network (MethodLabel)"
     return LabelSource.from_rows(
         "padchest",
         pd.DataFrame(rows),

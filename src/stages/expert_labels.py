@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.config import SplitConfig
 from src.labels.experts import REPORTS_READ, ExpertLabels, agreement, expert_files, match, read_experts
-from src.labels.files import EXPERTS, LabelSource, named
+from src.labels.files import EXPERTS, SPARE, LabelSource, named
 from src.labels.policy import joined_labels
 from src.runtime.tables import format_table, plural
 
@@ -34,11 +34,11 @@ def take_expert_labels(config: SplitConfig, source: LabelSource) -> tuple[LabelS
     """The source whose split --expert-as is what --expert-labels labels, and what that did.
 
     The other images of that split are left out, and so are the other images of its patients, unless the published split
-    has the patient on two sides itself. Raises ValueError where the file fits no image.
+    has the patient on two sides itself. Raises ValueError where the file fits no image, and where it leaves no test.
     """
     path, split = config.expert_labels, config.expert_as
     if path is None:
-        found = expert_files(source.files, source.table, classes=source.classes)
+        found = expert_files(source.files, source.table, classes=source.classes, home=config.data)
         what = "has experts' labels of"
         notes = [f"note: {file} {what} {plural(images, 'image')}; see --expert-labels" for file, images in found]
         return source, ExpertSplit(notes=notes)
@@ -64,7 +64,13 @@ def take_expert_labels(config: SplitConfig, source: LabelSource) -> tuple[LabelS
         warnings=warnings,
         table=_compared(source, experts, rows),
     )
-    return _relabeled(source, experts, rows, split).keep(~left_out), done
+    relabeled = _relabeled(source, experts, rows, split).keep(~left_out)
+    if "test" in set(source.table["split"]) - set(relabeled.table["split"]):
+        raise ValueError(
+            f"--expert-labels {path} --expert-as {split} leaves no image of the published test split; use --split "
+            "patient, which makes test of other patients"
+        )
+    return relabeled, done
 
 
 def _relabeled(source: LabelSource, experts: ExpertLabels, rows: np.ndarray, split: str) -> LabelSource:
@@ -100,7 +106,8 @@ def _notes(source: LabelSource, experts: ExpertLabels, given: np.ndarray, split:
     moved = before[before != split]
     notes = [f"{name} labels {plural(given.sum(), 'image')} (by {experts.unit})"]
     if len(moved):
-        notes[0] += f", of which {len(moved):,} moved to {split} from {' and '.join(sorted(moved.unique()))}"
+        sources = sorted(moved.replace(SPARE, f"{source.spare}, which was left out").unique())
+        notes[0] += f", of which {len(moved):,} moved to {split} from {' and '.join(sources)}"
     if experts.masked:
         notes.append(f"masked in {split}, because {name} does not have them: {', '.join(experts.masked)}")
     if experts.unused:

@@ -18,6 +18,10 @@ def table(images, studies=None):
     return pd.DataFrame({"image_id": images, "study_id": studies or images}, dtype=str)
 
 
+def test_a_column_id_beside_studies_numbers_the_rows(tmp_path):
+    assert experts(tmp_path, [{"id": "1", "study_id": "s51", "Edema": "1"}]).unit == "study"
+
+
 def test_values_and_names_of_columns_are_read_generously(tmp_path):
     first = {"Image Index": "a.png", "edema": "YES", "Airspace Opacity": "-1", "Pleural Thickening": "1.0"}
     first["Other"] = "NO"
@@ -64,6 +68,7 @@ NIH = table(["images_001/images/00000001_000.png", "images_002/00000002_000.png"
         (NIH, "Image ID", "00000002_000.png"),
         (NIH, "Image Index", "00000002_000"),
         (NIH, "image", "elsewhere/00000002_000.PNG"),
+        (NIH, "id", "00000002_000"),
         (MIMIC, "study_id", "51"),
         (MIMIC, "study", "s51"),
         (MIMIC, "dicom_id", "c-d"),
@@ -129,8 +134,10 @@ def test_known_files_beside_the_data_are_found_if_they_are_about_it(tmp_path):
         ("nih/groundtruth.csv", [{"Image ID": "00000002_000.png", "Mass": "YES"}]),  # of other findings
     ):
         write_csv(tmp_path / place, rows)
-    found = list(expert_files([read], NIH, classes=CLASSES))
+    write_csv(tmp_path / "home" / "groundtruth.csv", about)  # in the folder that was given, above that of the files
+    found = list(expert_files([read], NIH, classes=CLASSES, home=tmp_path / "home"))
     assert [(file.relative_to(tmp_path).as_posix(), images) for file, images in found] == [
         ("nih/test_labels.csv", 1),
+        ("home/groundtruth.csv", 1),
         ("nih_expert_labels/four_findings_test_labels.csv", 1),
     ]

@@ -130,6 +130,23 @@ def test_chexperts_groundtruth_and_the_labels_of_valid(tmp_path):
     assert manifest.meta["labels"]["calib"] == "experts (valid.csv)" and len(manifest.part("calib").table) == 16
 
 
+def test_calib_of_labels_of_valid_is_said_to_come_from_that_file(tmp_path, capsys):
+    data = make_chexpert(tmp_path / "data", test_patients=3)
+    check(data, tmp_path / "run", "--expert-labels", data / "valid.csv", "--expert-as", "calib")
+    assert "of which 16 moved to calib from valid.csv, which was left out" in capsys.readouterr().out
+
+
+def test_experts_labels_that_leave_no_test_say_so(tmp_path):
+    data = make_nih(tmp_path / "nih", patients=8, studies=3)
+    file = label(tmp_path / "e.csv", "Image ID", (data / "test_list.txt").read_text().split(), Mass="1")
+    with pytest.raises(
+        ValueError, match="--expert-as calib leaves no image of the published test split; use --split p"
+    ):
+        check(data, tmp_path / "run", "--expert-labels", file, "--expert-as", "calib")
+    manifest = check(data, tmp_path / "run", "--expert-labels", file, "--expert-as", "calib", "--split", "patient")
+    assert manifest.splits == ("train", "val", "calib", "test") and len(manifest.part("calib").table) == 6
+
+
 def test_no_finding_is_the_experts_or_unknown(tmp_path):
     data = make_chexpert(tmp_path / "data", test_patients=3)
     file = label(tmp_path / "e.csv", "Study", ["test/patient00011/study1"], Edema="1")
