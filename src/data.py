@@ -132,7 +132,7 @@ def read_dataset(
         if column is not None:
             raise ValueError(f"{path} is read as {name}, whose columns are known; --{role}-column {column} is for csv")
     if merge_patients:
-        raise ValueError(f"{path} is read as {name}, whose patient ids are spelled alike; --merge-patients is for csv")
+        raise ValueError(f"{path} is read as {name}, whose patient ids are consistent; --merge-patients is for csv")
     return PUBLIC[name].read(path, classes=classes, image_root=image_root, **options)
 
 
@@ -150,15 +150,15 @@ def _options(name: str, path: Path, **given: str) -> dict[str, str]:
 def _recognize(path: Path) -> str:
     found = _layouts(path)
     if len(found) > 1:
-        raise ValueError(f"{path} looks like {' and '.join(found)}; say which with --dataset")
+        raise ValueError(f"{path} looks like {' and '.join(found)}; choose one with --dataset")
     if not found and path.is_dir() and not _csv_files(path):
         for folder in sorted(filter(Path.is_dir, path.iterdir())):
             if inside := _layouts(folder):
                 raise ValueError(
-                    f"{path} holds no label file; its folder {folder.name} does ({inside[0]}), so give that"
+                    f"{path} holds no label file; its folder {folder.name} does ({inside[0]}), so pass that folder"
                 )
         known = ", no ".join(layout.files for layout in PUBLIC.values())
-        raise ValueError(f"{path} holds no data set that is known: no {known} and no other CSV file")
+        raise ValueError(f"{path} holds no known data set: no {known}, and no other CSV file")
     return found[0] if found else "csv"
 
 
@@ -177,7 +177,7 @@ def _csv_file(path: Path) -> Path:
     names = _csv_files(path)
     if len(names) != 1:
         found = f"{len(names)} CSV files ({', '.join(names)})" if names else "no CSV file"
-        raise ValueError(f"{path} holds {found}; give the path of the label file")
+        raise ValueError(f"{path} holds {found}; pass the path of the label file")
     return path / names[0]
 
 
@@ -255,7 +255,7 @@ def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
     """A warning of classes whose name says that they are none, with the flag that leaves them out."""
     doubtful = [name for name in classes if name in {*no_findings(classes), *doubled_columns(classes)}]
     rest = [name for name in classes if name not in doubtful]
-    what = f"columns of {path.name} that count as findings, though their names say that they are none"
+    what = f"columns of {path.name} that count as findings, although their names suggest otherwise"
     return tuple(f"{line}; leave them out with --classes {shlex.join(rest)}" for line in named(doubtful, what))
 
 
@@ -270,5 +270,5 @@ def _csv_patients(
     patients = ids_of(cells[roles["patient"]], path=path)
     if not merge:
         return patients, ()
-    merged = named(two_spellings(patients), "patients with an id in more than one spelling, each taken as one patient")
+    merged = named(two_spellings(patients), "patients with an id in several spellings, each treated as one patient")
     return one_spelling(patients), tuple(merged)

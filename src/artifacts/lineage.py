@@ -15,7 +15,7 @@ def refuse_busy(run_dir: Path) -> None:
     """Raise ValueError where a model of a run is being trained or tested, saying who does it."""
     for model in MODELS:
         if busy := holder(run_dir / model):
-            raise ValueError(f"{run_dir / model} is being written by {busy}; wait until it has ended, then run again")
+            raise ValueError(f"{run_dir / model} is being written by {busy}; wait for it to finish, then run again")
 
 
 def check_tested(folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def check_blend(run_dir: Path) -> None:
         story = run_dir / model / "probs.json"
         found, flags = read_json(story) if story.exists() else {}, recorded.get(model, [])
         if found and (found.get("probs_sha256") != digests or recorded_flags(found)[: len(flags)] != flags):
-            raise ValueError(f"{model} was tested again since it was blended; run {writer_of(path)} --overwrite")
+            raise ValueError(f"{model} was tested again after it was blended; run {writer_of(path)} --overwrite")
         check_blended_checkpoint(run_dir, model, made_by=made_by.get(model, ""))
 
 
@@ -64,15 +64,15 @@ def check_checkpoint(folder: Path, *, made_by: str, since: str, remedy: str) -> 
     best, begun = folder / "best.pt", folder / BEGUN
     if best.exists():
         if sha256(best) != made_by:
-            raise ValueError(f"{folder.name} was trained again since it was {since}; {remedy}")
+            raise ValueError(f"{folder.name} was trained again after it was {since}; {remedy}")
     elif begun.exists() or (folder / "last.pt").exists():
         flag = "--resume" if begun.exists() else "--overwrite"
         raise ValueError(
-            f"{best}, which made the probabilities, is gone, and what a training left is beside it; run "
-            f"{writer_of(best)} {flag} and the stages after it"
+            f"{best}, which the probabilities come from, is missing, and its folder holds a newer training run; run "
+            f"{writer_of(best)} {flag} and then the later stages"
         )
     else:
-        warnings.warn(f"{best} is gone; its probabilities are used, but predict.py needs it", stacklevel=1)
+        warnings.warn(f"{best} is missing; its probabilities are used, but predict.py needs it", stacklevel=1)
 
 
 def recorded_flags(story: Mapping[str, Any]) -> list[Any]:

@@ -66,7 +66,7 @@ def read_chexpert(
     expected.
     """
     if path.is_file() and labels != "default":
-        raise ValueError(f"{path} is one label file; with --labels {labels}, give the path of its folder")
+        raise ValueError(f"{path} is a single label file; with --labels {labels}, pass the path of its folder")
     home = home_of(path)
     files = {"train": path} if path.is_file() else label_files(home, labels)
     parts = [_chexpert_rows(file, classes) for file in files.values()]
@@ -112,7 +112,7 @@ def patients_and_studies(ids: pd.Series, *, path: Path) -> tuple[pd.Series, pd.S
     unknown = parts[0].isna()
     if unknown.any():
         line, expected = unknown.idxmax(), "expected .../patient00001/study1/NAME"
-        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
+        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a CheXpert path; {expected}")
     return parts[0], parts[1]
 
 

@@ -65,7 +65,7 @@ def read_chexpert_plus(
     classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=all_labels, path=label_file)
     unlabeled = ~ids.isin(all_labels.index)
     if unlabeled.all():
-        raise ValueError(f"{label_file} labels no image of {file.name}; are the two of one download?")
+        raise ValueError(f"{label_file} labels no image of {file.name}; are both from the same download?")
     expected = f"one of {', '.join(PLUS_SPLITS)}"
     ages, warnings = ages_of(cells["age"], path=file)
     root = image_root or file.parent
@@ -89,8 +89,8 @@ def read_chexpert_plus(
         files=(file, label_file),
         split_note=f"column 'split' of {file.name}, where valid is test",
         labels_from={"": REPORTS.format(label_file.name)},
-        warnings=(*warnings, *named(ids[unlabeled], f"images left out that {label_file.name} does not label")),
-        problems=tuple(named(unknown, f"images in {label_file.name} that {file.name} does not know")),
+        warnings=(*warnings, *named(ids[unlabeled], f"images left out because {label_file.name} does not label them")),
+        problems=tuple(named(unknown, f"images in {label_file.name} that {file.name} does not list")),
     )
 
 

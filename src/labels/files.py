@@ -114,13 +114,13 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
     found = sorted(file for pattern in patterns for file in (*folder.glob(pattern), *folder.glob(pattern + ".gz")))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
+        raise ValueError(f"{folder} holds {names}; keep the one to read, and move the others elsewhere")
     return found[0] if found else None
 
 
 def own_split(files: str, *, beside: Path) -> str:
     """The warning where `files`, which publish the split of a data set, are not there."""
-    return f"no {files} beside {beside.name}: the split is our own, and does not compare with published results"
+    return f"no {files} next to {beside.name}: the split is made here, and results do not compare with published ones"
 
 
 def studies_of(values: pd.Series, patients: Iterable[str], *, path: Path) -> pd.Series:
@@ -178,7 +178,7 @@ def _label(text: str) -> float:
 
 
 def no_finding_of(rows: pd.DataFrame, *, path: Path) -> pd.Series:
-    """The column "No Finding" as `labels_of` reads labels; NaN where there is no such column."""
+    """The column "No Finding" as `labels_of` reads labels; NaN if there is no such column."""
     columns = columns_by_role(rows)["no_finding"][:1]
     return labels_of(rows, columns, path=path).squeeze(axis=1) if columns else pd.Series(np.nan, index=rows.index)
 
@@ -206,7 +206,7 @@ def ages_of(values: pd.Series, *, path: Path) -> tuple[np.ndarray, tuple[str, ..
     """
     ages = convert(values, _age, path=path, expected="an age")
     unknown = ages > OLDEST
-    what = f"rows of {path.name} with an age that cannot be read or is above {OLDEST:.0f} years, taken as unknown"
+    what = f"rows of {path.name} with an age that cannot be read or is above {OLDEST:.0f} years, treated as unknown"
     return np.where(unknown, np.nan, ages), tuple(named(values[unknown], what))
 
 

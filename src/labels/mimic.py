@@ -39,7 +39,7 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     set. Raises ValueError where a file is missing or a cell is not as expected.
     """
     if path.is_file():
-        raise ValueError(f"{path} is one of the three label files of MIMIC-CXR-JPG; give the path of their folder")
+        raise ValueError(f"{path} is one of the three label files of MIMIC-CXR-JPG; pass the path of their folder")
     label_file, studies = _mimic_cells(path, "chexpert")
     split_file, lists = _mimic_cells(path, "split", "dicom_id", "split")
     image_file, rows = _mimic_cells(path, "metadata", "dicom_id", "ViewPosition", "StudyDate", "StudyTime")
@@ -60,12 +60,12 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     unlisted, unlabeled = rows["split"].isna(), ~rows["study_path"].isin(labels.index)
     problems = [
         *named(rows["image_id"][unlisted], f"images that {split_file.name} does not list"),
-        *named(unknown, f"images that {split_file.name} lists and {image_file.name} does not know"),
+        *named(unknown, f"images that {split_file.name} lists and {image_file.name} does not"),
     ]
-    warnings = named(rows["image_id"][unlabeled], f"images left out whose study has no row in {label_file.name}")
+    warnings = named(rows["image_id"][unlabeled], f"images left out because {label_file.name} lacks their study")
     rows = rows[~unlabeled]
     if rows.empty:
-        raise ValueError(f"no image is named by all of {label_file}, {split_file.name} and {image_file.name}")
+        raise ValueError(f"no image appears in all of {label_file}, {split_file.name} and {image_file.name}")
     return LabelSource.from_rows(
         "mimic",
         rows,

@@ -37,16 +37,16 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id,X\na,nan\n", r"X of a is nan"),
         ("id,X\na,high\n", r"X of a is high"),
         ("id,X\na,0.5\na,0.6\n", r"'a' appears on lines 2 and 3; each must be unique"),
-        ("id,X,X\na,0.5,0.5\n", r"two columns 'X'"),
-        ("id,Lung Lesion,lung_lesion\na,0.5,0.5\n", r"two columns of one class: Lung Lesion and lung_lesion"),
-        ("id,prob_X,Prob X\na,0.5,0.5\n", r"two columns of one class: prob_X and Prob X"),
+        ("id,X,X\na,0.5,0.5\n", r"two columns named 'X'"),
+        ("id,Lung Lesion,lung_lesion\na,0.5,0.5\n", r"two columns for the same class: Lung Lesion and lung_lesion"),
+        ("id,prob_X,Prob X\na,0.5,0.5\n", r"two columns for the same class: prob_X and Prob X"),
         ("id,X\n", r"no rows"),
-        ("id\na\n", r"has one column"),
+        ("id\na\n", r"has only one column"),
         ("", r"no rows"),
-        ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values and no name"),
+        ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values but no name"),
         ("id,X\na,  \n", r"X of a is blank"),
         (",X\na,0.5\n", r"first column has no name"),
-        ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
+        ("id,X\na,1\nb,0\n", r"only 0 and 1; expected probabilities .is it a file of labels"),
     ],
 )
 def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):
@@ -81,7 +81,7 @@ def test_a_class_of_a_run_may_be_called_anything(tmp_path):
 def test_ids_of_another_split_may_be_there_too(tmp_path):
     probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
     assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]
-    with pytest.raises(ValueError, match="image id 'a' is not expected"):
+    with pytest.raises(ValueError, match="image id 'a' is unexpected"):
         probs.aligned(["b"], ["X"], others=["c"])
 
 
@@ -89,9 +89,9 @@ def test_ids_of_another_split_may_be_there_too(tmp_path):
     ("ids", "classes", "message"),
     [
         (["a", "b"], ["X"], "image id 'b' is missing"),
-        ([], ["X"], "image id 'a' is not expected"),
+        ([], ["X"], "image id 'a' is unexpected"),
         (["a"], ["X", "Y"], "class 'Y' is missing"),
-        (["a"], [], "class 'X' is not expected"),
+        (["a"], [], "class 'X' is unexpected"),
     ],
 )
 def test_ids_and_classes_that_do_not_match_are_named(tmp_path, ids, classes, message):
@@ -107,7 +107,7 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
     class Manifest:
         sha256 = "this"
 
-    with pytest.raises(ValueError, match="another manifest"):
+    with pytest.raises(ValueError, match="a different manifest"):
         read_stage_probs(tmp_path, "val", Manifest)
 
 

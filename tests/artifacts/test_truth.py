@@ -33,9 +33,9 @@ def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     assert list(truth.patients) == ["p", "q", "q"]
     text = text.replace(",Patient ID", ",other")
     truth, (said, warning) = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert "; the patient is read from the id, such as patient7 from r/patient7/study1, and 1 of 3 rows count" in said
+    assert "; the patient is read from the id, such as patient7 from r/patient7/study1, and 1 of 3 rows name no" in said
     assert said.endswith("; not used: other, more")
-    assert "t.csv does not say whose 1 of 3 rows are. If a patient has several of them" in warning
+    assert "t.csv names no patient in 1 of 3 rows. If a patient has several of them" in warning
     assert list(truth.patients) == ["patient7", "patient7", "z"]
 
 
@@ -66,10 +66,10 @@ def test_two_spellings_of_a_patient_are_warned_of_across_files(tmp_path):
         ("id,X\na,yes\n", "'yes' is not a label"),
         ("id,X\na,1\na,0\n", "'a' appears on lines 2 and 3"),
         ("id,X,split\na,1,val\nb,0,test\n", r"rows of several splits \(val, test\) in its column 'split'"),
-        ("id,Lung_X,lung x\na,1,0\n", "two columns of Lung X: Lung_X and lung x"),
+        ("id,Lung_X,lung x\na,1,0\n", "two columns for Lung X: Lung_X and lung x"),
         ("id,Y\na,1\n", "has no column 'X'; it has Y"),
         ("id,X\n", "no rows"),
-        ("id,X,X\na,1,0\n", "has two columns 'X'"),
+        ("id,X,X\na,1,0\n", "has two columns named 'X'"),
         (",X\na,1\n", "first column has no name"),
         ("", "no rows"),
     ],
@@ -99,7 +99,10 @@ def test_truth_takes_studies_and_groups_from_their_usual_columns(tmp_path):
     assert truth.groups["age"].tolist()[:2] == [58, 59] and np.isnan(truth.groups["age"][2])
     truth, lines = read_truth(write(tmp_path / "t.csv", "id,X\na,1\nb,0\n"), ["X"])
     assert list(truth.studies) == ["a", "b"]
-    assert "; 2 of 2 rows count as a patient each; each row is a study" in lines[0] and len(lines) == 2
+    assert (
+        "; 2 of 2 rows name no patient and count as one patient each; each row is a study" in lines[0]
+        and len(lines) == 2
+    )
 
 
 def images(studies, labels, patients=None, **groups):
@@ -188,9 +191,9 @@ def test_without_a_patient_column_a_study_is_a_patient_of_its_own(tmp_path):
         write(tmp_path / "t.csv", "id,X,study_id\na,1,s100001\nb,1,s100001\nc,0,s100002\n"), ["X"]
     )
     assert list(truth.patients) == list(truth.studies) == ["s100001", "s100001", "s100002"]
-    assert "; each study counts as a patient" in lines[0] and "does not say whose 3 of 3 rows are" in lines[1]
+    assert "; each study counts as a patient" in lines[0] and "names no patient in 3 of 3 rows" in lines[1]
     assert len(Units.of(truth, unit="study", aggregate="max").truth.ids) == 2
-    match = "the study of line 2 is '1', which only counts the studies of a patient, and no column names the patient"
+    match = "the study in line 2 is '1', which only numbers the studies of a patient, and no column names the patient"
     with pytest.raises(ValueError, match=match):
         read_truth(write(tmp_path / "t.csv", "id,X,study\na,1,1\nb,0,2\n"), ["X"])
     truth, _ = read_truth(write(tmp_path / "t.csv", "id,X,study\npatient7/a,1,1\npatient8/a,0,1\n"), ["X"])

@@ -59,4 +59,4 @@ def test_files_columns_and_cells_that_are_not_as_expected(tmp_path):
     drop_column(file, "AccessionNumber")
     refused(file, "'AccessionNumber'", dataset="brax")
     (file.parent / "master_spreadsheet.csv").write_bytes(file.read_bytes())
-    refused(file.parent, f"master_spreadsheet.csv, {FILE}", "leave the one to read")
+    refused(file.parent, f"master_spreadsheet.csv, {FILE}", "keep the one to read")

@@ -66,7 +66,7 @@ def test_a_partial_download_is_split_by_what_is_there(tmp_path, capsys):
 
 def test_no_image_present_is_an_error_that_names_the_image_root(tmp_path):
     data = make_csv(tmp_path / "data", images=False)
-    with pytest.raises(ValueError, match=r"none of the 12 images lies in .*data, such as png/0_0.png; .*--image-root"):
+    with pytest.raises(ValueError, match=r"none of the 12 images is in .*data, such as png/0_0.png; .*--image-root"):
         split(data, tmp_path / "run", "--images", "present")
 
 
