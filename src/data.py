@@ -197,23 +197,12 @@ def _read_csv(
     file = _csv_file(path)
     cells = read_cells(file)
     roles, taken = _csv_roles(cells, columns, file)
-    no_finding = [name for name in cells if name == roles.get("no_finding")]
-    remaining = [name for name in cells if name not in taken] or no_finding
-    present = [name for name in cells if name not in roles.values() or name in no_finding]
-    warnings = _doubtful_classes(remaining, file) if classes is None else ()
-    classes = choose_classes(classes, default=remaining, present=present, path=file)
-    hint = "; name the columns that are classes with --classes"
-    labels = labels_of(cells, classes, path=file, hint=hint)
+    classes, warnings = _csv_classes(classes, cells, roles, taken, file)
+    labels = labels_of(cells, classes, path=file, hint="; name the columns that are classes with --classes")
     image_ids = image_ids_of(cells[roles["path"]], path=file)
     patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
-    warnings = (*warnings, *said)
-    studies = image_ids
-    if "study" in roles:
-        studies = studies_of(cells[roles["study"]], patients, path=file)
-    ages = np.full(len(cells), np.nan)
-    if "age" in roles:
-        ages, doubtful = ages_of(cells[roles["age"]], path=file)
-        warnings = (*warnings, *doubtful)
+    studies = studies_of(cells[roles["study"]], patients, path=file) if "study" in roles else image_ids
+    ages, doubtful = ages_of(cells[roles["age"]], path=file) if "age" in roles else (np.nan, ())
     rows = {
         "image_id": image_ids,
         "patient_id": patients,
@@ -233,7 +222,7 @@ def _read_csv(
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
         understood=f"{file.name}: {said_roles(roles)}; {plural(len(classes), 'finding')}",
-        warnings=warnings,
+        warnings=(*warnings, *said, *doubtful),
     )
 
 
@@ -249,6 +238,17 @@ def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) 
     if "path" not in roles:
         raise ValueError(f"{path} has no column of image paths; it has {', '.join(cells)}. Name it with --path-column")
     return roles, taken
+
+
+def _csv_classes(
+    classes: Sequence[str] | None, cells: pd.DataFrame, roles: dict[str, str], taken: set[str], path: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes, by default every column that is nothing else, and a warning of those that seem to be none."""
+    no_finding = [name for name in cells if name == roles.get("no_finding")]
+    remaining = [name for name in cells if name not in taken] or no_finding
+    present = [name for name in cells if name not in roles.values() or name in no_finding]
+    warnings = _doubtful_classes(remaining, path) if classes is None else ()
+    return choose_classes(classes, default=remaining, present=present, path=path), warnings
 
 
 def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:

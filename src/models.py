@@ -155,7 +155,7 @@ class ChestNet(nn.Module):
         return FusedInference(self._stages)
 
     def describing(self) -> FusedInference:
-        """The first stage as it is now: images [B, 3, S, S] -> features [B, K] by which to tell what is no radiograph.
+        """The first stage as it is now: images [B, 3, S, S] -> features [B, K] that tell what is not a radiograph.
 
         Later stages tell less of it: what they were trained for is findings (docs/unlike_training.md).
         """

@@ -21,10 +21,10 @@ from src.engine import Run, Split, Task, _draws, fit, predict, train_one_epoch, 
 from src.runtime.interrupts import Interrupts
 from src.train_utils import MaskedLoss, build_average, build_optimizer, build_scheduler
 from src.transforms import prepare
+from tests.trees import ROOT
 
 CLASSES = ("bright", "left")
 SIZE = 32
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Model(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 from src.artifacts.io import MODELS, entry, read_json, sha256, writer_of
 from src.runtime.locks import holder
 
+COUNTED = ("uncertain", "missing", "unit", "aggregate", "no_finding")  # flags that say what metrics count
 BEGUN = ".begun"  # folder of a training in its first epoch, beside the model that it will replace
 
 
@@ -58,8 +59,8 @@ def check_checkpoint(folder: Path, *, made_by: str, since: str, remedy: str) -> 
     """Raise ValueError where the best.pt of a model is not the one of SHA-256 `made_by`, which made its probabilities.
 
     since: what they were made for; remedy: what to run where the model was trained again. Without best.pt, it raises
-    where a training left something else, and warns where there is no checkpoint at all, as where they were deleted to
-    save space: the probabilities are then as good as they were.
+    if another training left files, and warns if there is no checkpoint at all, for example because they were deleted
+    to save space: the probabilities are still valid.
     """
     best, begun = folder / "best.pt", folder / BEGUN
     if best.exists():
@@ -76,5 +77,5 @@ def check_checkpoint(folder: Path, *, made_by: str, since: str, remedy: str) -> 
 
 
 def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
-    """The flags in a probs.json that say what its metrics count: the label policy and the unit."""
-    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate", "no_finding")]
+    """The flags of `COUNTED` in a probs.json."""
+    return [story.get(key) for key in COUNTED]

@@ -76,7 +76,7 @@ class PredictionTable:
         changed = [key for key in self._origin if made_by.get(key) != self._origin[key]]
         if changed:
             names = ", ".join(f"--{key}" if key in ("study", "equalize") else key for key in changed)
-            raise ValueError(f"{self.path} was made with different {names}; pass --overwrite or another --out")
+            raise ValueError(f"{self.path} was made with other settings ({names}); pass --overwrite or another --out")
         self.folder = str(made_by.get("folder", self.folder))
         self._read()
 

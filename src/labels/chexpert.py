@@ -1,6 +1,6 @@
 """CheXpert's label files, and the 13 findings that MIMIC-CXR-JPG has too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,12 @@ CHEXPERT_CLASSES = (
 NO_FINDING = "No Finding"
 CHEXPERT_ROOT = "CheXpert-v1.0"  # -small, or what else a release adds to it
 CHEXPERT_PATH = r"(?:^|/)(patient\d+)/study(\d+)/"
+
+
+def choose_findings(classes: Sequence[str] | None, columns: Iterable[str], *, path: Path) -> tuple[str, ...]:
+    """`choose_classes` among the findings that have a column, "No Finding" included; all 13 by default."""
+    present = [name for name in columns if name in (*CHEXPERT_CLASSES, NO_FINDING)]
+    return choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
 
 
 def is_chexpert(path: Path) -> bool:
@@ -120,8 +126,7 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     """Rows without their split, labels, and warnings. The files of the test set have paths and labels only."""
     cells = read_cells(path)
     require_columns(cells, ["Path"], path=path)
-    present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
+    classes = choose_findings(classes, cells, path=path)
     ids = image_ids_of(cells["Path"], path=path, root=CHEXPERT_ROOT)
     patients, numbers = patients_and_studies(ids, path=path)
     ages, warnings = ages_of(cells["Age"], path=path) if "Age" in cells else (np.nan, ())

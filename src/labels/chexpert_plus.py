@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING, patients_and_studies
+from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING, choose_findings, patients_and_studies
 from src.labels.files import (
     LABEL_VALUES,
     REPORTS,
     LabelSource,
     ages_of,
-    choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -55,14 +55,12 @@ def read_chexpert_plus(
     chexbert_labels/ as SECTION_fixed.json. train is train and valid is test. Study numbers rise with time. Images
     without labels are left out, with a warning. Raises ValueError if a file or a cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, PLUS_FILE)
-    if file is None:
-        raise ValueError(f"{path} holds no {PLUS_FILE}; a CheXpert Plus folder needs it")
+    file = find_label_file(path, PLUS_FILE, of="CheXpert Plus")
     cells = read_cells(file, columns=PLUS_COLUMNS)
     ids = image_ids_of(cells["path_to_image"], path=file)
     folders, numbers = patients_and_studies(ids, path=file)
     label_file, all_labels = _labels(file, SECTIONS[0] if labels == "default" else labels)
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=all_labels, path=label_file)
+    classes = choose_findings(classes, all_labels, path=label_file)
     unlabeled = ~ids.isin(all_labels.index)
     if unlabeled.all():
         raise ValueError(f"{label_file} labels no image of {file.name}; are both from the same download?")

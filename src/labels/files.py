@@ -35,6 +35,7 @@ AGE = re.compile(
     r"(y(?:ears?|rs?|o)?|m(?:onths?|os?)?|w(?:eeks?|ks?)?|d(?:ays?)?)?\.?(?:\s+old)?\s*\+?"
 )
 OLDEST = 120.0  # years; what lies above is a typing error
+NAMED = 3  # examples in a warning
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,17 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{folder} holds {names}; keep the one to read, and move the others elsewhere")
     return found[0] if found else None
+
+
+def find_label_file(path: Path, *patterns: str, of: str) -> Path:
+    """`path` where it is a file, else the one file of the folder that fits; ValueError where none or several do.
+
+    of: what the data set is called.
+    """
+    file = path if path.is_file() else one_file(path, *patterns)
+    if file is None:
+        raise ValueError(f"{path} holds no {' and no '.join(patterns)}; a folder of {of} needs one")
+    return file
 
 
 def own_split(files: str, *, beside: Path) -> str:
@@ -267,8 +279,8 @@ def study_order(patients: ArrayLike, studies: ArrayLike, when: ArrayLike) -> np.
     return rows.merge(once.drop(columns="when"), on=["patient", "study"], how="left")["order"].to_numpy()
 
 
-def named(names: Iterable[str], what: str, *, first: int = 3) -> list[str]:
+def named(names: Iterable[str], what: str) -> list[str]:
     """[`WHAT: 3 (a, b, c)`]: a warning or a problem with its count and the first few names; [] without any name."""
     names = list(names)
-    shown = ", ".join(names[:first]) + (", ..." if len(names) > first else "")
+    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
     return [f"{what}: {len(names):,} ({shown})"] if names else []

@@ -12,6 +12,7 @@ from src.labels.files import (
     ages_of,
     choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -64,9 +65,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
     split, and an image that both name is in test; both are reported as problems. Raises ValueError if a file or a
     cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, *NIH_FILES)
-    if file is None:
-        raise ValueError(f"{path} holds no {' and no '.join(NIH_FILES)}; an NIH ChestX-ray14 folder needs one")
+    file = find_label_file(path, *NIH_FILES, of="NIH ChestX-ray14")
     cells = read_cells(file).rename(columns={"Patient Sex": "Patient Gender"})
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
     require_columns(cells, [*columns, "View Position"], path=file)

@@ -12,6 +12,7 @@ from src.labels.files import (
     LabelSource,
     choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -107,9 +108,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
     one below it in PadChest's tree, else 0. Images are left out, with a warning, where no such statement can be made.
     No split is published. Raises ValueError if a file or a cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, PADCHEST_FILE)
-    if file is None:
-        raise ValueError(f"{path} holds no {PADCHEST_FILE}; a PadChest folder needs it")
+    file = find_label_file(path, PADCHEST_FILE, of="PadChest")
     cells = read_cells(file, columns=PADCHEST_COLUMNS)
     names = image_ids_of(cells["ImageID"], path=file)
     expected = "a list of findings; expected a Python list, such as ['pleural effusion', 'cardiomegaly']"

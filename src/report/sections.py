@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from src.artifacts.io import MODELS, read_json, read_stage_table, read_table, writer_of
+from src.artifacts.lineage import COUNTED
 from src.artifacts.manifest import Manifest
 from src.artifacts.probs import read_stage_probs
 from src.artifacts.truth import EvalSplit
@@ -36,7 +37,6 @@ LEARNING_CURVES = {
 }
 READER_CURVES = {"precision_recall": "Precision over recall", "roc": "Recall over 1 - specificity"}
 CALIBRATION = ("raw", "corrected")
-COUNTED = ("uncertain", "missing", "no_finding", "unit", "aggregate")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 
 

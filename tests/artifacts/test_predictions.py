@@ -91,9 +91,9 @@ def test_append_builds_a_study_from_the_rows_of_both_runs(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"saved": thresholds(unit="image")}, "made with different unit; pass --overwrite"),
-        ({"saved": thresholds(aggregate="mean")}, "made with different aggregate"),
-        ({"study": "file"}, "made with different --study"),
+        ({"saved": thresholds(unit="image")}, "made with other settings .unit.; pass --overwrite"),
+        ({"saved": thresholds(aggregate="mean")}, "made with other settings .aggregate"),
+        ({"study": "file"}, "made with other settings .--study"),
     ],
 )
 def test_append_refuses_a_table_of_other_units(tmp_path, changed, match):
@@ -108,7 +108,7 @@ def test_a_table_from_before_units_were_recorded_is_of_images(tmp_path):
     )
     table.save()
     opened(tmp_path / "p.csv", thresholds(unit="image"), append=True).save()
-    with pytest.raises(ValueError, match="made with different"):
+    with pytest.raises(ValueError, match="made with other settings"):
         PredictionTable.open(tmp_path / "p.csv", thresholds(), origin={"unit": "study"}, **(FLAGS | {"append": True}))
 
 

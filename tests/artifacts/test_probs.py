@@ -5,11 +5,7 @@ import pytest
 
 from src.artifacts.io import as_stored
 from src.artifacts.probs import read_outside_probs, read_probs, read_stage_probs, write_probs
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+from tests.trees import write_text
 
 
 def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
@@ -51,7 +47,7 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
 )
 def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"p.csv.*{message}"):
-        read_outside_probs(write(tmp_path / "p.csv", text))
+        read_outside_probs(write_text(tmp_path / "p.csv", text))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +63,7 @@ def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, te
     ],
 )
 def test_probabilities_of_another_program_are_found_by_the_names_of_their_columns(tmp_path, text, unused):
-    probs = read_outside_probs(write(tmp_path / "p.csv", text))
+    probs = read_outside_probs(write_text(tmp_path / "p.csv", text))
     assert probs.aligned(["a"], ["Pleural Effusion", "Edema"]).tolist() == [[0.25, 0.5]]
     assert probs.said.endswith(f"; not used: {unused}") if unused else "not used" not in probs.said
     assert "findings: 2 (" in probs.said
@@ -79,7 +75,7 @@ def test_a_class_of_a_run_may_be_called_anything(tmp_path):
 
 
 def test_ids_of_another_split_may_be_there_too(tmp_path):
-    probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
+    probs = read_outside_probs(write_text(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
     assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]
     with pytest.raises(ValueError, match="image id 'a' is unexpected"):
         probs.aligned(["b"], ["X"], others=["c"])
@@ -95,14 +91,14 @@ def test_ids_of_another_split_may_be_there_too(tmp_path):
     ],
 )
 def test_ids_and_classes_that_do_not_match_are_named(tmp_path, ids, classes, message):
-    probs = read_probs(write(tmp_path / "p.csv", "id,X\na,0.5\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "id,X\na,0.5\n"))
     with pytest.raises(ValueError, match=message):
         probs.aligned(ids, classes)
 
 
 def test_probabilities_of_another_manifest_are_refused(tmp_path):
-    write(tmp_path / "probs_val.csv", "image_id,X\na,0.5\n")
-    write(tmp_path / "probs.json", '{"manifest_sha256": "other"}')
+    write_text(tmp_path / "probs_val.csv", "image_id,X\na,0.5\n")
+    write_text(tmp_path / "probs.json", '{"manifest_sha256": "other"}')
 
     class Manifest:
         sha256 = "this"
@@ -112,10 +108,10 @@ def test_probabilities_of_another_manifest_are_refused(tmp_path):
 
 
 def test_spaces_around_names_do_not_matter(tmp_path):
-    probs = read_probs(write(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
     assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
 
 
 def test_blank_lines_and_a_trailing_comma_do_not_matter(tmp_path):
-    probs = read_probs(write(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
     assert probs.classes == ("X",) and probs.values.tolist() == [[0.5]]

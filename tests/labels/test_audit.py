@@ -17,12 +17,12 @@ TWICE = "under 2 names in different splits: img/01_1.png (train), img/29_1.png (
 LEAKED, REMEDY = "of the 10 test images also in another split; first", "(--split patient makes a sound one)"
 
 
-def make_set(root, *, patients=30, edit=None):
+def make_set(root, *, edit=None):
     """A CSV data set of 60 images with a published split by patient: 20 train, 5 val and 5 test patients."""
     rng = np.random.default_rng(0)
     (root / "img").mkdir(parents=True)
     rows = []
-    for p in range(patients):
+    for p in range(30):
         split = "train" if p < 20 else "val" if p < 25 else "test"
         for i in range(2):
             name = f"img/{p:02}_{i}.png"

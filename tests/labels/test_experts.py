@@ -10,8 +10,8 @@ from tests.trees import write_csv
 CLASSES = ("Edema", "Lung Opacity", "Pleural_Thickening")
 
 
-def experts(folder, rows, *, classes=CLASSES, name="experts.csv"):
-    return read_experts(write_csv(folder / name, rows), classes=classes)
+def experts(folder, rows):
+    return read_experts(write_csv(folder / "experts.csv", rows), classes=CLASSES)
 
 
 def table(images, studies=None):

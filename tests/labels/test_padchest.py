@@ -11,9 +11,9 @@ from tests.trees import drop_column, make_padchest, set_cell
 FILE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 
 
-def labeled(tmp_path, labels, *, line=2, **options):
+def labeled(tmp_path, labels, **options):
     """The row of one image after its list of labels was changed."""
-    set_cell(make_padchest(tmp_path, images=False) / FILE, line=line, column="Labels", value=labels)
+    set_cell(make_padchest(tmp_path, images=False) / FILE, line=2, column="Labels", value=labels)
     return row(read_dataset(tmp_path, **options), "0/000000_00.png")
 
 

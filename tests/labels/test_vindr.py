@@ -71,7 +71,7 @@ def test_the_boxes_of_one_reader_are_one_vote(tmp_path):
     boxes(tmp_path, *[("R1", "Mass")] * 3, ("R2", "No finding"), ("R3", "No finding"))
     assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0
     boxes(tmp_path, ("R1", "Mass"), ("R2", "No finding"))
-    assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0  # half is no majority
+    assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0  # half is not a majority
 
 
 def test_files_that_are_missing_or_too_many(tmp_path):

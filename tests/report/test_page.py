@@ -349,11 +349,11 @@ def test_thresholds_of_before_units_were_recorded_are_refused(copied):
         ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
         ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
         ("resnet50/probs.json", {"manifest_sha256": "other"}, "probs_test.csv was made from a different manifest"),
-        ("resnet50/metrics_test.json", {"calibration": {}}, "is not what test_resnet.py writes"),
-        ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"per_class": []}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"macro": 3}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "is not what ensemble_alpha_search.py writes"),
+        ("resnet50/metrics_test.json", {"calibration": {}}, "does not hold what test_resnet.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": {}}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": []}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"macro": 3}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "not hold what ensemble_alpha_search.py writes"),
     ],
 )
 def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):

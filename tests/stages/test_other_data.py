@@ -23,6 +23,7 @@ from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
 from src.report.source import read_search, read_splits
 from tests.trees import (
+    ROOT,
     make_brax,
     make_chexpert_plus,
     make_csv,
@@ -34,7 +35,6 @@ from tests.trees import (
     set_cell,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,8 @@ import train_efficientnet
 import train_resnet
 import tuning_log
 from src.stats.calibration import correct_probs
-from tests.trees import copy_run, make_chexpert
+from tests.trees import ROOT, copy_run, make_chexpert
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
@@ -323,7 +321,7 @@ def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
     ensemble_alpha_search.main([*flags, "--resamples", "20", "--overwrite"])
     path = run / "ensemble" / "probs_test.csv"
     path.write_text(path.read_text().replace("0.", "0.0", 1))
-    with pytest.raises(ValueError, match="probs_test.csv is does not match probs.json"):
+    with pytest.raises(ValueError, match="probs_test.csv does not match probs.json"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
 
 

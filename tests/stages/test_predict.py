@@ -96,8 +96,8 @@ def change(path, target=None, **changed):
     return target or path
 
 
-def points_of(run_dir, recall="0.85"):
-    return json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"][recall]
+def points_of(run_dir):
+    return json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"]["0.85"]
 
 
 def probs_of(rows, classes):
@@ -226,7 +226,7 @@ def test_dicom_files_of_one_study_are_found_in_any_folder(run_dir, images, tmp_p
         assert {row["study"] for row in rows.values()} == (
             {str(tmp_path / "a"), str(tmp_path / "b")} if by == "folder" else set(rows)
         )
-    refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with different --study")
+    refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with other settings .--study")
 
 
 def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied, tmp_path, capsys):
@@ -245,7 +245,7 @@ def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied,
     change(copied / "manifest.json", dataset="mimic")
     _, same = run(copied, folder, "--overwrite", out=out)
     assert warning in capsys.readouterr().out and same == raw
-    refused(copied, folder, "--append", "--equalize", out=out, match="made with different --equalize")
+    refused(copied, folder, "--append", "--equalize", out=out, match="made with other settings .--equalize")
     capsys.readouterr()
     _, rows = run(copied, folder, "--overwrite", "--equalize", out=out)
     assert "warning" not in capsys.readouterr().out
@@ -259,7 +259,7 @@ def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path
     out, flags = tmp_path / "p.csv", ("--thresholds", path)
     run(run_dir, images, out=out)
     assert "study" in next(iter(read_rows(out).values())) and studies_of(out)
-    refused(run_dir, images, *flags, "--append", out=out, match="made with different unit")
+    refused(run_dir, images, *flags, "--append", out=out, match="made with other settings .unit")
     refused(
         run_dir,
         images,
@@ -267,7 +267,7 @@ def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path
         "--study",
         "auto",
         out=out,
-        match="--study is auto, and the thresholds in .* are of images",
+        match="--study is auto, but the thresholds in .* are for images",
     )
     status, rows = run(run_dir, images, *flags, "--overwrite", out=out)
     assert status == 0 and "study" not in next(iter(rows.values())) and not list(tmp_path.glob("*_studies.csv"))
@@ -404,7 +404,7 @@ def test_files_that_are_there_are_left_alone(run_dir, images, tmp_path):
     assert out.read_bytes() == before
     status, rows = run(run_dir, images, "--overwrite", out=out)
     assert status == 0 and len(rows) == 5 and out.read_bytes() == before
-    refused(run_dir, images, "--append", out=out, recall="0.9", match="other recall")
+    refused(run_dir, images, "--append", out=out, recall="0.9", match="other settings .recall")
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
     refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
     (tmp_path / "p.csv.json").unlink()
@@ -415,7 +415,7 @@ def test_append_refuses_other_columns(run_dir, images, tmp_path):
     out = tmp_path / "p.csv"
     run(run_dir, images / "0.png", out=out)
     out.write_text("\n".join(line.rpartition(",")[0] for line in out.read_text().splitlines()))
-    refused(run_dir, images, "--append", out=out, match="other columns")
+    refused(run_dir, images, "--append", out=out, match="not have this run's columns")
 
 
 def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_all(run_dir, images, tmp_path, capsys):
@@ -508,7 +508,7 @@ def test_a_run_that_cannot_tell_what_is_unlike_predicts_and_says_so(copied, imag
     assert status == 0 and {row["unlike the training images"] for row in rows.values()} == {"not checked"}
     assert {row["unlike the training images"] for row in studies_of(out).values()} == {"not checked"}
     said = capsys.readouterr().out
-    note = f"images unlike the training images are not marked, since {file} is missing; python test_resnet.py --run-dir"
+    note = f"images unlike the training images are not marked, since {file} is missing; to make it, run python"
     assert said.count(note) == 1 and said.count("unlike") == 1
     shutil.copy(copied / "efficientnet_b1" / "training_features.npz", file)
     refused(
@@ -548,7 +548,7 @@ def test_folders_behind_links_are_followed_once(tmp_path):
     assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / "a" / "1.png"]
     (tmp_path / "near" / "c").mkdir()
     (tmp_path / "near" / "c" / "2.png").write_bytes(b"x")
-    (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, and is no place of its own
+    (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, but is only a link
     assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / name for name in ("c/2.png", "a/1.png")]
     shutil.rmtree(tmp_path / "near" / "c")
     (tmp_path / "near" / "a2").unlink()

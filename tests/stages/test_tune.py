@@ -62,8 +62,8 @@ def tuned(run_dir, monkeypatch):
     return call
 
 
-def study_of(run_dir, arch="resnet50"):
-    return optuna.load_study(storage=f"sqlite:///{run_dir}/tuning/{arch}/study.db", study_name=arch)
+def study_of(run_dir):
+    return optuna.load_study(storage=f"sqlite:///{run_dir}/tuning/resnet50/study.db", study_name="resnet50")
 
 
 def states(run_dir):
