@@ -91,7 +91,7 @@ def _ids(cells: pd.DataFrame, path: Path) -> tuple[str, pd.Series]:
     if len(doubled):
         others = " or ".join(file.name for file in _candidates([path.parent]) if file != path)
         rows = f"{(ids == doubled.iloc[0]).sum()} rows for {doubled.iloc[0]!r}, perhaps one per reader"
-        remedy = f"one row per {unit}, such as the majority of the readers{f'; see {others} beside it' * bool(others)}"
+        remedy = f"one row per {unit}, such as the majority of the readers{f'; see also {others}' * bool(others)}"
         raise ValueError(f"{path} has {rows}; expected {remedy}")
     return unit, ids
 
@@ -114,7 +114,7 @@ def match(experts: ExpertLabels, table: pd.DataFrame) -> np.ndarray:
             break
         if clashing := sorted(fitting & doubled):
             what, name = ("images" if experts.unit == "image" else "studies"), "/".join(clashing[0])
-            raise ValueError(f"{experts.path}: {name!r} fits several {what}; expected whole paths or unique ids")
+            raise ValueError(f"{experts.path}: {name!r} matches several {what}; expected whole paths or unique ids")
         if fitting:
             rows = {end: row for row, end in enumerate(known)}
             return np.array([rows.get(path[-depth:], -1) for path in ids])

@@ -21,7 +21,7 @@ def said_patients(ids: pd.Series, found: pd.Series) -> str:
     if named.any():
         said.append(f"the patient is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
     if not named.all():
-        said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a patient each")
+        said.append(f"{(~named).sum():,} of {len(ids):,} rows name no patient and count as one patient each")
     return ", and ".join(said)
 
 

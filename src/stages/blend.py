@@ -124,14 +124,14 @@ def _calibrations(run_dir: Path, stories: list[dict[str, Any]], classes: tuple[s
     ]
     if len({calibration.method for calibration in found}) > 1:
         methods = " and ".join(f"{one.method} for {model}" for model, one in zip(MODELS, found, strict=True))
-        raise ValueError(f"--calibration-method was {methods}; run both test scripts alike")
+        raise ValueError(f"--calibration-method was {methods}; run both test scripts with the same one")
     return found
 
 
 def _outside(config: AlphaConfig) -> Members:
     """Probability files from another program, beside the labels that were named, else the manifest's."""
     if not config.members:
-        raise ValueError("--labels are those of --members; name the files of probabilities with --members")
+        raise ValueError("--labels needs --members; name the files of probabilities with --members")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     files = [read_outside_probs(path) for path in config.members]
@@ -156,8 +156,8 @@ def _truths(config: AlphaConfig, files: Sequence[Probs]) -> tuple[dict[str, Trut
         return {"val": truth}, set(), {"labels": sha256(config.labels)}
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
-            f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
-            "which splits them by patient"
+            f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} first, which "
+            "splits them by patient"
         )
     manifest = open_manifest(config.run_dir)
     truths = {split: Truth.of_split(manifest, split) for split in manifest.scored}

@@ -28,7 +28,7 @@ def test_other_ids_do_not(image):
     ids = pd.Series([image, "patient7/a.png"])
     found = patients_in(ids)
     assert found.isna().tolist() == [True, False]
-    assert said_patients(ids, found).endswith(", and 1 of 2 rows count as a patient each")
+    assert said_patients(ids, found).endswith(", and 1 of 2 rows name no patient and count as one patient each")
 
 
 @pytest.mark.parametrize("spelling", ["p7", " P7 ", "\ufeffP7", "P\u200b7", "Ｐ７", "00P7", "P7.0"])
