@@ -21,8 +21,8 @@ def groups_of(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
     for by in config.subgroups:
         if by not in known or not (known[by].notna() & (known[by] != "")).any():
             raise ValueError(
-                f"--subgroups {by}: no row of {split.name} records it; leave it out, or give the label file a column {by} "
-                "that can be read"
+                f"--subgroups {by}: no row of {split.name} records it; leave it out, or give the label file a "
+                f"column {by} that can be read"
             )
         values = known[by].to_numpy()
         columns[by] = age_bands(values.astype(np.float64), starts=config.age_bands) if by == "age" else values
