@@ -50,10 +50,10 @@ class Probs:
         """ValueError where a place of the names is -1, which is none, and where this file has `extra` ones."""
         missing = [name for name, place in zip(names, places, strict=True) if place < 0]
         if missing:
-            count = f"{len(missing)} of {len(names)} are"
+            count = f"{len(missing)} of {len(names)} in all"
             raise ValueError(f"{self.path}: {what} {missing[0]!r} is missing ({count}); expected those of the labels")
         if extra:
-            count = f"{len(extra)} such"
+            count = f"{len(extra)} in all"
             raise ValueError(
                 f"{self.path}: {what} {extra[0]!r} is not in the labels ({count}); expected the same in both"
             )

@@ -406,7 +406,7 @@ def test_files_that_are_there_are_left_alone(run_dir, images, tmp_path):
     assert status == 0 and len(rows) == 5 and out.read_bytes() == before
     refused(run_dir, images, "--append", out=out, recall="0.9", match="other settings .recall")
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
-    refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
+    refused(run_dir, images, "--append", out=out, match="other settings .checkpoint_sha256")
     (tmp_path / "p.csv.json").unlink()
     refused(run_dir, images, "--append", out=out, match="is missing, which says how .* was made")
 
