@@ -2,7 +2,7 @@
 
 Reads a data set: CheXpert, CheXpert Plus, MIMIC-CXR-JPG, NIH ChestX-ray14, PadChest, BRAX, VinDr-CXR, or a CSV of your
 own.
-Writes manifest.csv, manifest.json and context.csv in the run folder. Exit status 1 where a check failed.
+Writes manifest.csv, manifest.json and context.csv in the run folder. Exits with status 1 if a check fails.
 
 Example: python check_split.py --data data/demo --run-dir runs/default
 """

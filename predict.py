@@ -1,11 +1,11 @@
 """After the stages: what the ensemble says of new radiographs, with the findings it flags.
 
-Reads a run folder as stage 6 left it and images: JPEG, PNG (8 or 16 bit) and, with requirements-dicom.txt installed,
-DICOM. Of a folder, all images in it and below are taken, except hidden ones.
-Writes predictions.csv, or --out: per image and finding the probability and whether it is flagged; where the thresholds
-are of studies, predictions_studies.csv: the same per study, which is what the thresholds decide on (--study says which
-images are one); predictions.csv.json, what made them; with --heatmaps, a picture per flagged finding and model.
-Exit status 1 says that some images could not be read; their rows say why. Not for clinical use.
+Reads a run folder that has gone through stage 6, and images: JPEG, PNG (8 or 16 bit) and, with requirements-dicom.txt
+installed, DICOM. Folders are searched recursively; hidden files are skipped.
+Writes predictions.csv, or --out: per image and finding the probability and whether it is flagged; if the thresholds are
+for studies, predictions_studies.csv: the same per study, on which the thresholds decide (--study says which images form
+a study); predictions.csv.json: how both were made; with --heatmaps, a picture per flagged finding and model.
+Exits with status 1 if some images could not be read; their rows say why. Not for clinical use.
 
 Example: python predict.py --run-dir runs/default --recall 0.85 --study folder data/demo/valid --out predictions.csv
 """

@@ -1,6 +1,6 @@
 """The run as one page: learning curves, metrics, calibration, and the thresholds to explore at any recall target.
 
-Reads what the stages left; ensemble_threshold_search.py must have run, and what other stages did not leave is left out.
+Reads the files of the stages; ensemble_threshold_search.py must have run, and stages that have not run are left out.
 Writes report.html in the run folder: one file that needs no network and can be mailed.
 
 Example: python report.py --run-dir runs/default

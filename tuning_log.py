@@ -1,4 +1,4 @@
-"""After the stages: one row per run and model, what changed against the run before and what it brought.
+"""After the stages: one row per run and model, what changed from the previous run, and the best scores.
 
 Reads config.json and history.csv of each model in the run folders. Writes nothing.
 

@@ -129,7 +129,7 @@ def print_findings(found, recall, data, classes):
 def draw(found, *, recall, fraction, names, path):
     """Recall of the other patients in every split, a row per finding, and how often each rule reached the target.
 
-    found: [repeats, rules, 4, C]; names: what stands beside each row [C], which is drawn in that order.
+    found: [repeats, rules, 4, C]; names: label of each row [C], drawn in that order.
     """
     kept = [kept_by_case(found[:, r], recall) for r in range(len(RULE_FUNCTIONS))]
     with canvas(path, width=8.2, height=1.9 + 0.36 * len(names)) as figure:

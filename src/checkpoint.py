@@ -66,11 +66,11 @@ def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> t
         raise ValueError(f"{path} is a checkpoint of {checkpoint.get('arch')}; expected {arch}")
     absent = [key for key in BEST_KEYS if key not in checkpoint]
     if absent:
-        raise ValueError(f"{path} has no {absent[0]!r}; expected what {writer_of(path)} writes; train again")
+        raise ValueError(f"{path} has no {absent[0]!r}, which {writer_of(path)} writes; train again")
     if manifest is not None:
         trained_on = checkpoint["manifest_sha256"], tuple(checkpoint["classes"])
         if trained_on != (manifest.sha256, manifest.classes):
-            raise ValueError(f"{path} was trained on another manifest than the run's; train again")
+            raise ValueError(f"{path} was trained on a different manifest than the run's; train again")
     attention = checkpoint.get("attention", "none")  # which earlier versions did not have
     if attention not in ("none", *ATTENTION):
         raise ValueError(

@@ -56,8 +56,8 @@ class DemoConfig:
     seed: int = option(0, "seed of everything that is drawn", low=0)
     rates: Literal["softened", "chexpert"] = option(
         "softened",
-        "how often reports label a finding; softened: as CheXpert's, but none below 12%, so that few patients are "
-        "enough; chexpert: as CheXpert's",
+        "how often reports label a finding; softened: as in CheXpert, but at least 12%, so that few patients are "
+        "enough; chexpert: as in CheXpert",
     )
     overwrite: bool = option(False, "replace an earlier demo data set")
 
@@ -88,36 +88,36 @@ class SplitConfig(StageConfig):
         "Plus: take the labels of the impression (the default), the findings, or the whole report",
         group="data set options",
     )
-    classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all the data set has)")
+    classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all of the data set)")
     image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
-    path_column: str | None = option(None, "CSV: column of the image path (default: by its name)")
-    patient_column: str | None = option(None, "CSV: column of the patient id (default: by its name)")
-    study_column: str | None = option(None, "CSV: column of the study id (default: by its name)")
-    view_column: str | None = option(None, "CSV: column of the view (default: by its name)")
-    split_column: str | None = option(None, "CSV: column of the published split (default: by its name)")
-    sex_column: str | None = option(None, "CSV: column of the sex (default: by its name)")
-    age_column: str | None = option(None, "CSV: column of the age (default: by its name)")
+    path_column: str | None = option(None, "CSV: column of the image path (default: found by its name)")
+    patient_column: str | None = option(None, "CSV: column of the patient id (default: found by its name)")
+    study_column: str | None = option(None, "CSV: column of the study id (default: found by its name)")
+    view_column: str | None = option(None, "CSV: column of the view (default: found by its name)")
+    split_column: str | None = option(None, "CSV: column of the published split (default: found by its name)")
+    sex_column: str | None = option(None, "CSV: column of the sex (default: found by its name)")
+    age_column: str | None = option(None, "CSV: column of the age (default: found by its name)")
     merge_patients: bool = option(
-        False, "take patient ids that differ in case, leading zeros, or hidden characters as one patient"
+        False, "treat patient ids that differ only in case, leading zeros, or hidden characters as one patient"
     )
     reader_rule: Literal["majority", "any"] = option(
         "majority", "VinDr-CXR: a finding is positive where most of an image's readers saw it, or any of them"
     )
     calibration: float | Literal["published"] = option(
         0.0,
-        "share of images in an extra split calib, on which thresholds are then certified instead of val, or published "
-        "to take the data set's own; 0 makes none",
+        "share of images in an extra split, calib, on which thresholds are then certified instead of on val, or "
+        "published to use the data set's own; 0: none",
         low=0,
         high=0.9,
     )
     expert_labels: Path | None = option(
-        None, "CSV of experts' labels per image or study; the images that it labels become the split --expert-as"
+        None, "CSV of experts' labels per image or study; the images it labels become the split --expert-as"
     )
-    expert_as: Literal["test", "calib"] = option("test", "the split that --expert-labels makes")
+    expert_as: Literal["test", "calib"] = option("test", "name of the split that --expert-labels makes")
     workers: int = option(2, "number of processes that open images", low=1)
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the split calib is asked for twice, or is to be of experts without their labels."""
+        """Raise ValueError if the split calib is asked for twice, or by --expert-as without --expert-labels."""
         if self.expert_as == "calib" and self.calibration:
             raise ValueError("--expert-as calib makes the split calib; leave out --calibration")
         if self.expert_as == "calib" and self.expert_labels is None:
@@ -146,33 +146,33 @@ class RecipeConfig(StageConfig):
     attention: Literal["none", "se", "cbam"] = option("none", "module between the features and the pooling")
     image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
     batch_size: int = option(32, "number of images per pass, over all processes", low=1)
-    epochs: int = option(20, "largest number of epochs to train", low=1)
+    epochs: int = option(20, "maximum number of epochs to train", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
     resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
     uncertain: tuple[str, ...] = option(("mask",), f"target of label -1: {SOFT_POLICY}")
-    missing: tuple[str, ...] = option(("mask",), "target of a blank, likewise")
+    missing: tuple[str, ...] = option(("mask",), "target of a blank; same values as --uncertain")
     no_finding: Literal["mask", "negative"] = option(
-        "mask", 'whether a blank in a row marked "No Finding" is like any other (mask), or a negative'
+        "mask", 'what a blank in a row marked "No Finding" is; mask: a blank like any other; negative: a negative'
     )
     sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: show images of rare findings more often")
-    repeat_threshold: float = option(0.1, "with balanced: findings in fewer images are rare [share]", low=1e-4, high=1)
+    repeat_threshold: float = option(0.1, "balanced: share of images below which a finding is rare", low=1e-4, high=1)
     augment: bool = option(True, "train without random rotations, scales, shifts, brightness and contrast")
-    flip: bool = option(False, "mirror half of the images at random, which puts their hearts on the right")
+    flip: bool = option(False, "mirror half of the images at random, which puts the heart on the right")
     ema: float | None = option(None, "keep a moving average of the weights (default: none)", low=0, high=0.99999)
-    loss: Literal["bce", "focal", "asymmetric"] = option("bce", "cost of an entry")
-    gamma: tuple[float, ...] = option((), "exponent, of asymmetric both (default: 2, or 0 4)", low=0, high=10)
-    margin: float | None = option(None, "of asymmetric, off negatives' probability (default: 0.05)", low=0, high=0.5)
+    loss: Literal["bce", "focal", "asymmetric"] = option("bce", "loss function")
+    gamma: tuple[float, ...] = option((), "focusing exponent; two if asymmetric (default: 2, or 0 4)", low=0, high=10)
+    margin: float | None = option(None, "margin of negatives, for asymmetric (default: 0.05)", low=0, high=0.5)
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
     loss_weighting: Literal["entry", "class"] = option("entry", "class: give each finding the same weight in the loss")
-    class_weights: str | None = option(None, "weights from a CSV's class,weight, or of rare findings (default: none)")
-    hard_fraction: float = option(1.0, "share of a step's labels to train on, the costliest", low=0.01, high=1)
-    accumulate: int = option(1, "number of passes per optimizer step; with smaller batches it saves memory", low=1)
-    head_lr_factor: float = option(1.0, "learning rate of the head over that of the rest", low=1e-3, high=1e3)
+    class_weights: str | None = option(None, "CSV with class,weight, or effective: favor rare findings (default: none)")
+    hard_fraction: float = option(1.0, "share of each step's labels to train on, by highest loss", low=0.01, high=1)
+    accumulate: int = option(1, "passes per optimizer step; several, with smaller batches, save memory", low=1)
+    head_lr_factor: float = option(1.0, "learning rate of the head, as a multiple of --lr", low=1e-3, high=1e3)
     warmup_epochs: float = option(0.0, "epochs over which the learning rate rises linearly to its value", low=0)
     weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
-    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that early stopping and scheduler follow")
-    monitor_blanks: Literal["mask", "auto"] = option("mask", "auto: blanks are negative where val has few negatives")
+    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that early stopping and scheduler use")
+    monitor_blanks: Literal["mask", "auto"] = option("mask", "auto: blanks are negative if val has few negatives")
     lr_patience: int = option(2, "epochs without a better score before the learning rate is lowered", low=0)
     lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99)
     patience: int = option(5, "epochs without a better score before training stops", low=1)
@@ -180,19 +180,19 @@ class RecipeConfig(StageConfig):
     workers: int = option(2, "number of processes that read images, per training process", low=0)
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", DEVICE_HELP)
-    bfloat16: bool | None = option(None, "compute in bfloat16 (default: on GPUs with it, ResNet50 on CPUs with it)")
-    compile: bool = option(False, "compile the training step first, which takes minutes, for faster steps after it")
-    checkpoint_minutes: float = option(10.0, "save last.pt this often within an epoch [min]", low=0)
+    bfloat16: bool | None = option(None, "compute in bfloat16 (default: where supported; EfficientNet on GPUs only)")
+    compile: bool = option(False, "compile the training step first, which takes minutes, so that each step is faster")
+    checkpoint_minutes: float = option(10.0, "interval at which last.pt is saved within an epoch [min]", low=0)
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a run is to be resumed and replaced, and for what does not fit --loss."""
+        """Raise ValueError if a run is to be both resumed and replaced, and for what does not fit --loss."""
         if self.resume and self.overwrite:
             raise ValueError("--resume continues the training that --overwrite would replace; pass one of the two")
         if len(self.gamma) not in (0, len(GAMMA[self.loss])):
             expected = f"--gamma has {len(self.gamma)} numbers; expected {len(GAMMA[self.loss])}"
             raise ValueError(f"{expected} with --loss {self.loss} (asymmetric: positives, then negatives)")
         if self.margin is not None and self.loss != "asymmetric":
-            raise ValueError(f"--margin is of --loss asymmetric, and --loss is {self.loss}; leave it out")
+            raise ValueError(f"--margin is only for --loss asymmetric, and --loss is {self.loss}; leave it out")
 
     @property
     def focus(self) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class RecipeConfig(StageConfig):
 class TrainConfig(RecipeConfig, ABC):
     """What both training scripts take."""
 
-    compared_runs: int = option(1, "number of runs that these flags are the best of, which stage 6 repeats", low=1)
+    compared_runs: int = option(1, "number of runs that these flags were chosen from; stage 6 reports it", low=1)
 
     @property
     @abstractmethod
@@ -249,7 +249,7 @@ class TuneConfig(RecipeConfig):
     """tune.py; what it tries has no flag."""
 
     arch: Literal["resnet50", "efficientnet_b1"] = option("resnet50", "architecture to tune")
-    trials: int = option(20, "number of trials to compare, those of the study that --resume continues included", low=1)
+    trials: int = option(20, "number of trials to compare, including those of a study that --resume continues", low=1)
     lr: float = option(1e-4, hidden=True)
     weight_decay: float = option(1e-2, hidden=True)
     sampling: Literal["shuffle", "balanced"] = option("shuffle", hidden=True)
@@ -270,11 +270,11 @@ class EvaluationConfig(StageConfig):
     missing: tuple[str, ...] = option((), f"what a blank counts as in the metrics: {HARD_POLICY}")
     no_finding: Literal["mask", "negative"] | None = option(
         None,
-        'whether a blank in a row marked "No Finding" is like any other (mask), or a negative (default: as recorded in '
-        "the run, else mask)",
+        'what a blank in a row marked "No Finding" is; mask: a blank like any other; negative: a negative (default: as '
+        "recorded in the run, else mask)",
     )
     unit: Literal["study", "image"] | None = option(
-        None, "what metrics, thresholds, and workload count (default: as recorded in the run, else study)"
+        None, "unit that metrics, thresholds, and workload count (default: as recorded in the run, else study)"
     )
     aggregate: Literal["max", "mean"] | None = option(
         None, "how a study gets its probability from its images (default: as recorded in the run, else max)"
@@ -294,8 +294,8 @@ class ScoreConfig(EvaluationConfig):
     arch: str = option("resnet50", hidden=True)
     calibration_method: Literal["prior", "temperature", "platt", "isotonic", "none"] = option(
         "prior",
-        "how probabilities are made of the raw sigmoid; prior: undo pos_weight, logit - log(pos_weight); temperature, "
-        "platt, isotonic: as fitted to each finding on val; none: keep it",
+        "how the raw sigmoid becomes a probability; prior: undo pos_weight, logit - log(pos_weight); temperature, "
+        "platt, isotonic: by a map fitted to each finding on val; none: unchanged",
     )
     batch_size: int = option(128, "number of images per pass, per process", low=1)
     workers: int = option(2, "number of processes that read images", low=0)
@@ -313,7 +313,7 @@ class AlphaConfig(EvaluationConfig):
     )
     members: tuple[Path, ...] = option((), "probability files to blend (default: both models of the run)")
     labels: Path | None = option(
-        None, "their labels, a CSV with the same ids, all of which count as val (default: the manifest)"
+        None, "labels of --members, a CSV with the same ids, all of which count as val (default: the manifest)"
     )
 
 
@@ -324,7 +324,7 @@ class ThresholdConfig(EvaluationConfig):
     recall: tuple[float, ...] = option((0.85, 0.90), "recall targets", low=0.01, high=1)
     rule: Literal["certified", "empirical"] = option(
         "certified",
-        "certified: new patients reach the target, with --confidence; empirical: the validation data reach it",
+        "certified: new patients reach the target, with the given --confidence; empirical: the validation data do",
     )
     confidence: float = option(
         0.95,
@@ -339,30 +339,30 @@ class ThresholdConfig(EvaluationConfig):
         "(default: as --unit)",
     )
     family_wise: bool = option(
-        False, "let the confidence hold for all findings together that can be certified (Bonferroni)"
+        False, "make the confidence hold jointly for all findings that can be certified (Bonferroni)"
     )
     prevalence: tuple[str, ...] = option(
-        (), "prevalence to state precision at, or a CSV with class,prevalence (default: that of the evaluated split)"
+        (), "prevalence at which to state precision, or a CSV with class,prevalence (default: the evaluated split's)"
     )
     subgroups: tuple[Literal["sex", "age", "view"], ...] = option(
         (), "audit recall within sex, age bands, and views (default: no audit)"
     )
-    age_bands: tuple[int, ...] = option((40, 60, 80), "ages at which a new band of --subgroups age begins", low=1)
+    age_bands: tuple[int, ...] = option((40, 60, 80), "ages at which the bands of --subgroups age begin", low=1)
     plan: bool = option(False, "print what certifying costs for 19 to 1,000 positives, and stop; needs no run")
     grid: float = option(0.0, "step of a fixed threshold grid; 0 searches the observed probabilities", low=0, high=0.5)
     pictures: bool = option(True, "do not draw precision-recall curves and recall intervals")
     val_probs: Path | None = option(None, "probabilities to choose thresholds on (default: the run's blend)")
-    val_labels: Path | None = option(None, "their labels, a CSV with the same ids (default: the manifest)")
+    val_labels: Path | None = option(None, "labels of --val-probs, a CSV with the same ids (default: the manifest)")
     test_probs: Path | None = option(
         None, "probabilities to evaluate thresholds on (default: the run's blend, none with --val-probs)"
     )
-    test_labels: Path | None = option(None, "their labels (default: the manifest, none with --val-probs)")
+    test_labels: Path | None = option(None, "labels of --test-probs (default: the manifest, none with --val-probs)")
     readers: tuple[Path, ...] = option(
         (), "CSVs of readers' calls, 1 or 0 per id and finding, to compare the model with (default: none)"
     )
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the empirical rule is asked for a confidence."""
+        """Raise ValueError for flags that need a confidence with the empirical rule, or do not go with --plan."""
         files = (self.val_probs, self.val_labels, self.test_probs, self.test_labels, *self.readers)
         others = (self.family_wise, self.weights, self.prevalence, self.subgroups, any(files))
         if self.plan and (self.rule == "empirical" or any(others)):
@@ -381,16 +381,16 @@ class PredictConfig(StageConfig):
     images: tuple[Path, ...] = option((), "images, or folders of images", positional=True)
     out: Path = option(
         Path("predictions.csv"),
-        "table to write, one row per image; where the thresholds are of studies, NAME_studies.csv gets a row per study",
+        "table to write, one row per image; if the thresholds are for studies, NAME_studies.csv gets a row per study",
     )
     append: bool = option(False, "continue the table at --out and skip the images that it already has results for")
     recall: float | None = option(
-        None, "recall target whose thresholds flag (default: the file's, where it has one)", low=0.01, high=1
+        None, "recall target whose thresholds to use (default: the file's, if it has one)", low=0.01, high=1
     )
-    thresholds: Path | None = option(None, "thresholds.json of stage 6 or saved from the report (default: the run's)")
+    thresholds: Path | None = option(None, "thresholds.json of stage 6, or saved from the report (default: the run's)")
     study: Literal["auto", "folder", "file"] | None = option(
         None,
-        "which images are a study, where the thresholds are of studies; auto: DICOM files by StudyInstanceUID, every "
+        "which images form a study, if the thresholds are for studies; auto: DICOM files by StudyInstanceUID, every "
         "other file by itself; folder: the images directly in a folder; file: every file by itself (default: auto)",
     )
     equalize: bool = option(

@@ -99,7 +99,7 @@ def read_dataset(
     labels: of CheXpert, whose labels of train (default, cheXbert or visualCheXbert); of CheXpert Plus, the section of
         the report that the labels are of (impression, which is the default, findings or report).
     *_column: the columns of a CSV, where their names do not tell.
-    merge_patients: take patient ids that `plain_id` makes equal as one patient.
+    merge_patients: treat patient ids that `plain_id` makes equal as one patient.
     reader_rule: of VinDr-CXR, whether a finding needs the majority of an image's readers, or any of them.
 
     Raises ValueError, naming file, line, column and value, for whatever is not as expected.
@@ -146,7 +146,7 @@ def _merged(source: LabelSource) -> LabelSource:
 
 def _merged_ids(patients: pd.Series) -> tuple[pd.Series, list[str]]:
     """Each id [N] in its first spelling, and a warning where there were more."""
-    what = "patients with an id in more than one spelling, each taken as one patient"
+    what = "patients with an id in several spellings, each treated as one patient"
     return one_spelling(patients), named(two_spellings(patients), what)
 
 
@@ -164,15 +164,15 @@ def _options(name: str, path: Path, **given: str) -> dict[str, str]:
 def _recognize(path: Path) -> str:
     found = _layouts(path)
     if len(found) > 1:
-        raise ValueError(f"{path} looks like {' and '.join(found)}; say which with --dataset")
+        raise ValueError(f"{path} looks like {' and '.join(found)}; choose one with --dataset")
     if not found and path.is_dir() and not _csv_files(path):
         for folder in sorted(filter(Path.is_dir, path.iterdir())):
             if inside := _layouts(folder):
                 raise ValueError(
-                    f"{path} holds no label file; its folder {folder.name} does ({inside[0]}), so give that"
+                    f"{path} holds no label file; its folder {folder.name} does ({inside[0]}), so pass that folder"
                 )
         known = ", no ".join(layout.files for layout in PUBLIC.values())
-        raise ValueError(f"{path} holds no data set that is known: no {known} and no other CSV file")
+        raise ValueError(f"{path} holds no known data set: no {known}, and no other CSV file")
     return found[0] if found else "csv"
 
 
@@ -191,7 +191,7 @@ def _csv_file(path: Path) -> Path:
     names = _csv_files(path)
     if len(names) != 1:
         found = f"{len(names)} CSV files ({', '.join(names)})" if names else "no CSV file"
-        raise ValueError(f"{path} holds {found}; give the path of the label file")
+        raise ValueError(f"{path} holds {found}; pass the path of the label file")
     return path / names[0]
 
 
@@ -211,19 +211,12 @@ def _read_csv(
     file = _csv_file(path)
     cells = read_cells(file)
     roles, taken = _csv_roles(cells, columns, file)
-    no_finding = [name for name in cells if name == roles.get("no_finding")]
-    remaining = [name for name in cells if name not in taken] or no_finding
-    present = [name for name in cells if name not in roles.values() or name in no_finding]
-    warnings = _doubtful_classes(remaining, file) if classes is None else ()
-    classes = choose_classes(classes, default=remaining, present=present, path=file)
-    hint = "; name the columns that are classes with --classes"
-    labels = labels_of(cells, classes, path=file, hint=hint)
+    classes, warnings = _csv_classes(classes, cells, roles, taken, file)
+    labels = labels_of(cells, classes, path=file, hint="; name the columns that are classes with --classes")
     image_ids = image_ids_of(cells[roles["path"]], path=file)
     patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
-    warnings = (*warnings, *said)
     studies, of_study = _csv_studies(cells, image_ids, patients, roles, file)
     groups, doubtful = groups_of(cells, roles, path=file)
-    warnings = (*warnings, *doubtful)
     rows = {
         "image_id": image_ids,
         "patient_id": patients,
@@ -243,7 +236,7 @@ def _read_csv(
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
         understood="; ".join([f"{file.name}: {said_roles(roles)}", *named(classes, "findings", first=14), *of_study]),
-        warnings=warnings,
+        warnings=(*warnings, *said, *doubtful),
     )
 
 
@@ -261,11 +254,22 @@ def _csv_roles(cells: pd.DataFrame, columns: dict[str, str | None], path: Path) 
     return roles, taken
 
 
+def _csv_classes(
+    classes: Sequence[str] | None, cells: pd.DataFrame, roles: dict[str, str], taken: set[str], path: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes, by default every column that is nothing else, and a warning of those that seem to be none."""
+    no_finding = [name for name in cells if name == roles.get("no_finding")]
+    remaining = [name for name in cells if name not in taken] or no_finding
+    present = [name for name in cells if name not in roles.values() or name in no_finding]
+    warnings = _doubtful_classes(remaining, path) if classes is None else ()
+    return choose_classes(classes, default=remaining, present=present, path=path), warnings
+
+
 def _doubtful_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
     """A warning of classes whose name says that they are none, with the flag that leaves them out."""
     doubtful = [name for name in classes if name in {*no_findings(classes), *doubled_columns(classes)}]
     rest = [name for name in classes if name not in doubtful]
-    what = f"columns of {path.name} that count as findings, though their names say that they are none"
+    what = f"columns of {path.name} that count as findings, although their names suggest otherwise"
     remedy = f"leave them out with --classes {shlex.join(rest)}" if rest else "rename them if they are findings"
     return tuple(f"{line}; {remedy}" for line in named(doubtful, what, first=14))
 

@@ -155,7 +155,7 @@ class ChestNet(nn.Module):
         return FusedInference(self._stages)
 
     def describing(self) -> FusedInference:
-        """The first stage as it is now: images [B, 3, S, S] -> features [B, K] by which to tell what is no radiograph.
+        """The first stage as it is now: images [B, 3, S, S] -> features [B, K] that tell what is not a radiograph.
 
         Later stages tell less of it: what they were trained for is findings (docs/unlike_training.md).
         """
@@ -227,7 +227,7 @@ def compile_for_training(model: ChestNet) -> nn.Module:
         reason = str(error).splitlines()[0].rstrip(".")
         need = "Triton (it comes with PyTorch for Linux)" if device.type == "cuda" else "a C++ compiler, such as g++,"
         raise ValueError(
-            f"--compile cannot be used on {device.type} here ({reason}); install {need} or leave the flag out"
+            f"--compile cannot be used on {device.type} here ({reason}); install {need} or leave out the flag"
         ) from None
     return _Compiled(model)
 
@@ -330,11 +330,11 @@ def _load_backbone(net: nn.Module, state: dict[str, torch.Tensor], name: str) ->
         kept += attention
         state = {key: value for key, value in state.items() if key not in other}
         if other:
-            warnings.warn(f"the attention in --weights {name} is of another kind and is left out", stacklevel=2)
+            warnings.warn(f"the attention in --weights {name} is of a different kind and is ignored", stacklevel=2)
     missing = sorted(set(own) - set(state) - set(kept))
     extra = sorted(set(state) - set(own))
     wrong = [key for key in own if key in state and key not in kept and own[key].shape != state[key].shape]
-    for keys, what in ((missing, "lacks"), (extra, "has unknown"), (wrong, "has another shape for")):
+    for keys, what in ((missing, "lacks"), (extra, "has unknown"), (wrong, "has a different shape for")):
         if keys:
             raise ValueError(
                 f"--weights {name} is for another architecture: it {what} {keys[0]} ({plural(len(keys), 'such key')})"

@@ -91,12 +91,12 @@ def write_model(run: Path, model: str, *, seed: int) -> None:
     plots.learning_curves(history, folder=folder, title=model)
 
 
-def make_run(run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, seed: int = 1, **drawn) -> Path:
+def make_run(run: Path, classes: tuple[str, ...] = CLASSES, *, patients: int = 240, **drawn) -> Path:
     """A run that has gone through stages 1 to 6; `drawn` goes to `draw_table`."""
-    write_split(run, classes, patients=patients, seed=seed, **drawn)
+    write_split(run, classes, patients=patients, seed=1, **drawn)
     eda_labels.main(["--run-dir", str(run)])
-    for number, model in enumerate(MODELS):
-        write_model(run, model, seed=seed + number)
+    for number, model in enumerate(MODELS, 1):
+        write_model(run, model, seed=number)
     ensemble_alpha_search.main(["--run-dir", str(run), "--resamples", str(RESAMPLES), "--step", "0.5"])
     search(run)
     return run

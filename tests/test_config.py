@@ -170,7 +170,7 @@ def test_help_of_the_training_scripts_is_in_groups_and_short(capsys, monkeypatch
         (["--gamma", "2"], "--gamma has 1 numbers; expected 0 with --loss bce"),
         (["--loss", "focal", "--gamma", "0", "4"], "--gamma has 2 numbers; expected 1 with --loss focal"),
         (["--loss", "asymmetric", "--gamma", "4"], "--gamma has 1 numbers; expected 2 with --loss asymmetric"),
-        (["--loss", "focal", "--margin", "0.1"], "--margin is of --loss asymmetric, and --loss is focal"),
+        (["--loss", "focal", "--margin", "0.1"], "--margin is only for --loss asymmetric, and --loss is focal"),
         (["--loss", "asymmetric", "--margin", "0.7"], "--margin is 0.7; expected a number from 0 to 0.5"),
         (["--loss", "focal", "--gamma", "-1"], "--gamma is -1.0; expected a number from 0 to 10"),
         (["--hard-fraction", "0"], "--hard-fraction is 0.0; expected a number from 0.01 to 1"),

@@ -50,8 +50,8 @@ def test_chexpert_without_valid_has_no_published_split(tmp_path):
     (tmp_path / "valid.csv").unlink()
     by_folder = read_dataset(tmp_path)
     for source, said in (
-        (by_file, "train.csv was read without valid.csv, so that the split is our own"),
-        (by_folder, "no valid.csv and test_labels.csv beside train.csv: the split is our own"),
+        (by_file, "train.csv was read without valid.csv, so that the split is made here"),
+        (by_folder, "no valid.csv and test_labels.csv next to train.csv: the split is made here"),
     ):
         check_form(source)
         assert source.table["split"].isna().all() and source.split_note == "" and len(source.table) == 24
@@ -145,7 +145,10 @@ def test_mimic_study_without_labels_is_left_out_and_said(tmp_path):
     check_form(source)
     assert len(source.table) == 22 and "s50000002" not in set(source.table["study_id"])
     assert source.problems == () and len(source.warnings) == 1
-    assert "has no row in mimic-cxr-2.0.0-chexpert.csv: 2 (files/p10/p10000032/s50000002/" in source.warnings[0]
+    assert (
+        "because mimic-cxr-2.0.0-chexpert.csv lacks their study: 2 (files/p10/p10000032/s50000002/"
+        in source.warnings[0]
+    )
 
 
 def test_mimic_lists_that_do_not_agree_are_problems(tmp_path):
@@ -157,7 +160,7 @@ def test_mimic_lists_that_do_not_agree_are_problems(tmp_path):
     assert len(source.table) == 22 and source.table["split"].isna().sum() == 1
     unlisted, unknown = source.problems
     assert "mimic-cxr-2.0.0-split.csv does not list: 1 (files/p10" in unlisted
-    assert "metadata.csv does not know: 2 (files/p10" in unknown
+    assert "metadata.csv does not: 2 (files/p10" in unknown
 
 
 @pytest.mark.parametrize("part", ["chexpert", "split", "metadata"])
@@ -196,7 +199,7 @@ def test_spellings_of_a_patient_of_a_public_data_set_are_merged_where_this_is_as
     merged = read_dataset(tmp_path, merge_patients=True)
     assert merged.table["patient_id"].nunique() == 8 and set(merged.table["patient_id"][:2]) == {"00000001"}
     assert merged.context["study_order"].tolist() == [0, 1] * 8
-    assert "each taken as one patient: 1 ('00000001' and '000001.0')" in merged.warnings[-1]
+    assert "each treated as one patient: 1 ('00000001' and '000001.0')" in merged.warnings[-1]
 
 
 # --- a CSV of one's own
@@ -274,7 +277,7 @@ def test_csv_without_patients(tmp_path):
     assert alone.table["patient_id"].tolist()[-1] == "x.png" == alone.table["study_id"].tolist()[-1]
     assert (
         len(alone.warnings) == 1
-        and "1 of 5 rows count as a patient each" in alone.warnings[0]
+        and "1 of 5 rows name no patient and count as one patient each" in alone.warnings[0]
         and "--patient-column" in alone.warnings[0]
     )
 
@@ -353,7 +356,7 @@ def test_ages_are_read_as_people_write_them_and_stop_nothing(tmp_path):
     source = read_dataset(file)
     np.testing.assert_allclose(source.context["age"], [*values.values(), *[np.nan] * 4])
     assert source.warnings == (
-        "rows of labels.csv with an age that cannot be read or is above 120 years, taken as unknown: 2 (old, 412)",
+        "rows of labels.csv with an age that cannot be read or is above 120 years, treated as unknown: 2 (old, 412)",
     )
 
 
@@ -373,7 +376,7 @@ def test_csv_columns_of_0_and_1_that_are_no_findings_are_named_with_the_flag_tha
              "label", "deceased", "Hernia.1")  # fmt: skip
     file = make_csv(tmp_path, images=False, **dict.fromkeys(names, yes), **{"Skin Fold": yes})
     source = read_dataset(file)
-    assert f"none: 11 ({', '.join(names)}); leave them out" in source.warnings[0]
+    assert f"otherwise: 11 ({', '.join(names)}); leave them out" in source.warnings[0]
     assert source.warnings[0].endswith("--classes 'Skin Fold' Nodule Hernia")
     assert "; findings: 14 (Unnamed: 0, Unnamed: 0.1, " in source.understood
     assert read_dataset(file, classes=("Nodule", "fold")).warnings == ()
@@ -383,7 +386,7 @@ def test_csv_columns_of_0_and_1_that_are_no_findings_are_named_with_the_flag_tha
 
 def test_csv_columns_of_one_class_by_two_names_are_both_named(tmp_path):
     file = make_csv(tmp_path, images=False, classes=("Edema", "Mass", "edema"))
-    refused(file, "labels.csv has two columns of one class: 'Edema' and 'edema'", "--classes")
+    refused(file, "labels.csv has two columns for the same class: 'Edema' and 'edema'", "--classes")
     assert read_dataset(file, classes=("edema", "Mass")).classes == ("edema", "Mass")
 
 
@@ -543,11 +546,11 @@ def test_column_options_are_for_csv_only(tmp_path):
     [
         ("a.csv", b"", "no rows"),
         ("a.csv", b"path,Mass\n\n", "no rows"),
-        ("a.csv", b"path,Mass\nx.png,1\ny.p", "line 3: 1 cells"),
-        ("a.csv", b"path,Mass\nx.png,1,1\n", "line 2: 3 cells"),
+        ("a.csv", b"path,Mass\nx.png,1\ny.p", "line 3: expected 2 cells as in the header, got 1"),
+        ("a.csv", b"path,Mass\nx.png,1,1\n", "line 2: expected 2 cells as in the header, got 3"),
         ("a.csv", b'path,Mass\n"x.png,1\n', "cannot be read"),
         ("a.csv", b"path,Mass\n\xff\xfe,1\n", "cannot be read"),
-        ("a.csv", b"path,Mass,Mass\nx.png,1,0\n", "two columns 'Mass'"),
+        ("a.csv", b"path,Mass,Mass\nx.png,1,0\n", "two columns named 'Mass'"),
         ("a.csv.gz", b"path,Mass\nx.png,1\n", "cannot be read"),
         ("a.csv.gz", gzip.compress(b"path,Mass\n" + b"x.png,1\n" * 99, mtime=0)[:-9], "cannot be read"),
     ],

@@ -21,10 +21,10 @@ from src.engine import Run, Split, Task, _draws, fit, predict, train_one_epoch, 
 from src.runtime.interrupts import Interrupts
 from src.train_utils import MaskedLoss, build_average, build_optimizer, build_scheduler
 from src.transforms import prepare
+from tests.trees import ROOT
 
 CLASSES = ("bright", "left")
 SIZE = 32
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Model(nn.Module):
@@ -467,7 +467,7 @@ def test_a_reader_that_is_killed_ends_the_stage_in_one_line(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "a process that reads images was ended by the system" in done.stderr
+    assert "a process that reads images was killed by the system" in done.stderr
 
 
 def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_readers_wait(monkeypatch):

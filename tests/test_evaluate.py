@@ -5,12 +5,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from src.evaluate import masked_metrics
 
 
-def masked_case(seed=0, rows=400):
+def masked_case():
     """Six classes: continuous, tied, constant, only negatives, only positives, nothing valid."""
-    rng = np.random.default_rng(seed)
-    targets = (rng.random((rows, 6)) < 0.3).astype(float)
-    probs = 1 / (1 + np.exp(-(rng.normal(size=(rows, 6)) + targets)))
-    mask = rng.random((rows, 6)) < 0.7
+    rng, shape = np.random.default_rng(0), (400, 6)
+    targets = (rng.random(shape) < 0.3).astype(float)
+    probs = 1 / (1 + np.exp(-(rng.normal(size=shape) + targets)))
+    mask = rng.random(shape) < 0.7
     probs[:, 1] = np.round(probs[:, 1], 1)
     probs[:, 2] = 0.25
     targets[:, 3], targets[:, 4], mask[:, 5] = 0, 1, False

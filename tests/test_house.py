@@ -3,11 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.trees import ROOT
+
 # Folder or top-level module of src/ -> floor. Imports go down, or stay within a folder.
 FLOORS = {
     **dict.fromkeys(("runtime", "early_stopping"), 0),

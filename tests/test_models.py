@@ -323,7 +323,7 @@ def test_a_compiled_step_is_the_step_and_follows_the_weights(monkeypatch):
 def test_compiling_is_refused_where_there_is_no_compiler(monkeypatch):
     torch.compiler.reset()
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(ValueError, match=r"^--compile cannot be used on cpu here .*g\+\+, or leave the flag out$"):
+    with pytest.raises(ValueError, match=r"^--compile cannot be used on cpu here .*g\+\+, or leave out the flag$"):
         compile_for_training(tiny_model())
 
 

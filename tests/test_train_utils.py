@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,8 +29,8 @@ from src.train_utils import (
     scaled_lr,
 )
 from tests.test_models import Intruder
+from tests.trees import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("A", "B")
 LABELS = np.array([[1.0, 0.0], [-1.0, np.nan], [0.0, -1.0], [np.nan, 1.0]])
 LOGITS = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.2], [0.1, -0.4]])

@@ -14,6 +14,7 @@ from PIL import Image
 from src.labels.chexpert import CHEXPERT_CLASSES
 from src.labels.nih import NIH_CLASSES
 
+ROOT = Path(__file__).resolve().parents[1]
 # CheXpert's own column order, which is not alphabetical.
 CHEXPERT_COLUMNS = (
     "No Finding",
@@ -39,6 +40,11 @@ def write_image(path: Path, *, size: int = 16, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 def write_csv(path: Path, rows: list[dict]) -> Path:
@@ -78,13 +84,12 @@ def make_chexpert(
     prefix="CheXpert-v1.0-small/",
     gz=False,
     images=True,
-    seed=0,
 ) -> Path:
     """CheXpert: a frontal and a lateral image per study; valid.csv (none for 0 patients) has 1 and 0 only.
 
     With test patients, test_labels.csv has paths without a prefix and labels only, as CheXlocalize has it.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first = 1
     sizes = {"train": patients, "valid": valid_patients, "test": test_patients}
     for part, count in sizes.items():
@@ -96,7 +101,7 @@ def make_chexpert(
                 for view, name in ((1, "Frontal"), (2, "Lateral")):
                     image = f"{part}/patient{patient:05d}/study{study}/view{view}_{name.lower()}.jpg"
                     if images:
-                        write_image(root / image, seed=seed + len(rows) + 1000 * first)
+                        write_image(root / image, seed=len(rows) + 1000 * first)
                     about = {
                         "Path": prefix + image,
                         "Sex": ("Male", "Female")[patient % 2],
@@ -133,22 +138,22 @@ def into_batches(root: Path, *, within: str = "", twice: bool = False) -> Path:
     return root
 
 
-def make_mimic(root: Path, *, patients=6, studies=2, gz=False, images=True, seed=0) -> Path:
+def make_mimic(root: Path, *, patients=6, gz=False, images=True) -> Path:
     """MIMIC-CXR-JPG 2.x: a PA and a LATERAL image per study; a patient's last study has the lowest id."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     labels, splits, metadata = [], [], []
     for patient in range(patients):
         subject = 10000032 + 1000000 * patient
         split = ("train", "validate", "test")[max(0, patient - (patients - 3))]
-        for study in range(studies):
-            ids = {"subject_id": str(subject), "study_id": str(50000000 + 100 * patient + studies - study)}
+        for study in range(2):
+            ids = {"subject_id": str(subject), "study_id": str(50000000 + 100 * patient + 2 - study)}
             findings = rng.choice(STATES, len(CHEXPERT_CLASSES) + 1)
             labels.append(ids | dict(zip((*CHEXPERT_CLASSES, "No Finding"), findings, strict=True)))
             for number, view in enumerate(("PA", "LATERAL")):
                 dicom = f"{patient:08x}-{study:08x}-{number:08x}"
                 image = f"files/p{str(subject)[:2]}/p{subject}/s{ids['study_id']}/{dicom}.jpg"
                 if images:
-                    write_image(root / image, seed=seed + len(splits))
+                    write_image(root / image, seed=len(splits))
                 splits.append({"dicom_id": dicom, **ids, "split": split})
                 time = {"StudyDate": "21800506", "StudyTime": f"{90000 + 10000 * study}.5"}
                 metadata.append({"dicom_id": dicom, **ids, "ViewPosition": view, **time})
@@ -166,16 +171,15 @@ def make_nih(
     folders=("images",),
     lists=("train_val_list.txt", "test_list.txt"),
     images=True,
-    seed=0,
 ) -> Path:
     """NIH ChestX-ray14: one image per study, spread in turn over `folders`; the last two patients are the test list."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows, train, test = [], [], []
     for patient in range(1, patients + 1):
         for study in range(studies):
             image = f"{patient:08d}_{study:03d}.png"
             if images:
-                write_image(root / folders[len(rows) % len(folders)] / image, seed=seed + len(rows))
+                write_image(root / folders[len(rows) % len(folders)] / image, seed=len(rows))
             findings = [finding for finding in NIH_CLASSES if rng.random() < 0.3]
             row = {"Image Index": image, "Finding Labels": "|".join(findings) or "No Finding", "Follow-up #": study}
             row |= {"Patient ID": patient, "Patient Age": 50 + study, "Patient Gender": "FM"[patient % 2]}
@@ -187,20 +191,20 @@ def make_nih(
     return root
 
 
-def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> Path:
+def make_padchest(root: Path, *, patients=8, images=True) -> Path:
     """PadChest: a PA and an L image per study, in the folders 0 and 1; lists with the oddities of the real file."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     labels = ("pleural effusion", " cardiomegaly", "laminar atelectasis", "NSG tube")
     rows = []
     for patient in range(patients):
-        for study in range(studies):
+        for study in range(2):
             found = ["", *([label for label in labels if rng.random() < 0.4] or ["normal"])]
             number = f"{patient:03d}{study:03d}"
             for view, projection in enumerate(("PA", "L")):
                 row = {"": len(rows), "ImageID": f"{number}_{view:02d}.png", "ImageDir": patient % 2}
                 if images:
-                    write_image(root / str(patient % 2) / row["ImageID"], seed=seed + len(rows))
-                row |= {"StudyDate_DICOM": 20140101 + 10000 * (studies - study), "StudyID": number}
+                    write_image(root / str(patient % 2) / row["ImageID"], seed=len(rows))
+                row |= {"StudyDate_DICOM": 20140101 + 10000 * (2 - study), "StudyID": number}
                 row |= {"PatientID": f"7{patient:05d}", "PatientBirth": f"{1950.0 + patient}"}
                 row |= {"PatientSex_DICOM": "FM"[patient % 2], "Projection": projection}
                 row |= {"Report": "sin hallazg .", "MethodLabel": ("Physician", "RNN_model")[study]}
@@ -209,17 +213,17 @@ def make_padchest(root: Path, *, patients=8, studies=2, images=True, seed=0) -> 
     return root
 
 
-def make_brax(root: Path, *, patients=6, studies=2, images=True, seed=0) -> Path:
+def make_brax(root: Path, *, patients=6, images=True) -> Path:
     """BRAX 1.1.0: a PA and an L image per study as PNG; the DICOM files are named and not there."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for patient in range(patients):
-        for study in range(studies):
+        for study in range(2):
             for number, view in enumerate(("PA", "L")):
                 place = f"id_{patient:04d}/Study_1.2.{study}/Series_3.{number}/image-{patient}-{study}-{number}"
                 row = {"DicomPath": f"Anonymized_DICOMs/{place}.dcm", "PngPath": f"images/{place}.png"}
                 if images:
-                    write_image(root / row["PngPath"], seed=seed + len(rows))
+                    write_image(root / row["PngPath"], seed=len(rows))
                 row |= {"PatientID": patient, "PatientSex": "FMO"[patient % 3], "PatientAge": str(40 + 5 * patient)}
                 row |= {"AccessionNumber": f"9{patient}{study}", "StudyDate": 20100101 - study}
                 row |= dict(zip(CHEXPERT_COLUMNS, rng.choice(STATES, len(CHEXPERT_COLUMNS)), strict=True))
@@ -256,15 +260,15 @@ def make_chexpert_plus(
 VINDR_FINDINGS = ("Aortic enlargement", "Cardiomegaly", "Pleural effusion", "Tuberculosis", "Other diseases")
 
 
-def make_vindr(root: Path, *, train=8, test=4, folder="annotations", suffix=".png", images=True, seed=0) -> Path:
+def make_vindr(root: Path, *, train=8, test=4, folder="annotations", images=True) -> Path:
     """VinDr-CXR of PhysioNet: three readers of each training image, a consensus and another column name for test."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for part, count, readers in (("train", train, ("R8", "R9", "R10")), ("test", test, ("",))):
         rows = []
         for number in range(count):
             name = f"{part}{number:04x}"
             if images:
-                write_image(root / part / f"{name}{suffix}", seed=seed + len(rows))
+                write_image(root / part / f"{name}.png", seed=len(rows))
             for reader in readers:
                 found = dict(zip(VINDR_FINDINGS, rng.integers(0, 2, len(VINDR_FINDINGS)), strict=True))
                 found["No finding"] = int(not any(found.values()))
@@ -276,13 +280,12 @@ def make_vindr(root: Path, *, train=8, test=4, folder="annotations", suffix=".pn
     return root
 
 
-def make_vinbigdata(root: Path, *, train=8, suffix=".png", images=True, seed=0) -> Path:
+def make_vinbigdata(root: Path, *, train=8) -> Path:
     """VinBigData of Kaggle: a row per reader and box, or a row without a box that says "No finding"."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for number in range(train):
-        if images:
-            write_image(root / "train" / f"{number:04x}{suffix}", seed=seed + number)
+        write_image(root / "train" / f"{number:04x}.png", seed=number)
         for reader in ("R8", "R9", "R10"):
             found = [finding for finding in VINDR_FINDINGS[:3] for _ in range(rng.integers(0, 3))] or ["No finding"]
             for finding in found:
@@ -301,17 +304,16 @@ def make_csv(
     classes=("Nodule", "Hernia"),
     name="labels.csv",
     images=True,
-    seed=0,
     **more,
 ) -> Path:
     """A CSV of one's own; `more` are further columns, each with a value per row. Returns the path of the CSV."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for patient in range(patients):
         for number in range(images_each):
             image = f"png/{patient}_{number}.png"
             if images:
-                write_image(root / image, seed=seed + len(rows))
+                write_image(root / image, seed=len(rows))
             findings = dict(zip(classes, rng.choice(STATES, len(classes)), strict=True))
             others = {column: values[len(rows)] for column, values in more.items()}
             rows.append({"path": image, "patient_id": f"P{patient}", **others, **findings})

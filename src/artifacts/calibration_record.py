@@ -49,10 +49,10 @@ def read_calibration(found: Any, classes: Sequence[str], *, path: Path) -> Calib
     """
     again = f"run {writer_of(path)} --overwrite"
     if found is None:
-        raise ValueError(f"{path} records no calibration, as earlier versions did not; {again}")
+        raise ValueError(f"{path} records no calibration because an earlier version wrote it; {again}")
     maps = found.get("maps") if isinstance(found, dict) else None
     if not isinstance(maps, dict) or found.get("method") not in METHODS or set(maps) != set(classes):
-        raise ValueError(f"{path}: its calibration is of another method or other classes than the run's; {again}")
+        raise ValueError(f"{path}: its calibration has a different method or different classes than the run; {again}")
     return Calibration(found["method"], tuple(classes), tuple(_map(maps[name], name, path, again) for name in classes))
 
 
@@ -68,4 +68,4 @@ def _map(found: Any, name: str, path: Path, again: str) -> ClassMap:
             raise ValueError(f"it is {str(found)[:100]}")
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its calibration of {name} is no map that rises ({error}); {again}") from None
+        raise ValueError(f"{path}: its calibration of {name} is not an increasing map ({error}); {again}") from None

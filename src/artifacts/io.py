@@ -61,7 +61,7 @@ def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; expected the name of a file to write")
     if there and not overwrite:
-        raise ValueError(f"{there[0]} is already there; pass --overwrite to replace it, or another --run-dir")
+        raise ValueError(f"{there[0]} already exists; pass --overwrite to replace it, or another --run-dir")
 
 
 def clear(folder: Path, *patterns: str) -> None:

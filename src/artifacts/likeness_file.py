@@ -25,7 +25,7 @@ def write_likeness(folder: Path, likeness: Likeness, *, checkpoint_sha256: str) 
 
 
 def read_likeness(folder: Path, *, checkpoint_sha256: str) -> Likeness | None:
-    """Read the file of a model's folder; None where there is none, as earlier versions left it.
+    """Read the file of a model's folder; None if it does not exist, since earlier versions wrote none.
 
     Raises ValueError where it is corrupt, or was made from another checkpoint.
     """
@@ -42,7 +42,7 @@ def read_likeness(folder: Path, *, checkpoint_sha256: str) -> Likeness | None:
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         raise ValueError(f"{path} is corrupt ({type(error).__name__}); {again}") from None
     if made_from != checkpoint_sha256:
-        raise ValueError(f"{path} was made from another checkpoint than the one beside it; {again}")
+        raise ValueError(f"{path} was made from a different checkpoint than {folder / 'best.pt'}; {again}")
     count = mean.size
     shapes = (mean.shape, scale.shape, precision.shape, threshold.shape)
     finite = all(np.isfinite(array).all() for array in (mean, scale, precision, threshold))

@@ -8,6 +8,7 @@ from typing import Any
 from src.artifacts.io import MODELS, entry, read_json, sha256, writer_of
 from src.runtime.locks import holder
 
+COUNTED = ("uncertain", "missing", "unit", "aggregate", "no_finding")  # flags that say what metrics count
 BEGUN = ".begun"  # folder of a training in its first epoch, beside the model that it will replace
 
 
@@ -15,7 +16,7 @@ def refuse_busy(run_dir: Path) -> None:
     """Raise ValueError where a model of a run is being trained or tested, saying who does it."""
     for model in MODELS:
         if busy := holder(run_dir / model):
-            raise ValueError(f"{run_dir / model} is being written by {busy}; wait until it has ended, then run again")
+            raise ValueError(f"{run_dir / model} is being written by {busy}; wait for it to finish, then run again")
 
 
 def check_tested(folder: Path) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def check_blend(run_dir: Path) -> None:
         story = run_dir / model / "probs.json"
         found, flags = read_json(story) if story.exists() else {}, recorded.get(model, [])
         if found and (found.get("probs_sha256") != digests or recorded_flags(found)[: len(flags)] != flags):
-            raise ValueError(f"{model} was tested again since it was blended; run {writer_of(path)} --overwrite")
+            raise ValueError(f"{model} was tested again after it was blended; run {writer_of(path)} --overwrite")
         check_blended_checkpoint(run_dir, model, made_by=made_by.get(model, ""))
 
 
@@ -58,23 +59,23 @@ def check_checkpoint(folder: Path, *, made_by: str, since: str, remedy: str) -> 
     """Raise ValueError where the best.pt of a model is not the one of SHA-256 `made_by`, which made its probabilities.
 
     since: what they were made for; remedy: what to run where the model was trained again. Without best.pt, it raises
-    where a training left something else, and warns where there is no checkpoint at all, as where they were deleted to
-    save space: the probabilities are then as good as they were.
+    if another training left files, and warns if there is no checkpoint at all, for example because they were deleted
+    to save space: the probabilities are still valid.
     """
     best, begun = folder / "best.pt", folder / BEGUN
     if best.exists():
         if sha256(best) != made_by:
-            raise ValueError(f"{folder.name} was trained again since it was {since}; {remedy}")
+            raise ValueError(f"{folder.name} was trained again after it was {since}; {remedy}")
     elif begun.exists() or (folder / "last.pt").exists():
         flag = "--resume" if begun.exists() else "--overwrite"
         raise ValueError(
-            f"{best}, which made the probabilities, is gone, and what a training left is beside it; run "
-            f"{writer_of(best)} {flag} and the stages after it"
+            f"{best}, which the probabilities come from, is missing, and its folder holds a newer training run; run "
+            f"{writer_of(best)} {flag} and then the later stages"
         )
     else:
-        warnings.warn(f"{best} is gone; its probabilities are used, but predict.py needs it", stacklevel=1)
+        warnings.warn(f"{best} is missing; its probabilities are used, but predict.py needs it", stacklevel=1)
 
 
 def recorded_flags(story: Mapping[str, Any]) -> list[Any]:
-    """The flags in a probs.json that say what its metrics count: the label policy and the unit."""
-    return [story.get(key) for key in ("uncertain", "missing", "unit", "aggregate", "no_finding")]
+    """The flags of `COUNTED` in a probs.json."""
+    return [story.get(key) for key in COUNTED]

@@ -77,7 +77,7 @@ class Manifest:
         """The rows of one split; raises ValueError where there are none."""
         here = self.table["split"] == split
         if not here.any():
-            raise ValueError(f"the manifest has no image in {split}; run check_split.py with other fractions")
+            raise ValueError(f"the manifest has no images in {split}; run check_split.py with different fractions")
         table, context = (rows[here].reset_index(drop=True) for rows in (self.table, self.context))
         return Manifest(table, context, self.meta, self.sha256)
 
@@ -103,7 +103,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     digest = sha256(path)
     if digest != meta.get("manifest_sha256"):
         raise ValueError(
-            f"{path} is not the file that manifest.json describes (saved from a spreadsheet?); run "
+            f"{path} does not match manifest.json (was it saved from a spreadsheet program?); run "
             f"check_split.py --run-dir {run_dir} --overwrite with the same --data as before"
         )
     for key, kind in MANIFEST_ENTRIES.items():

@@ -33,7 +33,7 @@ class OutsideTable:
         cells = read_cells(path)
         paths = columns_by_role(cells)["path"]
         if not paths and read_header(path)[:1] == [""]:
-            raise ValueError(f"{path}: its first column has no name; expected the ids there, not row numbers")
+            raise ValueError(f"{path}: its first column has no name; expected a column of ids, not of row numbers")
         column = paths[0] if paths else cells.columns[0]
         found = columns_by_role(name for name in cells if name not in (column, *paths))
         roles = {role: names[0] for role, names in found.items() if names}
@@ -47,7 +47,7 @@ class OutsideTable:
         for finding in findings:
             fitting = [name for name in self.others if plain_name(name) == plain_name(finding)]
             if len(fitting) > 1:
-                raise ValueError(f"{self.path} has two columns of {finding}: {' and '.join(fitting)}; remove one")
+                raise ValueError(f"{self.path} has two columns for {finding}: {' and '.join(fitting)}; remove one")
             if fitting:
                 columns[finding] = fitting[0]
         return columns

@@ -69,14 +69,14 @@ class PredictionTable:
         """Read the rows there are; raises ValueError where something else made them."""
         if not self._story.exists():
             raise ValueError(
-                f"{self._story}, which says what made it, is missing; remove {self.path} or pass another --out"
+                f"{self._story} is missing, which says how {self.path} was made; remove both or pass another --out"
             )
         earlier = {"unit": "image", "equalize": False}  # of tables from before these were recorded
         made_by = earlier | read_json(self._story)
         changed = [key for key in self._origin if made_by.get(key) != self._origin[key]]
         if changed:
             names = ", ".join(f"--{key}" if key in ("study", "equalize") else key for key in changed)
-            raise ValueError(f"{self.path} was made with other {names}; pass --overwrite or another --out")
+            raise ValueError(f"{self.path} was made with other settings ({names}); pass --overwrite or another --out")
         self.folder = str(made_by.get("folder", self.folder))
         self._read()
 
@@ -89,11 +89,11 @@ class PredictionTable:
         there = [path for path in ours if path.exists()]
         for path in there:
             if not ours[path]:
-                raise ValueError(f"{path} is there and was not made by predict.py; pass another --out")
+                raise ValueError(f"{path} exists and was not written by predict.py; pass another --out")
         there = [path for path in there if path != self._story]
         if there and not overwrite:
-            go_on = "" if append else "--append to go on with it, or "
-            raise ValueError(f"{there[0]} is already there; pass {go_on}--overwrite to replace it")
+            go_on = "" if append else "--append to continue it, or "
+            raise ValueError(f"{there[0]} already exists; pass {go_on}--overwrite to replace it")
 
     def id_of(self, path: Path) -> str:
         """The id of an image: its path as it was first given, relative to the folder where the table was started."""
@@ -150,7 +150,7 @@ class PredictionTable:
         if every and self._saved is not None and started - self._saved < max(every, 10 * self._took):
             return
         if _left_by_a_run(self._story).get("owner") != self._owner:
-            raise ValueError(f"another run of predict.py writes {self.path}; give each its own --out")
+            raise ValueError(f"another run of predict.py is writing {self.path}; give each run its own --out")
         if self._saved is None:
             owner = uuid.uuid4().hex
             # The old tables go first, so that --append never takes their rows for those of other models. A link stays.
@@ -177,7 +177,7 @@ class PredictionTable:
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a table of predict.py ({error}); pass another --out") from None
         if header != self.layout.header or any(len(row) != len(header) for row in rows):
-            raise ValueError(f"{self.path} has other columns than this run's table; pass --overwrite or another --out")
+            raise ValueError(f"{self.path} does not have this run's columns; pass --overwrite or another --out")
         for row in rows:
             if row[0] in self.rows or not self.layout.is_whole(row):
                 what = "appears more than once" if row[0] in self.rows else "is corrupt"

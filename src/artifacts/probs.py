@@ -66,13 +66,13 @@ class Probs:
         """ValueError where a place of the names is -1, which is none, and where this file has `extra` ones."""
         missing = [name for name, place in zip(names, places, strict=True) if place < 0]
         if missing:
-            count = f"{len(missing)} of {len(names)} are"
+            count = f"{len(missing)} of {len(names)} in all"
             has = f"; it has {', '.join(map(repr, self.ids[:2]))}, ..." if what == "image id" else ""
             raise ValueError(
                 f"{self.path}: {what} {missing[0]!r} is missing ({count}); expected those of the labels{has}"
             )
         if extra:
-            count = f"{len(extra)} such"
+            count = f"{len(extra)} in all"
             raise ValueError(
                 f"{self.path}: {what} {extra[0]!r} is not in the labels ({count}); expected the same in both"
             )
@@ -113,8 +113,8 @@ def read_outside_probs(path: Path, *, asked: Iterable[str] = ()) -> Probs:
     classes = [_bare(name, prefixed) for name in columns]
     doubled = [name for name, one in zip(columns, classes, strict=True) if one in alike(classes)]
     if doubled:
-        raise ValueError(f"{path} has two columns of one class: {' and '.join(doubled[:2])}; remove one")
-    left_out = [f"{name!r} is no class, since it was not asked for" for name in marks if name not in columns]
+        raise ValueError(f"{path} has two columns for the same class: {' and '.join(doubled[:2])}; remove one")
+    left_out = [f"{name!r} is not a class, because nothing asked for it" for name in marks if name not in columns]
     said = table.said((), columns, *named(columns, "findings"), *left_out)
     return _checked(table.path, table.ids, table.cells[columns].set_axis(classes, axis="columns"), said=said)
 
@@ -128,7 +128,7 @@ def _checked(path: Path, ids: pd.Series, cells: pd.DataFrame, said: str = "") ->
     """The cells as probabilities, or a ValueError that says why they are none."""
     classes = tuple(cells)
     if not classes:
-        raise ValueError(f"{path} has one column; expected the ids there and a column of probabilities per class")
+        raise ValueError(f"{path} has only one column; expected a column of ids and one of probabilities per class")
     numbers = cells.apply(lambda column: pd.to_numeric(column.str.replace(",", "."), errors="coerce"))
     values = numbers.to_numpy(np.float64)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
@@ -136,10 +136,10 @@ def _checked(path: Path, ids: pd.Series, cells: pd.DataFrame, said: str = "") ->
         row, column = bad[0]
         raise ValueError(
             f"{path}: {classes[column]} of {ids.iloc[row]} is {cells.iloc[row, column].strip() or 'blank'}; expected a "
-            f"probability from 0 to 1 (values like this in the file: {len(bad)})"
+            f"probability from 0 to 1 ({len(bad)} such values)"
         )
     if np.isin(values, (0, 1)).all():
-        raise ValueError(f"{path} holds nothing but 0 and 1; expected probabilities: is it a file of labels?")
+        raise ValueError(f"{path} holds only 0 and 1; expected probabilities (is it a file of labels?)")
     return Probs(tuple(ids), classes, values, path, said)
 
 
@@ -148,9 +148,9 @@ def read_stage_probs(folder: Path, split: str, manifest: Manifest) -> Probs:
     path = Path(folder) / f"probs_{split}.csv"
     origin = read_json(path.with_name("probs.json"))
     if origin.get("manifest_sha256") != manifest.sha256:
-        raise ValueError(f"{path} was made from another manifest than the run's; run {writer_of(path)} --overwrite")
+        raise ValueError(f"{path} was made from a different manifest than the run's; run {writer_of(path)} --overwrite")
     if entry(origin, "probs_sha256", dict, path=path.with_name("probs.json")).get(split) != sha256(path):
-        raise ValueError(f"{path} is not the file that probs.json describes; run {writer_of(path)} --overwrite")
+        raise ValueError(f"{path} does not match probs.json; run {writer_of(path)} --overwrite")
     return read_probs(path)
 
 

@@ -77,10 +77,10 @@ def read_thresholds(
     content = read_json(path)
     for key in ("manifest_sha256", "probs_val_sha256"):
         if content.get(key) != origin[key]:
-            what = "does not say" if key not in content else "says otherwise"
-            raise ValueError(f"{path} is not of this run: its {key} {what}; {AGAIN}")
+            what = "is missing" if key not in content else "differs"
+            raise ValueError(f"{path} does not belong to this run: its {key} {what}; {AGAIN}")
     if content.get("classes") != list(classes):
-        raise ValueError(f"{path} {_other(content.get('classes'), classes)}, as the run has them; {AGAIN}")
+        raise ValueError(f"{path} {_other(content.get('classes'), classes)}; expected those of the run; {AGAIN}")
     by_target = check_targets(path, content)
     target = _choose(path, list(by_target), recall)
     points = by_target[target]
@@ -173,7 +173,7 @@ def _choose(path: Path, targets: Sequence[float], recall: float | None) -> float
         if recall is None or math.isclose(target, recall, abs_tol=1e-9):
             return target
     raise ValueError(
-        f"{path} has no thresholds for recall {recall:g}; pass one of {there}, or search for it in stage 6"
+        f"{path} has no thresholds for recall {recall:g}; pass one of {there}, or run stage 6 with that target"
     )
 
 
@@ -187,8 +187,8 @@ def _check_point(path: Path, name: str, point: Any) -> None:
         raise ValueError(f"{path}: the status of {name} is {status!r}; expected ok or infeasible; {AGAIN}")
     if not is_number(needed) or needed != int(needed) or needed < 0 or (needed > 0) != (status == "infeasible"):
         raise ValueError(
-            f"{path}: {name} is {status} and its positives_needed is {needed!r}; expected 0 where it is ok, else the "
-            f"number of positive patients it lacks; {AGAIN}"
+            f"{path}: {name} is {status} and its positives_needed is {needed!r}; expected 0 if it is ok, else the "
+            f"number of positive patients that are lacking; {AGAIN}"
         )
 
 
@@ -196,7 +196,7 @@ def _chosen(path: Path, report: Any, classes: Sequence[str]) -> dict[str, tuple[
     """The recall target of each class that was chosen in the report, and its confidence where the report says so."""
     chosen = report.get("chosen", {}) if isinstance(report, dict) else report
     if not isinstance(chosen, dict):
-        raise ValueError(f"{path}: its 'report' is not what the report writes; {AGAIN}")
+        raise ValueError(f"{path}: its 'report' is not in the format that the report writes; {AGAIN}")
     found = {}
     for name in filter(chosen.__contains__, classes):
         entry = chosen[name] if isinstance(chosen[name], dict) else {"recall": chosen[name]}
@@ -219,4 +219,4 @@ def _other(found: Any, classes: Sequence[str]) -> str:
     extra = [name for name in names if name not in classes]
     if missing:
         return f"lacks the class {missing[0]!r}"
-    return f"has {extra[0]!r}, which is not a class of this run" if extra else "has the classes in another order"
+    return f"has {extra[0]!r}, which is not a class of this run" if extra else "has the classes in a different order"

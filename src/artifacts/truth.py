@@ -89,7 +89,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     if unknown:
         patients = patients.fillna(studies)
         warnings.append(
-            f"{path} does not say whose {unknown:,} of {len(patients):,} rows are. If a patient has several of them, "
+            f"{path} names no patient in {unknown:,} of {len(patients):,} rows. If a patient has several of them, "
             "intervals are too narrow and recall is promised with too much confidence; add a column patient_id"
         )
     marked = no_finding_of(table.cells, path=table.path).to_numpy() == 1
@@ -108,7 +108,7 @@ def _check_one_split(table: OutsideTable) -> None:
     if len(splits) > 1:
         raise ValueError(
             f"{table.path} has rows of several splits ({', '.join(splits[:4])}) in its column {column!r}; keep the "
-            "rows of one, or make a manifest with check_split.py, whose splits are used where no labels are named"
+            "rows of one, or make a manifest with check_split.py and leave out the labels, so that its splits are used"
         )
 
 
@@ -134,7 +134,7 @@ def _own_studies(table: OutsideTable) -> pd.Series:
     counts = ids[ids.str.lower().str.fullmatch(COUNTING_STUDY)]
     if len(counts):
         raise ValueError(
-            f"{table.path}: the study of line {counts.index[0]} is {counts.iloc[0]!r}, which only counts the studies "
+            f"{table.path}: the study in line {counts.index[0]} is {counts.iloc[0]!r}, which only numbers the studies "
             "of a patient, and no column names the patient; add a column patient_id"
         )
     return ids

@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw, ImageFilter
 Pair = Sequence[float] | np.ndarray  # [2]
 Stroke = tuple[np.ndarray, float | np.ndarray, float]  # points [..., P, 2], width, value; see Film.strokes
 SIDES = (-1, 1)  # the patient's right lung, the patient's left lung
+STEPS = 6  # of a curve from one point to the next
 _CENTER = np.array([0.0, 0.5])  # of the film, in anatomical coordinates
 
 
-def curve(points: Sequence[Pair] | np.ndarray, steps: int = 6) -> np.ndarray:
-    """Smooth curve through `points` [..., P, 2]: [..., (P - 1) * steps + 1, 2].
+def curve(points: Sequence[Pair] | np.ndarray) -> np.ndarray:
+    """Smooth curve through `points` [..., P, 2]: [..., (P - 1) * STEPS + 1, 2].
 
     A uniform Catmull-Rom spline (Catmull & Rom 1974) with linearly extended ends.
     """
@@ -28,7 +29,7 @@ def curve(points: Sequence[Pair] | np.ndarray, steps: int = 6) -> np.ndarray:
     )
     padded = np.concatenate([before, points, after], axis=-2)[..., None, :]
     p0, p1, p2, p3 = (padded[..., i : points.shape[-2] - 1 + i, :, :] for i in range(4))
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    t = np.linspace(0, 1, STEPS, endpoint=False)[:, None]
     inner = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
     return np.concatenate([inner.reshape(*points.shape[:-2], -1, 2), points[..., -1:, :]], axis=-2)
 

@@ -22,11 +22,11 @@ from src.runtime.workers import mapped
 _FIRST_VALID = 64541  # CheXpert numbers its validation patients from here
 _PREFIX = "CheXpert-v1.0-demo"
 _README = "README.txt"
-_NOTICE = """Synthetic chest radiographs, drawn by make_demo_data.py. No patient was ever near them.
+_NOTICE = """Synthetic chest radiographs, drawn by make_demo_data.py. They show no real patients.
 
 Layout and columns are those of CheXpert (Irvin et al. 2019). train.csv holds what a report would say of each finding
 (1 positive, 0 negative, -1 uncertain, blank not mentioned), valid.csv holds the truth of separate patients.
-Made with {patients} patients and seed {seed}. Not for any clinical use.
+Made with {patients} patients and seed {seed}. Not for clinical use.
 """
 LABELS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",

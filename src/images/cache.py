@@ -34,7 +34,7 @@ FORMAT = 3  # raise it when the index changes, or when `read_image` returns othe
 COMMIT_SECONDS = 5.0  # between writes to the index, which is as much decoding as a kill can cost
 STAT_THREADS = 32  # more than there are cores, since a network drive makes them wait
 COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"
-LOSS = "what is decoded is kept; run again with fewer --workers"
+LOSS = "what has been decoded is kept; run again with fewer --workers"
 INDEX_BYTES = 400  # per image in the index, a generous estimate
 
 
@@ -146,7 +146,7 @@ class _Store:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                print(f"cache {self.folder}: waiting for another process that fills it", file=sys.stderr)
+                print(f"cache {self.folder}: waiting for another process that is filling it", file=sys.stderr)
                 fcntl.lockf(handle, fcntl.LOCK_EX)
             yield
 
@@ -189,7 +189,7 @@ class _Store:
             raise ValueError(f"cache index {self.index} cannot be used ({error}); {self._way_out()}") from None
 
     def _way_out(self) -> str:
-        return f"delete {self.folder}/{self.size}.* to fill it anew, or give another --cache"
+        return f"delete {self.folder}/{self.size}.* to rebuild it, or pass another --cache"
 
 
 def _end(entries: Mapping[Key, Entry]) -> int:
@@ -214,7 +214,7 @@ def _fill(store: _Store, lacking: Sequence[Key], entries: dict[Key, Entry], *, w
         free = shutil.disk_usage(store.folder).free
         raise ValueError(
             f"cache {store.folder} cannot be filled ({in_words(error)}): {plural(len(lacking), 'image')} of "
-            f"{store.size} px take {data_size(need)}, and {data_size(free)} are free; make room or give another --cache"
+            f"{store.size} px take {data_size(need)}, and {data_size(free)} are free; make room or pass another --cache"
         ) from None
 
 

@@ -29,7 +29,7 @@ def access_error(path: Path, error: OSError) -> AccessError:
     """What to tell the user of a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
         return AccessError(f"image {path} does not exist", "run check_split.py to see what is missing")
-    return AccessError(f"image {path} cannot be read ({in_words(error)}); see that it is a file this user may read")
+    return AccessError(f"image {path} cannot be read ({in_words(error)}); make sure that you may read it")
 
 
 def read_image(path: Path, *, size: int, equalize: bool = False) -> torch.Tensor:
@@ -46,7 +46,7 @@ def read_image(path: Path, *, size: int, equalize: bool = False) -> torch.Tensor
     try:
         gray = torch.from_numpy(gray_pixels(path, data, size=size, equalize=equalize))
     except Exception as error:  # each decoder raises its own
-        advice = "run check_split.py --images open to list all like it"
+        advice = "run check_split.py --images open to list all such files"
         raise ImageError(f"{path} {why_unreadable(data, error)}", advice) from None
     return resized(gray, size).unsqueeze(0)
 

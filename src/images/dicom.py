@@ -94,7 +94,7 @@ def _why_not_chest(file: Any) -> str:
         return f"its Modality is {modality}; expected a radiograph ({', '.join(sorted(RADIOGRAPHS))})"
     part = _words(file.get("BodyPartExamined"))
     if part and part not in UNKNOWN and not any(word in part for word in CHEST):
-        return f"its BodyPartExamined is {part}; expected CHEST or another name of it"
+        return f"its BodyPartExamined is {part}; expected CHEST or a synonym"
     view = _words(file.get("ViewPosition"))
     if view in OTHER_VIEWS:
         return f"its ViewPosition is {view}, which is not a view of the chest"
@@ -125,7 +125,7 @@ def _shown(file: Any) -> np.ndarray:
     if reason := _why_not_chest(file):
         raise ValueError(reason)
     if not file.get("PixelData"):
-        raise ValueError("it has no pixel data, or is cut off before their end")
+        raise ValueError("it has no pixel data, or they are truncated")
     frames, kind = int(file.get("NumberOfFrames") or 1), file.get("PhotometricInterpretation")
     if frames != 1:
         raise ValueError(f"it has {frames} frames; expected one")
@@ -147,7 +147,7 @@ def _shown(file: Any) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("some of its rescaled values are not finite")
     if values.min() == values.max():
-        raise ValueError("its window, or its pixels, leave one gray value for the whole image")
+        raise ValueError("its window, or its pixels, leave a single gray value for the whole image")
     shown = np.asarray(-values if kind == "MONOCHROME1" else values, np.float32)
     if not np.isfinite(shown).all():
         raise ValueError("some of its rescaled values are too large")
@@ -179,7 +179,7 @@ def _check_end(file: Any) -> None:
     if file.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
         frame = next(generate_frames(file.PixelData, number_of_frames=1))
         if frame.rfind(b"\xff\xd9") <= frame.rfind(b"\xff\xda"):  # end of image after the start of the last scan
-            raise ValueError("its JPEG data end too early")
+            raise ValueError("its JPEG data are truncated")
 
 
 def _padding(pixels: np.ndarray, file: Any) -> np.ndarray:
@@ -199,7 +199,7 @@ def _rescaled(values: np.ndarray, file: Any) -> np.ndarray:
         return apply_modality_lut(values, file).astype(np.float64)
     slope, intercept = _number(file, "RescaleSlope", 1.0), _number(file, "RescaleIntercept", 0.0)
     if slope == 0:
-        raise ValueError("its RescaleSlope is 0, which leaves nothing of the image")
+        raise ValueError("its RescaleSlope is 0, which erases the image")
     return values * slope + intercept
 
 
@@ -212,7 +212,7 @@ def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
     if center is None and width is None:
         return values
     if center is None or width is None:
-        raise ValueError("it has one of WindowCenter and WindowWidth; expected both or none")
+        raise ValueError("it has only one of WindowCenter and WindowWidth; expected both or none")
     function = str(file.get("VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(f"its VOILUTFunction is {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")

@@ -15,7 +15,7 @@ HEATMAP_SUFFIX = ".heat.png"  # of pictures that are not radiographs
 
 
 def read_file(path: Path, *, sizes: Sequence[int], equalize: bool = False) -> dict[int, torch.Tensor]:
-    """`read_images` of a file that is no part of a run; raises ValueError saying what is wrong with it."""
+    """`read_images` of a file that is not part of a run; raises ValueError saying what is wrong with it."""
     try:
         return read_images(path, sizes=sizes, equalize=equalize)
     except OSError as error:

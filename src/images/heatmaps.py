@@ -76,7 +76,7 @@ def enlarged(heat: torch.Tensor, shape: tuple[int, int], *, side: int) -> np.nda
     cells = heat.shape[0]
     stride = next((2**n for n in range(side.bit_length()) if -(-side // 2**n) == cells), None)
     if stride is None or heat.shape[1] != cells:
-        raise ValueError(f"a heat map of {tuple(heat.shape)} is not of an image of {side} px; expected its side halved")
+        raise ValueError(f"a heat map of {tuple(heat.shape)} does not fit {side} px; expected the side halved")
     rows, columns = (((torch.arange(n) + 0.5) * side / n - 0.5) / stride for n in shape)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) * (2 / max(cells - 1, 1)) - 1
     return F.grid_sample(heat[None, None], grid[None], padding_mode="border", align_corners=True)[0, 0].numpy()

@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; raises OSError where there is none, also for a pipe, which it does not wait for."""
+    """The content of a file; raises OSError if there is none; a pipe raises it too, without waiting."""
     with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError("it is not a regular file")
@@ -50,8 +50,8 @@ def why_unreadable(data: bytes, error: Exception) -> str:
     if not isinstance(error, UnidentifiedImageError):
         return f"cannot be read ({in_words(error)})"
     if data.startswith(MARK):
-        return "is a JPEG of a kind that is not read, such as one of 12 bits, or a damaged one"
-    return "is not an image, or one of a kind that is not read"
+        return "is a JPEG of an unsupported kind, such as one with 12 bits, or is damaged"
+    return "is not an image, or is of an unsupported kind"
 
 
 def gray_pixels(path: Path, data: bytes, *, size: int, equalize: bool = False) -> np.ndarray:

@@ -35,7 +35,7 @@ def leaks(table: pd.DataFrame) -> list[str]:
 
 def respelled(table: pd.DataFrame) -> list[str]:
     """Patients whose id is spelled in more than one way, who may be on two sides of a split unseen."""
-    what = "patients whose id is spelled in more than one way (--merge-patients takes the spellings as one patient)"
+    what = "patients whose id is spelled in more than one way (--merge-patients treats the spellings as one patient)"
     return named(two_spellings(table["patient_id"]), what)
 
 

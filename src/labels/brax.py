@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING
+from src.labels.chexpert import choose_findings
 from src.labels.files import (
     REPORTS,
     LabelSource,
     ages_of,
-    choose_classes,
+    find_label_file,
     ids_of,
     image_ids_of,
     labels_of,
@@ -42,16 +42,13 @@ def read_brax(path: Path, *, classes: Sequence[str] | None, image_root: Path | N
     The images are the PNG files, or the DICOM files where only their folder is there. Ages are the lower end of groups
     of five years, up to 85. No split is published. Raises ValueError if a file or a cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, BRAX_FILE)
-    if file is None:
-        raise ValueError(f"{path} holds no {BRAX_FILE}; a BRAX folder needs master_spreadsheet_update.csv")
+    file = find_label_file(path, BRAX_FILE, of="BRAX")
     cells = read_cells(file)
     root = image_root or file.parent
     copies = [column for column in BRAX_IMAGES if column in cells] or list(BRAX_IMAGES)
     column = next((column for column in copies if (root / BRAX_IMAGES[column]).is_dir()), copies[0])
     require_columns(cells, [column, *BRAX_COLUMNS], path=file)
-    present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=file)
+    classes = choose_findings(classes, cells, path=file)
     patients, studies = (ids_of(cells[name], path=file) for name in ("PatientID", "AccessionNumber"))
     groups = cells["PatientAge"].str.extract(r"(\d+)", expand=False).fillna("").rename("PatientAge")
     ages, warnings = ages_of(groups, path=file)  # "60", "85 or more"

@@ -1,6 +1,6 @@
 """CheXpert's label files, and the 13 findings that MIMIC-CXR-JPG has too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,12 @@ CHEXPERT_ROOT = "CheXpert-v1.0"  # -small, or what else a release adds to it
 CHEXPERT_PATH = r"(?:^|/)(patient\d+)/study(\d+)/"
 
 
+def choose_findings(classes: Sequence[str] | None, columns: Iterable[str], *, path: Path) -> tuple[str, ...]:
+    """`choose_classes` among the findings that have a column, "No Finding" included; all 13 by default."""
+    present = [name for name in columns if name in (*CHEXPERT_CLASSES, NO_FINDING)]
+    return choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
+
+
 def is_chexpert(path: Path) -> bool:
     """Whether a label file, or one of train or valid in a folder, has CheXpert's columns."""
     if path.is_dir():
@@ -67,7 +73,7 @@ def read_chexpert(
     expected.
     """
     if path.is_file() and labels != "default":
-        raise ValueError(f"{path} is one label file; with --labels {labels}, give the path of its folder")
+        raise ValueError(f"{path} is a single label file; with --labels {labels}, pass the path of its folder")
     home = home_of(path)
     files = {"train": path} if path.is_file() else label_files(home, labels)
     parts = [_chexpert_rows(file, classes) for file in files.values()]
@@ -120,7 +126,7 @@ def patients_and_studies(ids: pd.Series, *, path: Path) -> tuple[pd.Series, pd.S
     unknown = parts[0].isna()
     if unknown.any():
         line, expected = unknown.idxmax(), "expected .../patient00001/study1/NAME"
-        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a path of CheXpert; {expected}")
+        raise ValueError(f"{path}, line {line}: {ids[line]!r} is not a CheXpert path; {expected}")
     return parts[0], parts[1]
 
 
@@ -128,8 +134,7 @@ def _chexpert_rows(path: Path, classes: Sequence[str] | None) -> tuple[pd.DataFr
     """Rows without their split, labels, and warnings. The files of the test set have paths and labels only."""
     cells = read_cells(path)
     require_columns(cells, ["Path"], path=path)
-    present = [name for name in cells if name in (*CHEXPERT_CLASSES, NO_FINDING)]
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=path)
+    classes = choose_findings(classes, cells, path=path)
     ids = image_ids_of(cells["Path"], path=path, root=CHEXPERT_ROOT)
     patients, numbers = patients_and_studies(ids, path=path)
     ages, warnings = ages_of(cells["Age"], path=path) if "Age" in cells else (np.nan, ())

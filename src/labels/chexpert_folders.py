@@ -44,14 +44,14 @@ def files_beside(file: Path) -> list[str]:
 def label_files(home: Path, labels: str) -> dict[str, Path]:
     """The label files of train and, where they are there, of valid and test. `labels`: a key of TRAIN_FILES.
 
-    Raises ValueError where there is none of train, and where there are several of a part.
+    Raises ValueError if there is no label file of train, or more than one of any part.
     """
     levels, files = _levels(home), {}
     for part, names in {"train": (TRAIN_FILES[labels],), **OTHER_FILES}.items():
         found = next(filter(None, (_found(levels, name) for name in names)), [])
         if len(found) > 1:
             paths = ", ".join(file.relative_to(home).as_posix() for file in found)
-            raise ValueError(f"{home} holds {paths}; give the path of the folder of one of them")
+            raise ValueError(f"{home} holds {paths}; pass the path of the folder of one of them")
         if found:
             files[part] = found[0]
     if "train" not in files:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING, patients_and_studies
+from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING, choose_findings, patients_and_studies
 from src.labels.files import (
     LABEL_VALUES,
     REPORTS,
     LabelSource,
     ages_of,
-    choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -55,17 +55,15 @@ def read_chexpert_plus(
     chexbert_labels/ as SECTION_fixed.json. train is train and valid is test. Study numbers rise with time. Images
     without labels are left out, with a warning. Raises ValueError if a file or a cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, PLUS_FILE)
-    if file is None:
-        raise ValueError(f"{path} holds no {PLUS_FILE}; a CheXpert Plus folder needs it")
+    file = find_label_file(path, PLUS_FILE, of="CheXpert Plus")
     cells = read_cells(file, columns=PLUS_COLUMNS)
     ids = image_ids_of(cells["path_to_image"], path=file)
     folders, numbers = patients_and_studies(ids, path=file)
     label_file, all_labels = _labels(file, SECTIONS[0] if labels == "default" else labels)
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=all_labels, path=label_file)
+    classes = choose_findings(classes, all_labels, path=label_file)
     unlabeled = ~ids.isin(all_labels.index)
     if unlabeled.all():
-        raise ValueError(f"{label_file} labels no image of {file.name}; are the two of one download?")
+        raise ValueError(f"{label_file} labels no image of {file.name}; are both from the same download?")
     expected = f"one of {', '.join(PLUS_SPLITS)}"
     ages, warnings = ages_of(cells["age"], path=file)
     root = image_root or file.parent
@@ -89,8 +87,8 @@ def read_chexpert_plus(
         files=(file, label_file),
         split_note=f"column 'split' of {file.name}, where valid is test",
         labels_from={"": REPORTS.format(label_file.name)},
-        warnings=(*warnings, *named(ids[unlabeled], f"images left out that {label_file.name} does not label")),
-        problems=tuple(named(unknown, f"images in {label_file.name} that {file.name} does not know")),
+        warnings=(*warnings, *named(ids[unlabeled], f"images left out because {label_file.name} does not label them")),
+        problems=tuple(named(unknown, f"images in {label_file.name} that {file.name} does not list")),
     )
 
 

@@ -78,5 +78,5 @@ def doubled_columns(names: Iterable[str]) -> list[str]:
 
 
 def no_findings(names: Iterable[str]) -> list[str]:
-    """Those of the names that say that the column is no finding, such as fold, is_female, or pandas' `Unnamed: 0`."""
+    """The names that say that the column is not a finding, such as fold, is_female, or pandas' `Unnamed: 0`."""
     return [name for name in names if NO_FINDINGS.fullmatch(plain_name(name))]

@@ -20,7 +20,7 @@ def state_codes(labels: np.ndarray) -> np.ndarray:
     """Index into `STATES` of each label, [N, C] int8; raises ValueError for any other label."""
     codes = np.select([labels == 1, labels == 0, labels == -1, np.isnan(labels)], [0, 1, 2, 3], -1).astype(np.int8)
     if (codes < 0).any():
-        raise ValueError(f"label {labels[codes < 0][0]:g} is none of 1, 0, -1 and blank; correct the label file")
+        raise ValueError(f"label {labels[codes < 0][0]:g} is not 1, 0, -1, or blank; correct the label file")
     return codes
 
 

@@ -90,7 +90,7 @@ def _ids(cells: pd.DataFrame, path: Path) -> tuple[str, pd.Series]:
     if len(doubled):
         others = " or ".join(file.name for file in _candidates([path.parent]) if file != path)
         rows = f"{(ids == doubled.iloc[0]).sum()} rows for {doubled.iloc[0]!r}, perhaps one per reader"
-        remedy = f"one row per {unit}, such as the majority of the readers{f'; see {others} beside it' * bool(others)}"
+        remedy = f"one row per {unit}, such as the majority of the readers{f'; see also {others}' * bool(others)}"
         raise ValueError(f"{path} has {rows}; expected {remedy}")
     return unit, ids
 
@@ -98,7 +98,7 @@ def _ids(cells: pd.DataFrame, path: Path) -> tuple[str, pd.Series]:
 def match(experts: ExpertLabels, table: pd.DataFrame) -> np.ndarray:
     """The row of the expert file that is about each row of a data set's table: [N] int, -1 where none is.
 
-    Raises ValueError where an id fits several images or studies (see `match_ids`).
+    Raises ValueError where an id matches several images or studies (see `match_ids`).
     """
     ids = table[f"{experts.unit}_id"]
     return match_ids(ids, experts.ids.tolist(), path=experts.path, what=PLURALS[experts.unit])

@@ -22,7 +22,7 @@ COUNTING_STUDY = r"(?:study)?[ _-]?\d{1,3}"
 SPLITS = ("train", "val", "calib", "test")
 REPORTS, EXPERTS = "reports ({})", "experts ({})"  # whose labels a file has
 SPARE = "spare"  # a published split that has no part in a run unless it is asked for
-OUR_OWN = "the split is our own, and does not compare with published results"
+OUR_OWN = "the split is made here, and results do not compare with published ones"
 LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: -1.0}
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"calib": "calib", "calibration": "calib"}
@@ -36,6 +36,7 @@ AGE = re.compile(
     r"(y(?:ears?|rs?|o)?|m(?:onths?|os?)?|w(?:eeks?|ks?)?|d(?:ays?)?)?\.?(?:\s+old)?\s*\+?"
 )
 OLDEST = 120.0  # years; what lies above is a typing error
+NAMED = 3  # examples in a warning
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,24 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
     found = sorted(file for pattern in patterns for file in (*folder.glob(pattern), *folder.glob(pattern + ".gz")))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise ValueError(f"{folder} holds {names}; leave the one to read, and move the others elsewhere")
+        raise ValueError(f"{folder} holds {names}; keep the one to read, and move the others elsewhere")
     return found[0] if found else None
+
+
+def find_label_file(path: Path, *patterns: str, of: str) -> Path:
+    """`path` where it is a file, else the one file of the folder that fits; ValueError where none or several do.
+
+    of: what the data set is called.
+    """
+    file = path if path.is_file() else one_file(path, *patterns)
+    if file is None:
+        raise ValueError(f"{path} holds no {' and no '.join(patterns)}; a folder of {of} needs one")
+    return file
 
 
 def own_split(files: str, *, beside: Path) -> str:
     """The warning where `files`, which publish the split of a data set, are not there."""
-    return f"no {files} beside {beside.name}: {OUR_OWN}"
+    return f"no {files} next to {beside.name}: {OUR_OWN}"
 
 
 def studies_of(values: pd.Series, patients: Iterable[str], *, path: Path) -> pd.Series:
@@ -149,7 +161,7 @@ def choose_classes(
             raise ValueError(f"class {name!r} is named twice; name each class once")
     if doubled := alike(chosen):
         names = " and ".join(map(repr, doubled[:2]))
-        raise ValueError(f"{path} has two columns of one class: {names}; remove one, or choose with --classes")
+        raise ValueError(f"{path} has two columns for the same class: {names}; remove one, or choose with --classes")
     return chosen
 
 
@@ -182,7 +194,7 @@ def _label(text: str) -> float:
 
 
 def no_finding_of(rows: pd.DataFrame, *, path: Path) -> pd.Series:
-    """The column "No Finding" as `labels_of` reads labels; NaN where there is no such column."""
+    """The column "No Finding" as `labels_of` reads labels; NaN if there is no such column."""
     columns = columns_by_role(rows)["no_finding"][:1]
     return labels_of(rows, columns, path=path).squeeze(axis=1) if columns else pd.Series(np.nan, index=rows.index)
 
@@ -210,7 +222,7 @@ def ages_of(values: pd.Series, *, path: Path) -> tuple[np.ndarray, tuple[str, ..
     """
     ages = convert(values, _age, path=path, expected="an age")
     unknown = ages > OLDEST
-    what = f"rows of {path.name} with an age that cannot be read or is above {OLDEST:.0f} years, taken as unknown"
+    what = f"rows of {path.name} with an age that cannot be read or is above {OLDEST:.0f} years, treated as unknown"
     return np.where(unknown, np.nan, ages), tuple(named(values[unknown], what))
 
 
@@ -295,7 +307,7 @@ def study_order(patients: ArrayLike, studies: ArrayLike, when: ArrayLike) -> np.
     return rows.merge(once.drop(columns="when"), on=["patient", "study"], how="left")["order"].to_numpy()
 
 
-def named(names: Iterable[str], what: str, *, first: int = 3) -> list[str]:
+def named(names: Iterable[str], what: str, *, first: int = NAMED) -> list[str]:
     """[`WHAT: 3 (a, b, c)`]: a warning or a problem with its count and the first few names; [] without any name."""
     names = list(names)
     shown = ", ".join(names[:first]) + (", ..." if len(names) > first else "")

@@ -18,7 +18,7 @@ def match_ids(ids: Iterable[str], others: Sequence[str], *, path: Path, what: st
     An image or study is known by its path or by the end of it, with or without the suffix of an image, and a study of
     MIMIC with or without `s`. Each id is matched by the longest end that it shares. Less of a path than both sides have
     is compared only where the ends of that length are unique on both.
-    Raises ValueError, which names the file of the others and `what` the ids are of, where an id fits several.
+    Raises ValueError, which names the file of the others and `what` the ids are of, where an id matches several.
     """
     distinct, codes = np.unique(np.asarray(list(ids), dtype=object), return_inverse=True)
     rows = pd.Index(others).get_indexer(pd.Index(distinct))
@@ -36,7 +36,7 @@ def match_ids(ids: Iterable[str], others: Sequence[str], *, path: Path, what: st
             whole = row >= 0 and depth >= min(len(ours[at]), len(theirs[row]))
             if whole and max(count[ends[at]], count_known[ends[at]]) > 1:
                 name, expected = "/".join(ends[at]), "expected whole paths or unique ids"
-                raise ValueError(f"{path}: {name!r} fits several {what}; {expected}")
+                raise ValueError(f"{path}: {name!r} matches several {what}; {expected}")
             if whole or telling:
                 rows[at] = row
     return rows[codes]

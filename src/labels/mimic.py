@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.labels.chexpert import CHEXPERT_CLASSES, NO_FINDING
+from src.labels.chexpert import choose_findings
 from src.labels.files import (
     REPORTS,
     LabelSource,
-    choose_classes,
+    find_label_file,
     ids_of,
     labels_of,
     named,
     no_finding_of,
     numbers_of,
-    one_file,
     splits_of,
     study_order,
     views_of,
@@ -39,12 +38,11 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     set. Raises ValueError where a file is missing or a cell is not as expected.
     """
     if path.is_file():
-        raise ValueError(f"{path} is one of the three label files of MIMIC-CXR-JPG; give the path of their folder")
+        raise ValueError(f"{path} is one of the three label files of MIMIC-CXR-JPG; pass the path of their folder")
     label_file, studies = _mimic_cells(path, "chexpert")
     split_file, lists = _mimic_cells(path, "split", "dicom_id", "split")
     image_file, rows = _mimic_cells(path, "metadata", "dicom_id", "ViewPosition", "StudyDate", "StudyTime")
-    present = [name for name in studies if name in (*CHEXPERT_CLASSES, NO_FINDING)]
-    classes = choose_classes(classes, default=CHEXPERT_CLASSES, present=present, path=label_file)
+    classes = choose_findings(classes, studies, path=label_file)
     labels = labels_of(studies, classes, path=label_file)
     labels.index = ids_of(studies["study_path"], path=label_file, unique=True)
     no_finding = no_finding_of(studies, path=label_file).set_axis(labels.index)
@@ -60,12 +58,12 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
     unlisted, unlabeled = rows["split"].isna(), ~rows["study_path"].isin(labels.index)
     problems = [
         *named(rows["image_id"][unlisted], f"images that {split_file.name} does not list"),
-        *named(unknown, f"images that {split_file.name} lists and {image_file.name} does not know"),
+        *named(unknown, f"images that {split_file.name} lists and {image_file.name} does not"),
     ]
-    warnings = named(rows["image_id"][unlabeled], f"images left out whose study has no row in {label_file.name}")
+    warnings = named(rows["image_id"][unlabeled], f"images left out because {label_file.name} lacks their study")
     rows = rows[~unlabeled]
     if rows.empty:
-        raise ValueError(f"no image is named by all of {label_file}, {split_file.name} and {image_file.name}")
+        raise ValueError(f"no image appears in all of {label_file}, {split_file.name} and {image_file.name}")
     return LabelSource.from_rows(
         "mimic",
         rows,
@@ -81,9 +79,7 @@ def read_mimic(path: Path, *, classes: Sequence[str] | None, image_root: Path | 
 
 def _mimic_cells(folder: Path, part: str, *columns: str) -> tuple[Path, pd.DataFrame]:
     """One of the three files, with patient_id, study_id, study_path and (for a file of images) image_id added."""
-    path = one_file(folder, f"mimic-cxr-2.*-{part}.csv")
-    if path is None:
-        raise ValueError(f"{folder} holds no mimic-cxr-2.*-{part}.csv or .csv.gz; a MIMIC-CXR-JPG folder needs it")
+    path = find_label_file(folder, f"mimic-cxr-2.*-{part}.csv", of="MIMIC-CXR-JPG")
     cells = read_cells(path)
     require_columns(cells, ["subject_id", "study_id", *columns], path=path)
     cells["patient_id"] = "p" + ids_of(cells["subject_id"], path=path)

@@ -12,6 +12,7 @@ from src.labels.files import (
     ages_of,
     choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -64,9 +65,7 @@ def read_nih(path: Path, *, classes: Sequence[str] | None, image_root: Path | No
     split, and an image that both name is in test; both are reported as problems. Raises ValueError if a file or a
     cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, *NIH_FILES)
-    if file is None:
-        raise ValueError(f"{path} holds no {' and no '.join(NIH_FILES)}; an NIH ChestX-ray14 folder needs one")
+    file = find_label_file(path, *NIH_FILES, of="NIH ChestX-ray14")
     cells = read_cells(file).rename(columns={"Patient Sex": "Patient Gender"})
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
     require_columns(cells, [*columns, "View Position"], path=file)
@@ -124,7 +123,7 @@ def _nih_split(names: pd.Series, label_file: Path) -> tuple[pd.Series | None, tu
         return None, (), [], [own_split(both, beside=label_file)]
     if train_file is None or test_file is None:
         missing = NIH_LISTS[train_file is not None][0]
-        raise ValueError(f"{label_file.parent / missing} is missing; give both {both}, or neither")
+        raise ValueError(f"{label_file.parent / missing} is missing; provide both {both}, or neither")
     train, test = _nih_list(train_file), _nih_list(test_file)
     split = pd.Series(None, index=names.index, dtype=object)
     split[names.isin(train)] = "train"
@@ -132,10 +131,10 @@ def _nih_split(names: pd.Series, label_file: Path) -> tuple[pd.Series | None, tu
     if split.isna().all():
         raise ValueError(f"{train_file} and {test_file.name} name no image of {label_file.name}")
     listed = pd.Index(train).union(pd.Index(test))
-    unknown = named(listed[~listed.isin(names)], f"images in the lists that {label_file.name} does not know")
+    unknown = named(listed[~listed.isin(names)], f"images in the lists that {label_file.name} does not list")
     problems = [
         *named(names[split.isna()], f"images of {label_file.name} that neither list names"),
-        *named(sorted(set(train) & set(test)), "images in both lists, taken as test"),
+        *named(sorted(set(train) & set(test)), "images in both lists, treated as test"),
     ]
     if label_file.name.startswith(NIH_SAMPLE):  # the lists are those of all images
         return split, (train_file, test_file), problems, unknown

@@ -12,6 +12,7 @@ from src.labels.files import (
     LabelSource,
     choose_classes,
     convert,
+    find_label_file,
     ids_of,
     image_ids_of,
     named,
@@ -107,9 +108,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
     one below it in PadChest's tree, else 0. Images are left out, with a warning, where no such statement can be made.
     No split is published. Raises ValueError if a file or a cell is not as expected.
     """
-    file = path if path.is_file() else one_file(path, PADCHEST_FILE)
-    if file is None:
-        raise ValueError(f"{path} holds no {PADCHEST_FILE}; a PadChest folder needs it")
+    file = find_label_file(path, PADCHEST_FILE, of="PadChest")
     cells = read_cells(file, columns=PADCHEST_COLUMNS)
     names = image_ids_of(cells["ImageID"], path=file)
     expected = "a list of findings; expected a Python list, such as ['pleural effusion', 'cardiomegaly']"
@@ -149,7 +148,7 @@ def read_padchest(path: Path, *, classes: Sequence[str] | None, image_root: Path
 
 
 def _findings(text: str) -> frozenset[str]:
-    """The labels of a list in lower case; ValueError where the text is no list of words."""
+    """The labels of a list in lower case; ValueError if the text is not a list of words."""
     if text.lower() in BLANKS:
         return frozenset()
     try:
@@ -163,13 +162,13 @@ def _findings(text: str) -> frozenset[str]:
 def _left_out(cells: pd.DataFrame, names: pd.Series, found: pd.Series) -> tuple[pd.Series, list[str]]:
     """Which images are left out [N] bool, and a warning with the count for each reason; the first reason counts."""
     reasons = {
-        "whose report has no label": found.map(len) == 0,
-        **{f"labeled {label!r}": found.map(lambda findings, label=label: label in findings) for label in NO_STATEMENT},
-        "whose projection is 'EXCLUDE'": cells["Projection"].str.strip() == "EXCLUDE",
+        "of a report without labels": found.map(len) == 0,
+        **{f"of label {label!r}": found.map(lambda findings, label=label: label in findings) for label in NO_STATEMENT},
+        "of projection 'EXCLUDE'": cells["Projection"].str.strip() == "EXCLUDE",
     }
     left_out, warnings = pd.Series(False, index=cells.index), []
     for reason, rows in reasons.items():
-        warnings += named(names[rows & ~left_out], f"images left out {reason}")
+        warnings += named(names[rows & ~left_out], f"images left out because {reason}")
         left_out |= rows
     return left_out, warnings
 
@@ -178,7 +177,7 @@ def _patients(patients: pd.Series, studies: pd.Series) -> tuple[pd.Series, list[
     """One id per patient, and a warning: ids that share a study, of which the file has one, are of one person."""
     first = patients.groupby(studies).transform("first")
     same = dict(zip(patients[patients != first], first[patients != first], strict=True))
-    what = "patient ids that share a study with another id, and are taken as that patient"
+    what = "patient ids that share a study with another id, and are treated as the same patient"
     return patients.map(lambda patient: same.get(patient, patient)), named(same, what)
 
 
@@ -205,5 +204,5 @@ def _ages(cells: pd.DataFrame, names: pd.Series) -> tuple[np.ndarray, list[str]]
     year = pd.to_numeric(cells["StudyDate_DICOM"].str.strip().str[:4], errors="coerce")
     ages = year - pd.to_numeric(cells["PatientBirth"], errors="coerce")
     impossible = (ages < 0) | (ages > OLDEST)
-    what = f"images with an age below 0 or above {OLDEST:.0f} years, taken as unknown"
+    what = f"images with an age below 0 or above {OLDEST:.0f} years, treated as unknown"
     return ages.mask(impossible).to_numpy(float), named(names[impossible], what)

@@ -32,7 +32,7 @@ def said_found(ids: pd.Series, found: pd.Series, *, what: str = "patient") -> st
     if named.any():
         said.append(f"the {what} is read from the id, such as {found[named].iloc[0]} from {ids[named].iloc[0]}")
     if not named.all():
-        said.append(f"{(~named).sum():,} of {len(ids):,} rows count as a {what} each")
+        said.append(f"{(~named).sum():,} of {len(ids):,} rows name no {what} and count as one {what} each")
     return ", and ".join(said)
 
 

@@ -37,7 +37,7 @@ def image_places(
             break
         level = deeper
     found = [where.get(name, missing) for name, missing in zip(names, default, strict=True)]
-    return found, named(copies, "images that lie in several places, of which the first is used")
+    return found, named(copies, "images found in several places, of which the first is used")
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:

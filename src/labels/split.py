@@ -29,7 +29,7 @@ def patient_split(labels: ArrayLike, patients: ArrayLike, *, fractions: Mapping[
     labels: [N, C] float, raw labels 1, 0, -1 or NaN; -1 and NaN count towards the images only.
     patients: [N] patient ids, compared as text.
     fractions: the target share of each split but train, which takes the rest: {"val": 0.1, "test": 0.1}, or
-        {"val": 0.1} to carve a validation set out of a published training set. Where they sum to 1, there is no train.
+        {"val": 0.1} to carve a validation set out of a published training set. If they sum to 1, train is empty.
     seed: the same seed gives each patient the same split, in whatever order the rows come.
 
     Returns [N] str. No split is left without a patient. Raises ValueError on a bad argument.

@@ -73,7 +73,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     for split, name in VINDR_FILES.items():
         found = [file for place in (folder, folder / "annotations") if (file := one_file(place, name))]
         if len(found) > 1:
-            raise ValueError(f"{folder} holds {name} twice, also in annotations/; leave the one to read")
+            raise ValueError(f"{folder} holds {name} twice, also in annotations/; keep the one to read")
         if found:
             files[split] = found[0]
     kaggle = one_file(folder, KAGGLE_FILE)
@@ -124,8 +124,8 @@ def _notes(votes: pd.DataFrame, readers: pd.Series, files: dict[str, Path], rule
             f"{meaning} saw it (--reader-rule {rule})"
         )
     notes.append(
-        "VinDr-CXR does not say which images are of one patient: each counts as its own, so patients may be in two "
-        "splits, and certificates and intervals are too narrow if many are"
+        "VinDr-CXR does not say which images are of the same patient: each image counts as its own patient, so a "
+        "patient may be in two splits; if many are, certificates are overconfident and intervals too narrow"
     )
     if "test" not in files:
         notes.append(own_split(VINDR_FILES["test"], beside=files["train"]))

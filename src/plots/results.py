@@ -161,7 +161,6 @@ def recall_intervals(
     target: float,
     path: Path,
     split: str = "test",
-    interval: str = "95% interval",
 ) -> Path:
     """Recall of each class at its operating points, with intervals, against the target; returns `path`.
 
@@ -170,7 +169,7 @@ def recall_intervals(
     be given) and kind, a key of `RULES`. The title counts the verdicts of the first point of each class.
     """
     with canvas(path, width=7.2, height=1.9 + 0.42 * len(rows)) as figure:
-        axes = figure.add_subplot(xlabel=f"{split} recall, {interval}")
+        axes = figure.add_subplot(xlabel=f"{split} recall, 95% interval")
         axes.axvspan(0, target, color=PALE, alpha=0.35, lw=0)
         axes.axvline(target, color=INK, lw=1, ls="--")
         for y, row in enumerate(rows):

@@ -92,11 +92,9 @@ def legend(figure: Figure | SubFigure, entries: Axes | Sequence[Artist], **look:
 
 
 @contextmanager
-def panels(
-    path: Path, count: int, *, xlabel: str, ylabel: str, columns: int = 4
-) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(path: Path, count: int, *, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of `count` square panels over [0, 1] x [0, 1], labeled along its left and lower edge."""
-    columns = min(columns, count)
+    columns = min(4, count)
     rows = -(-count // columns)
     with canvas(path, width=max(2.3 * columns + 0.4, 5.6), height=2.3 * rows + 1.2) as figure:
         squares = []

@@ -112,7 +112,7 @@ def _check(search: Search, targets: Sequence[Mapping[str, Any]], *, tested: bool
             same = len(theirs) == 1 and _alike(row, theirs[list(row)].iloc[0])
             if not same or not _alike(point, search.chosen.get(key, {}).get(name, {})):
                 raise ValueError(
-                    f"{path.with_name('thresholds.json')} and {path.name} are not what the probabilities and labels "
+                    f"{path.with_name('thresholds.json')} and {path.name} differ from what probabilities and labels "
                     f"give for {name!r} at recall {key}; run {SCRIPT} --overwrite"
                 )
 

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from src.artifacts.io import MODELS, read_json, read_stage_table, read_table, writer_of
+from src.artifacts.lineage import COUNTED
 from src.artifacts.manifest import Manifest
 from src.artifacts.probs import read_stage_probs
 from src.artifacts.truth import EvalSplit
@@ -36,7 +37,6 @@ LEARNING_CURVES = {
 }
 READER_CURVES = {"precision_recall": "Precision over recall", "roc": "Recall over 1 - specificity"}
 CALIBRATION = ("raw", "corrected")
-COUNTED = ("uncertain", "missing", "no_finding", "unit", "aggregate")
 FIGURES = ("auroc", "auprc", "accuracy", "positives", "negatives", "prevalence", "classes")
 
 
@@ -44,7 +44,7 @@ def data_part(manifest: Manifest | None) -> dict[str, Any]:
     """The data set, the sizes of the splits, and the checks they failed."""
     if manifest is None:
         return absent(
-            "The probabilities were from another program, so this folder has no split; check_split.py makes one."
+            "The probabilities come from another program, so this folder has no split; check_split.py makes one."
         )
     table = manifest.table
     sizes = [
@@ -60,7 +60,7 @@ def data_part(manifest: Manifest | None) -> dict[str, Any]:
 def labels_part(run_dir: Path, manifest: Manifest | None) -> list[dict[str, Any]] | dict[str, str]:
     """The pictures of stage 2 that show label states and prevalence.
 
-    Raises ValueError where its table is of another manifest.
+    Raises ValueError if its table is of a different manifest.
     """
     folder = Path(run_dir) / "eda"
     path = folder / "label_states.csv"
@@ -75,7 +75,7 @@ def labels_part(run_dir: Path, manifest: Manifest | None) -> list[dict[str, Any]
     )
     table = read_table(path, dtype={"split": str, "class": str}, keep_default_na=False)
     if not table.astype(str).equals(states.astype(str)):
-        raise ValueError(f"{path} counts another manifest than the run's; run eda_labels.py --overwrite")
+        raise ValueError(f"{path} describes a different manifest than the run's; run eda_labels.py --overwrite")
     counts = [
         f"{row['class']} " + ", ".join(f"{row[state]:,} {state}" for state in STATES)
         for _, row in states[states["split"] == ALL].iterrows()
@@ -97,14 +97,14 @@ def labels_part(run_dir: Path, manifest: Manifest | None) -> list[dict[str, Any]
 
 
 def history_part(run_dir: Path, model: str, manifest: Manifest | None) -> dict[str, Any]:
-    """A model's learning curves; ValueError where it was trained on another manifest."""
+    """A model's learning curves; ValueError if it was trained on a different manifest."""
     folder = Path(run_dir) / model
     script = f"train_{MODELS[model]}.py"
     if not (folder / "history.csv").exists():
         return absent(f"{model} was not trained in this run; {script} does that.")
     settings = read_json(folder / "config.json")
     if manifest is not None and settings.get("manifest_sha256") != manifest.sha256:
-        raise ValueError(f"{folder} was trained on another manifest than the run's; run {script} --overwrite")
+        raise ValueError(f"{folder} was trained on a different manifest than the run's; run {script} --overwrite")
     table = _numbers(folder / "history.csv", HISTORY)
     text, monitor = f"{plural(len(table), 'epoch')}.", settings.get("monitor", "auprc")
     best = kept_epoch(table, monitor=monitor)
@@ -148,7 +148,7 @@ def metrics_part(folder: Path, split: str, *, script: str) -> dict[str, Any]:
             }
             part["method"] = METHODS[found["calibration"].get("method", "prior")]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not what {script} writes ({error}); run {script} --overwrite") from None
+        raise ValueError(f"{path} does not hold what {script} writes ({error}); run {script} --overwrite") from None
     return part | {"loss": found.get("loss")}
 
 

@@ -55,7 +55,7 @@ def read_search(run_dir: Path) -> Search:
     found = {"no_finding": "mask"} | read_json(path)  # which earlier versions did not record
     if "unit" not in found:
         raise ValueError(
-            f"{path} does not record its unit: an earlier version wrote it, which counted images; run {SCRIPT} "
+            f"{path} does not record its unit, because an earlier version wrote it, which counted images; run {SCRIPT} "
             "--overwrite, with --unit image to count images again"
         )
     missing = [key for key in ("classes", "recall", *RECORDED) if key not in found]
@@ -64,7 +64,7 @@ def read_search(run_dir: Path) -> Search:
     if "sources" in found and not all(
         isinstance(value, str) for pair in entry(found, "sources", dict, path=path).items() for value in pair
     ):
-        raise ValueError(f"{path}: its sources are no paths with their digests; run {SCRIPT} --overwrite")
+        raise ValueError(f"{path}: its sources are not paths with digests; run {SCRIPT} --overwrite")
     for key, (allowed, expected) in RECORDED.items():
         if not allowed(found[key]):
             raise ValueError(f"{path}: its {key} is {found[key]!r}; expected {expected}; run {SCRIPT} --overwrite")
@@ -99,10 +99,10 @@ def _of_run(run_dir: Path, search: Search) -> dict[str, tuple[Truth, np.ndarray]
     manifest = read_manifest(run_dir)
     path = search.folder / "thresholds.json"
     if search.recorded["manifest_sha256"] != manifest.sha256:
-        raise ValueError(f"{path} was made from another manifest than the run's; run the stages after check_split.py")
+        raise ValueError(f"{path} was made from another manifest; run the stages after check_split.py again")
     pairs = read_blend(run_dir, manifest)
     if search.recorded.get("probs_val_sha256") != sha256(search.folder / "probs_val.csv"):
-        raise ValueError(f"{path} was made from another blend than the run's; run {SCRIPT} --overwrite")
+        raise ValueError(f"{path} was made from a different blend than the run's; run {SCRIPT} --overwrite")
     return pairs
 
 
@@ -111,7 +111,9 @@ def _outside(search: Search) -> dict[str, tuple[Truth, np.ndarray]]:
     paths = [Path(path) for path in search.recorded["sources"]]
     for path, digest in zip(paths, search.recorded["sources"].values(), strict=True):
         if not path.exists():
-            raise ValueError(f"{path} does not exist, and {SCRIPT} read it; run report.py from where that was run")
+            raise ValueError(
+                f"{path} does not exist, although {SCRIPT} read it; run report.py in the same folder as it"
+            )
         if sha256(path) != digest:
             raise ValueError(f"{path} has changed since {SCRIPT} read it; run {SCRIPT} --overwrite")
     pairs = {}

@@ -57,10 +57,10 @@ def read_cells(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFr
     named = [name for name in header if name]
     doubled = [name for name in named if named.count(name) > 1]
     if doubled:
-        raise ValueError(f"{path} has two columns {doubled[0]!r}; rename one of them")
+        raise ValueError(f"{path} has two columns named {doubled[0]!r}; rename one of them")
     nameless = [i for i, name in enumerate(header) if i and not name and any(row[i] for row in rows)]
     if nameless:
-        raise ValueError(f"{path}: column {nameless[0] + 1} has values and no name; name it in the header")
+        raise ValueError(f"{path}: column {nameless[0] + 1} has values but no name; name it in the header")
     return pd.DataFrame(rows, columns=header, index=lines, dtype=object)[named]
 
 
@@ -104,7 +104,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
-        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it whole, and UTF-8?") from error
+        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete UTF-8?") from error
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
@@ -147,6 +147,6 @@ def _fit_row(row: list[str], header: list[str], path: Path, line: int) -> list[s
     while row and len(row) < len(header) and not header[len(row)]:
         row = [*row, ""]
     if row and len(row) != len(header):
-        why = "comments are read above the header only" if row[0].startswith("#") else "is the file whole?"
-        raise ValueError(f"{path}, line {line}: {len(row)} cells under a header of {len(header)}; {why}")
+        why = "comments are allowed above the header only" if row[0].startswith("#") else "is the file complete?"
+        raise ValueError(f"{path}, line {line}: expected {len(header)} cells as in the header, got {len(row)}; {why}")
     return row

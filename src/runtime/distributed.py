@@ -41,9 +41,9 @@ def local_device(device: torch.device) -> torch.device:
         return device
     local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device.index is not None:
-        raise ValueError(f"--device {device} is one GPU for {world_size()} processes; give --device cuda")
+        raise ValueError(f"--device {device} is one GPU, but there are {world_size()} processes; pass --device cuda")
     if local >= available:
-        raise ValueError(f"process {local} of this node has no GPU, it has {available}; lower --nproc_per_node")
+        raise ValueError(f"process {local} of this node has no GPU (it has {available}); lower --nproc_per_node")
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

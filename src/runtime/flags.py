@@ -31,7 +31,7 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """As wide as the terminal, or 120 columns where there is none."""
+    """As wide as the terminal, or 120 columns if there is no terminal."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=28, width=shutil.get_terminal_size((120, 24)).columns)

@@ -20,7 +20,7 @@ def installed() -> tuple[str, ...]:
 
 
 def font_file() -> str | None:
-    """The file of the first of `installed`, None where there is none."""
+    """The file of the first of `installed`; None if none is installed."""
     from matplotlib import font_manager
 
     return font_manager.findfont(installed()[0]) if installed() else None
@@ -30,7 +30,7 @@ def font_file() -> str | None:
 def say_what_is_missing() -> None:
     """Say once on stderr that pictures lack characters for want of a font."""
     print(
-        "note: this machine has no font with some characters of the names, so pictures show boxes in their place; "
+        "note: this machine lacks a font for some characters in the names, so pictures show boxes in their place; "
         "install one that has them, such as Noto Sans CJK",
         file=sys.stderr,
     )

@@ -19,7 +19,7 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder for the block, making the folder where there is none.
+    """Hold the lock of a folder for the block, making the folder if it does not exist.
 
     Raises ValueError that says who holds it where another process does. The lock is one of POSIX records: it is not
     inherited by the processes that read images, ends with the process that took it, and reaches over NFS. Where there
@@ -31,8 +31,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         with open(folder / NAME, "a+", encoding="utf-8") as stream:
             if not _taken(stream):
                 raise ValueError(
-                    f"{folder} is being written by {_holder(stream)}; wait until it has ended, or pass another "
-                    "--run-dir"
+                    f"{folder} is being written by {_holder(stream)}; wait for it to finish, or pass another --run-dir"
                 )
             stream.truncate(0)
             stream.write(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()}, since {_now()})")

@@ -58,5 +58,5 @@ def _advice(error: str) -> str:
     if "out of memory" in error:
         return "out of memory; lower --batch-size or --image-size"
     if "DataLoader worker" in error:
-        return "a process that reads images was ended by the system (out of memory?); lower --workers or --batch-size"
+        return "a process that reads images was killed by the system (out of memory?); lower --workers or --batch-size"
     return ""

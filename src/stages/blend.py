@@ -123,14 +123,14 @@ def _calibrations(run_dir: Path, stories: list[dict[str, Any]], classes: tuple[s
     ]
     if len({calibration.method for calibration in found}) > 1:
         methods = " and ".join(f"{one.method} for {model}" for model, one in zip(MODELS, found, strict=True))
-        raise ValueError(f"--calibration-method was {methods}; run both test scripts alike")
+        raise ValueError(f"--calibration-method was {methods}; run both test scripts with the same one")
     return found
 
 
 def _outside(config: AlphaConfig) -> Members:
     """Probability files from another program, beside the labels that were named, else the manifest's."""
     if not config.members:
-        raise ValueError("--labels are those of --members; name the files of probabilities with --members")
+        raise ValueError("--labels needs --members; name the files of probabilities with --members")
     if len(set(config.members)) < len(config.members):
         raise ValueError(f"--members {' '.join(map(str, config.members))} names a file twice; name each once")
     beside = _beside_labels(config, config.labels) if config.labels else _beside_manifest(config)
@@ -163,8 +163,8 @@ def _beside_manifest(config: AlphaConfig) -> Beside:
     """The members under the ids of the manifest, in its splits; ValueError where there is none."""
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
-            f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} on them first, "
-            "which splits them by patient"
+            f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} first, which "
+            "splits them by patient"
         )
     manifest = open_manifest(config.run_dir)
     ids = manifest.table["image_id"].tolist()

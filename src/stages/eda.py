@@ -116,7 +116,7 @@ def _print_prevalence(rates: pd.DataFrame, classes: tuple[str, ...]) -> None:
 def _print_pairs(pairs: pd.DataFrame) -> None:
     limit = plots_labels.SIGNIFICANT
     found = pairs[(pairs["p_bonferroni"] < limit) & (pairs["lift"] > 1)]
-    print(f"\n{len(found)} of {len(pairs)} pairs co-occur more than chance (corrected p < {limit:g})")
+    print(f"\n{len(found)} of {len(pairs)} pairs co-occur more often than by chance (corrected p < {limit:g})")
     if len(found):
         print("The highest lifts, counted in the first study of each patient, with blank=0 (all: pairs.csv)")
         top = found[["class_a", "class_b", "both", "expected", "lift"]][:SHOWN]

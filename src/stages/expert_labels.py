@@ -48,12 +48,12 @@ def take_expert_labels(config: SplitConfig, source: LabelSource) -> tuple[LabelS
     if not given.any():
         unit, own = experts.unit, source.table[f"{experts.unit}_id"][0]
         raise ValueError(
-            f"{path} labels no {unit} of {config.data}: its ids are such as {experts.ids.iloc[0]!r}, and those of the "
-            f"data set such as {own!r}"
+            f"{path} labels no {unit} of {config.data}: its ids look like {experts.ids.iloc[0]!r}, and those of the "
+            f"data set like {own!r}"
         )
     left_out, filters = _left_out(source.table, given, split=split, name=path.name)
     unused = experts.ids[~np.isin(np.arange(len(experts.ids)), rows)]
-    warnings = named(unused, f"rows of {path.name} that fit no {experts.unit} of the data set")
+    warnings = named(unused, f"rows of {path.name} that match no {experts.unit} of the data set")
     if fnmatch.fnmatch(path.name, REPORTS_READ):
         warnings.append(f"the labels of {path.name} are what a radiologist read in the reports, not in the radiographs")
     done = ExpertSplit(
@@ -109,9 +109,9 @@ def _notes(source: LabelSource, experts: ExpertLabels, given: np.ndarray, split:
         sources = sorted(moved.replace(SPARE, f"{source.spare}, which was left out").unique())
         notes[0] += f", of which {len(moved):,} moved to {split} from {' and '.join(sources)}"
     if experts.masked:
-        notes.append(f"masked in {split}, because {name} does not have them: {', '.join(experts.masked)}")
+        notes.append(f"masked in {split}, because {name} has no column for them: {', '.join(experts.masked)}")
     if experts.unused:
-        notes.append(f"not used, because they are no classes here: {', '.join(experts.unused)}")
+        notes.append(f"not used, because they are not classes of this run: {', '.join(experts.unused)}")
     return notes
 
 

@@ -36,7 +36,7 @@ def inherit_flags(config: Config, *, earlier: Sequence[Path]) -> tuple[Config, l
         chosen[flag] = given or next(iter(recorded.values()), default)
         if flag == "unit" and chosen[flag] == "study" and stories and not recorded:
             lines.append(
-                f"note: --unit is study here; {next(iter(stories))} is of an earlier version, which counted images"
+                f"note: --unit is study here; {next(iter(stories))} was written by a version that counted images"
             )
         for path, value in recorded.items():
             if value != chosen[flag]:

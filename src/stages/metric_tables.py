@@ -43,7 +43,7 @@ def all_views(probs: np.ndarray, view: EvalLabels, *, resamples: int, seed: int)
 def views_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The metrics of `all_views` under the view and under each other one, by what the view says."""
     others = {text: metrics[name] for name, text in OTHER_VIEWS.items() if name in metrics}
-    return {"labels as the policy has them": metrics} | others
+    return {"labels under the label policy": metrics} | others
 
 
 def print_views(metrics: Mapping[str, Any], *, title: str, resamples: int) -> None:
@@ -89,7 +89,7 @@ def print_calibration(calibration: Mapping[str, Any], *, title: str) -> None:
     pairs.append(("macro", raw["macro"], corrected["macro"]))
     rows = [(name, *(values[key] for key in figures for values in (before, after))) for name, before, after in pairs]
     print(f"\n{title}: calibration of the raw sigmoid, and with {METHODS[method]}.")
-    print("Chance: the ECE that probabilities which are right would show on so few cases")
+    print("Chance: the ECE that perfectly calibrated probabilities would show on as few cases")
     print(format_table(("Class", *(name for what in figures.values() for name in (f"{what} raw", method))), rows))
 
 
@@ -102,7 +102,7 @@ def print_fit(calibration: Calibration, kept: Mapping[str, str], val: Mapping[st
         counts = [val["per_class"][name][label] for label in ("positives", "negatives")]
         rows.append((name, *counts, f"prior: {kept[name]}" if name in kept else str(of_class)))
         few += [name] if name not in kept and min(counts) < FEW else []
-    print(f"\n{METHODS[calibration.method]}: what was fitted to val, whose figures above therefore flatter it")
+    print(f"\n{METHODS[calibration.method]}: maps fitted to val, whose figures above are therefore optimistic")
     print(format_table(("Class", "Pos", "Neg", "Map"), rows))
     if few:
         print(f"note: fitted to fewer than {FEW} positives or negatives, so look at test: {', '.join(few)}")

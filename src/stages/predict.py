@@ -86,7 +86,7 @@ def predict_images(config: PredictConfig) -> int:
     path = config.thresholds or config.run_dir / "ensemble" / "thresholds.json"
     thresholds = read_thresholds(path, recall=config.recall, classes=manifest.classes, origin=origin)
     if config.study and thresholds.unit != "study":
-        raise ValueError(f"--study is {config.study}, and the thresholds in {path} are of images; leave --study out")
+        raise ValueError(f"--study is {config.study}, but the thresholds in {path} are for images; leave --study out")
     origin |= {"recall": thresholds.recall, "thresholds": dict(zip(manifest.classes, thresholds.values, strict=True))}
     origin |= {"unit": thresholds.unit, "equalize": config.equalize}
     if thresholds.unit == "study":
@@ -96,7 +96,7 @@ def predict_images(config: PredictConfig) -> int:
         _say_what_is_not_equalized([path for path, fault in found.items() if not fault])
     for path in PredictionTable(config.out, thresholds).written:
         if os.path.abspath(path) in map(os.path.abspath, found):
-            raise ValueError(f"{path} is to be written and is one of the images; pass another --out")
+            raise ValueError(f"{path} is both an output file and one of the images; pass another --out")
     flags = {"append": config.append, "overwrite": config.overwrite}
     table = PredictionTable.open(config.out, thresholds, origin=json.loads(json.dumps(origin)), **flags)
     if config.heatmaps:
@@ -131,7 +131,7 @@ def _fill(
         table.forget(path)
     new = {path: fault for path, fault in found.items() if not table.has(path)}
     if len(new) < len(found):
-        drawn = "; no heat maps are drawn of them, pass --overwrite for those of all" if config.heatmaps else ""
+        drawn = "; no heat maps are drawn for them (pass --overwrite to draw all)" if config.heatmaps else ""
         print(f"{config.out} has results of {plural(len(found) - len(new), 'image')} already{drawn}")
     try:
         for path in [path for path, fault in new.items() if fault]:
@@ -164,11 +164,11 @@ def _check_arguments(config: PredictConfig) -> None:
     if folder is None or not folder.exists():
         return
     if not folder.is_dir():
-        raise ValueError(f"--heatmaps is {folder}, a file; expected a folder")
+        raise ValueError(f"--heatmaps is {folder}, which is a file; expected a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--heatmaps is {folder}, in which this user may not write; pass another folder")
+        raise ValueError(f"--heatmaps is {folder}, where you may not write; pass another folder")
     if any(path.exists() and path.samefile(folder) for path in config.images):
-        raise ValueError(f"--heatmaps is {folder}, which is to be searched for images; pass another folder")
+        raise ValueError(f"--heatmaps is {folder}, which is also searched for images; pass another folder")
 
 
 def _predict(
@@ -218,8 +218,8 @@ def _say_what_is_not_checked(members: list[Member], run_dir: Path) -> None:
         if member.likeness is None:
             path = run_dir / member.arch / likeness_file.NAME
             print(
-                f"note: images unlike the training images are not marked, since {path} is missing; "
-                f"python {writer_of(path)} --run-dir {run_dir} --overwrite makes it"
+                f"note: images unlike the training images are not marked, since {path} is missing; to make it, run "
+                f"python {writer_of(path)} --run-dir {run_dir} --overwrite"
             )
 
 
@@ -251,7 +251,7 @@ def _draw(
             name, threshold = thresholds.classes[c], f"threshold {thresholds.values[c]:.3f}"
             if name in thresholds.needed:
                 threshold = "no threshold, flags all"
-            heated = f"heat: {method}" if heat.any() else "nothing in the image speaks for it"
+            heated = f"heat: {method}" if heat.any() else "nothing in the image supports it"
             source = f"{member.arch} (alone {alone[c]:.3f}), {heated}"
             caption = [f"{name}: probability {probs[c]:.3f}, {threshold}", source, *filter(None, [mark(unlike)])]
             target = folder / heatmap_name(path, finding=name, arch=member.arch)
@@ -278,9 +278,9 @@ def _load_members(run_dir: Path, manifest: Manifest, device: torch.device) -> tu
         found, expected = choice.get("members"), ", ".join(ARCHITECTURES)
         raise ValueError(f"{folder / 'alpha.json'} blends {found}; expected {expected}; {again}")
     if "weights" not in story:
-        raise ValueError(f"{path} does not record weights, as older versions did not; {again}")
+        raise ValueError(f"{path} records no weights because an earlier version wrote it; {again}")
     if story["weights"] != choice.get("weights"):
-        raise ValueError(f"{folder / 'alpha.json'} is not what the probabilities beside it were blended by; {again}")
+        raise ValueError(f"{folder / 'alpha.json'} does not hold the weights that the blend was made with; {again}")
     calibrations = entry(story, "calibration", dict, path=path)
     members, digests = [], checkpoints_of(story, path)
     for arch, weight in zip(ARCHITECTURES, story["weights"], strict=True):

@@ -91,7 +91,7 @@ def _say_unlike(images: Sequence[list[str]], layout: RowLayout) -> None:
     if marked:
         print(
             f"{UNLIKE}: {marked:,} of {plural(len(images), 'image')}. Do not trust the probabilities of an image that "
-            "is no chest radiograph; about 1% of images like those of training are marked too"
+            "is not a chest radiograph; about 1% of images like those of training are marked too"
         )
 
 
@@ -101,8 +101,8 @@ def _print_own(images: Sequence[list[str]], by: str) -> None:
     if by == "auto" and own:
         counted = plural(own, "image")
         print(
-            f"note: {counted} without a StudyInstanceUID (only DICOM files have one): each is its own study; "
-            "--study folder takes the images of a folder as one study"
+            f"note: {counted} without a StudyInstanceUID (only DICOM files have one): each counts as its own study; "
+            "--study folder treats the images of a folder as one study"
         )
 
 

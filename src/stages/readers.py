@@ -21,7 +21,7 @@ FIGURES = ("recall", "precision", "specificity")
 
 
 def read_calls(config: ThresholdConfig, split: EvalSplit) -> dict[str, np.ndarray]:
-    """The calls [U, C] of each reader by name: 1 or 0, NaN where there is none.
+    """The calls [U, C] of each reader by name: 1 or 0, NaN where the reader made none.
 
     Raises ValueError where a file has no id or finding that is known, or all have no case with a finding.
     """
@@ -73,8 +73,8 @@ def _calls(path: Path, split: EvalSplit) -> np.ndarray:
     known = labels.index.isin(truth.ids)
     if not known.any():
         raise ValueError(
-            f"{path} has no id of {split.name}, such as {truth.ids[0]}; its first is {labels.index[0]!r}; expected are "
-            "the ids of studies, or of images with --unit image"
+            f"{path} has no id of {split.name}, such as {truth.ids[0]}; its first is {labels.index[0]!r}; expected "
+            "ids of studies, or of images with --unit image"
         )
     if not known.all():
         print(f"{path}: {int((~known).sum()):,} of {len(known):,} ids are not in {split.name} and are left out")

@@ -20,14 +20,14 @@ def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -
     remedy = "make a split calib (check_split.py --calibration)"
     begin = _chosen_on_val(config.run_dir) if of_run else MAYBE
     if not of_run:
-        remedy = "choose thresholds on data of their own"
+        remedy = "choose thresholds on separate data"
     classes, notes = len(split.view.truth.classes), []
     reasons = [plural(classes, "finding")] if classes <= FEW_CLASSES else []
     if of_run:
         siblings = _siblings(config.run_dir)
         reasons += [f"{plural(siblings, 'other run')} of this split to choose from"] if siblings else []
         compared = _compared_runs(config.run_dir)
-        reasons += [f"flags of {model} that are the best of {plural(runs, 'run')}" for model, runs in compared.items()]
+        reasons += [f"flags of {model} chosen as the best of {plural(runs, 'run')}" for model, runs in compared.items()]
     if reasons:
         cost = "that costs some of the confidence (docs/recall_coverage.md)"
         notes.append(f"note: {begin}. With {' and '.join(reasons)}, {cost}; to avoid it, {remedy}")

@@ -143,7 +143,7 @@ def _calibration(config: SplitConfig, *, published: bool = False) -> dict[str, f
     """
     if config.calibration == "published":
         if not published:
-            raise ValueError(f"{config.data} has no published split calib; give --calibration a fraction, such as 0.1")
+            raise ValueError(f"{config.data} has no published split calib; pass a fraction, such as --calibration 0.1")
         return {}
     if config.calibration and published:
         raise ValueError(f"{config.data} has a published split calib; leave out --calibration {config.calibration:g}")
@@ -201,7 +201,7 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
     dicom = [name for name in paths if name.lower().endswith(DICOM_SUFFIXES)]
     if dicom and importlib.util.find_spec("pydicom") is None:
         count = plural(len(dicom), "DICOM image")
-        failed.append(f"pydicom, which reads {count} such as {dicom[0]}, is not installed; {INSTALL}")
+        failed.append(f"pydicom, which is needed to read {count} such as {dicom[0]}, is not installed; {INSTALL}")
     if config.images == "open":
         opened = check.open_images(source.image_root, paths, workers=config.workers)
         found = check.faults(paths, opened)

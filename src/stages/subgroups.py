@@ -21,7 +21,7 @@ def groups_of(config: ThresholdConfig, split: EvalSplit) -> pd.DataFrame:
     for by in config.subgroups:
         if by not in known or not (known[by].notna() & (known[by] != "")).any():
             raise ValueError(
-                f"--subgroups {by}: nothing is known of it in {split.name}; leave it out, or give the label file a "
+                f"--subgroups {by}: no row of {split.name} records it; leave it out, or give the label file a "
                 f"column {by} that can be read"
             )
         values = known[by].to_numpy()

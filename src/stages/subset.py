@@ -39,7 +39,7 @@ def _with_file(config: SplitConfig, source: LabelSource) -> tuple[LabelSource, s
     kept = existing(source.image_root, paths)
     if not any(kept):
         raise ValueError(
-            f"--images present: none of the {len(kept):,} images lies in {source.image_root}, such as "
+            f"--images present: none of the {len(kept):,} images is in {source.image_root}, such as "
             f"{paths[0]}; name the folder that the paths are relative to with --image-root"
         )
     return source.keep(kept), f"{plural(len(kept) - sum(kept), 'image')} whose file does not exist"

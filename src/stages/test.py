@@ -72,10 +72,8 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
     images = {split: EvalLabels.of(truth, policy) for split, truth in truths.items()}
     calibration, kept = _calibrate(config, logits["val"], images["val"], checkpoint["pos_weight"])
     clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "reliability_*.png", likeness_file.NAME)
-    results = {
-        split: _evaluate(config, logits[split], images[split], checkpoint["pos_weight"], calibration, folder, split)
-        for split in truths
-    }
+    shared: Any = {"pos_weight": checkpoint["pos_weight"], "calibration": calibration, "folder": folder}
+    results = {split: _evaluate(config, logits[split], images[split], split=split, **shared) for split in truths}
     digest = sha256(folder / "best.pt")
     likeness_file.write_likeness(folder, Likeness.fit(features[0], val=features[1]), checkpoint_sha256=digest)
     story = {
@@ -152,6 +150,7 @@ def _evaluate(
     config: ScoreConfig,
     logits: torch.Tensor,
     images: EvalLabels,
+    *,
     pos_weight: list[float],
     calibration: Calibration,
     folder: Path,

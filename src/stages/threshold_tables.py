@@ -92,7 +92,7 @@ def print_target(
             rows.append((first, rule.kind, *chosen, *found, *said, evaluation.auprc[c], status))
     print(format_table(headers, rows))
     if not tried:
-        print("no test data was given: these are figures of the data the thresholds were chosen on")
+        print("no test data was given: these figures are for the data on which the thresholds were chosen")
     for rule in rules:
         print(f"{rule.kind}: {count_verdicts(rule, tested=tried)}")
     if rules[0].kind == "certified":

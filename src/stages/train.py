@@ -156,7 +156,7 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
         check_unchanged({"no_finding": "mask"} | read_json(folder / "config.json"), recipe)  # of an earlier version
         earlier = load_checkpoint(folder / "last.pt")
         if "progress" not in earlier:
-            raise ValueError(f"{folder / 'last.pt'} is of another version of this program; pass --overwrite instead")
+            raise ValueError(f"{folder / 'last.pt'} was written by another version; pass --overwrite instead")
         if earlier["history"] and not (folder / "best.pt").exists():
             raise ValueError(
                 f"{folder / 'best.pt'} is missing, and the best weights with it; pass --overwrite to train again"
@@ -176,12 +176,12 @@ def check_unchanged(
         return
     key = changed[0]
     if key not in before:
-        raise ValueError(f"--resume: the run is of another version of this program, without {key}; pass --overwrite")
+        raise ValueError(f"--resume: another version of this program made the run, without {key}; pass --overwrite")
     if key == "manifest_sha256":
         raise ValueError("--resume: the manifest has changed; pass --overwrite instead to train on this one")
     flag = key if key == "classes" else flag_of(key)
     raise ValueError(
-        f"--resume: {flag} was {before.get(key)} and is {now[key]} now; give the old value, or --overwrite instead"
+        f"--resume: {flag} was {before.get(key)} and is {now[key]} now; pass the old value, or --overwrite instead"
     )
 
 
@@ -189,7 +189,7 @@ def _check_same_start(folder: Path, earlier: dict[str, Any] | None) -> None:
     """Raise ValueError where the processes do not see the same checkpoint; none goes on before all have looked."""
     found = 0 if earlier is None else 1 + len(earlier["history"]) * 10**9 + earlier["progress"]["step"]
     if all_reduce_sum([found])[0] != found * world_size():
-        raise ValueError(f"the processes find different checkpoints in {folder}; it must be on a file system all share")
+        raise ValueError(f"the processes find different checkpoints in {folder}; it must be on a shared file system")
 
 
 def _build_run(config: TrainConfig, num_classes: int, device: torch.device, earlier: dict[str, Any] | None) -> Run:

@@ -51,7 +51,7 @@ def tune(config: TuneConfig) -> None:
     if world_size() > 1:
         raise ValueError("tune.py runs in one process; start it without torchrun")
     if config.monitor == "loss":
-        raise ValueError("--monitor is loss, whose values differ from loss to loss; expected auprc or auroc")
+        raise ValueError("--monitor is loss, whose values differ in scale between losses; expected auprc or auroc")
     manifest = open_manifest(config.run_dir)
     folder = config.run_dir / "tuning" / config.arch
     with exclusive(folder):
@@ -130,7 +130,7 @@ def _try(config: TuneConfig, folder: Path, study: optuna.Study, *, number: int) 
         _link_manifest(config.run_dir, trained.run_dir)
         train(trained, study=Study(after_epoch, command))
     except (optuna.TrialPruned, Diverged) as ended:
-        print(f"this trial ends here: {str(ended) or 'it is worse than the median of those before it'}")
+        print(f"this trial was stopped early: {str(ended) or 'it is worse than the median of the earlier trials'}")
         study.tell(trial, state=TrialState.PRUNED)
     except BaseException:
         _drop(folder, study, study.trials[trial.number])
@@ -197,7 +197,7 @@ def _report(config: TuneConfig, folder: Path, study: optuna.Study) -> None:
     """A table of the trials, and the command of the best."""
     compared, best, rows = study.get_trials(states=COMPARED), _best(study), []
     if best is None:
-        raise ValueError(f"none of {plural(len(compared), 'trial')} ran to its end; pass other flags and --overwrite")
+        raise ValueError(f"none of {plural(len(compared), 'trial')} ran to the end; pass other flags and --overwrite")
     for trial in compared:
         scores = list(trial.intermediate_values.values())
         tried = [f"{value:g}" if name in RANGES else value for name, value in _legible(trial.params).items()]
@@ -210,7 +210,7 @@ def _report(config: TuneConfig, folder: Path, study: optuna.Study) -> None:
     run_dir = _folder_of(folder, best.number)
     print(
         f"\n{plural(len(compared), 'trial')} compared on val; the best is {run_dir.name}, with a val {score} of "
-        f"{best.value:.4f}. The best of several is flattered by val: judge it on test, once. To train it again:\n"
+        f"{best.value:.4f}. Val flatters the best of several: judge it on test, once. To train it again:\n"
         f"  python train_{MODELS[config.arch]}.py {shlex.join(flags)}\n"
-        f"Or move {run_dir / config.arch} to {config.run_dir / config.arch}: it is that model."
+        f"Or use the trained model: move {run_dir / config.arch} to {config.run_dir / config.arch}."
     )

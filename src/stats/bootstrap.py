@@ -78,12 +78,12 @@ def resample(patients: int, *, seed: int, index: int) -> np.ndarray:
     return np.bincount(drawn, minlength=patients)
 
 
-def interval(replicates: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval (low, high) of [R] replicates; those undefined are left out, NaN if all are."""
+def interval(replicates: np.ndarray) -> tuple[float, float]:
+    """95% percentile interval (low, high) of [R] replicates; those undefined are left out, NaN if all are."""
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return np.nan, np.nan
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)
 
 

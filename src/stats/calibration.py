@@ -30,16 +30,11 @@ def correct_probs(
     a class stay. `slope`, above 0, multiplies the logit first. Raises ValueError for a weight that is not a finite
     number above 0.
     """
-    probs = np.asarray(probs, dtype=np.float64)
-    ill, well = probs**slope, (1 - probs) ** slope
-    return ill / (ill + _check_weight(pos_weight) * well)
-
-
-def _check_weight(pos_weight: float | Sequence[float] | np.ndarray) -> np.ndarray:
-    weight = np.asarray(pos_weight, dtype=np.float64)
+    probs, weight = np.asarray(probs, dtype=np.float64), np.asarray(pos_weight, dtype=np.float64)
     if not (np.isfinite(weight) & (weight > 0)).all():
         raise ValueError(f"pos_weight is {pos_weight}, expected finite numbers above 0")
-    return weight
+    ill, well = probs**slope, (1 - probs) ** slope
+    return ill / (ill + weight * well)
 
 
 def brier_score(probs: np.ndarray, *, targets: np.ndarray) -> float:

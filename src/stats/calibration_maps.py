@@ -100,7 +100,7 @@ def fit_maps(
             one_label = outcomes.all() or not outcomes.any()
             fitted = None if one_label else _fit(method, entries, outcomes, prior)
             if fitted is None:
-                kept[name] = "it has one label only" if one_label else "it ranks the labels no better than chance"
+                kept[name] = "it has only one label" if one_label else "it ranks the labels no better than chance"
         maps.append(fitted or prior)
     return maps, kept
 

@@ -105,12 +105,12 @@ def difference_interval(value: float, replicates: np.ndarray, *, patients: float
     return max(value - reach, -1.0), min(value + reach, 1.0)
 
 
-def top_share(patients: np.ndarray, *, fraction: float = 0.05) -> float:
-    """The share of units that the `fraction` of patients with the most units own; patients: [n], one per unit.
+def top_share(patients: np.ndarray) -> float:
+    """The share of units that the 5% of patients with the most units own; patients: [n], one per unit.
 
-    NaN with fewer than 20 patients, of whom one would be more than the usual fraction.
+    NaN with fewer than 20 patients, of whom one would be more than 5%.
     """
     sizes = np.sort(np.unique(patients, return_counts=True)[1])[::-1]
     if len(sizes) < 20:
         return float("nan")
-    return float(sizes[: round(fraction * len(sizes))].sum() / sizes.sum())
+    return float(sizes[: round(0.05 * len(sizes))].sum() / sizes.sum())

@@ -110,7 +110,7 @@ def test_claim_refuses_an_output_that_is_there(tmp_path):
     path = tmp_path / "a.csv"
     refuse_overwrite([path], overwrite=False)
     path.touch()
-    with pytest.raises(ValueError, match=r"a.csv is already there; pass --overwrite"):
+    with pytest.raises(ValueError, match=r"a.csv already exists; pass --overwrite"):
         refuse_overwrite([tmp_path / "b.csv", path], overwrite=False)
     refuse_overwrite([path], overwrite=True)
     for overwrite in (False, True):
@@ -127,7 +127,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
     part = manifest.part("val")
     assert list(part.table["image_id"]) == list(part.context["image_id"]) == ["NA"] and part.context["age"].item() == 3
     assert manifest.context["no_finding"].isna().all()  # a context of an earlier version
-    with pytest.raises(ValueError, match="no image in test"):
+    with pytest.raises(ValueError, match="no images in test"):
         manifest.part("test")
 
 
@@ -135,7 +135,7 @@ def test_a_manifest_changed_by_hand_is_refused(tmp_path):
     small_manifest(tmp_path)
     path = tmp_path / "manifest.csv"
     path.write_text(path.read_text().replace("val", "test"))
-    with pytest.raises(ValueError, match="not the file that manifest.json describes"):
+    with pytest.raises(ValueError, match="does not match manifest.json"):
         read_manifest(tmp_path)
 
 

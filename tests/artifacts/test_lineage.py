@@ -33,7 +33,7 @@ def start(script, run_dir):
 @pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
 def test_a_model_that_is_being_trained_is_waited_for(run_dir, monkeypatch, script):
     monkeypatch.setattr("src.artifacts.lineage.holder", lambda folder: f"train_{folder.name}")
-    with pytest.raises(ValueError, match="resnet50 is being written by train_resnet50; wait until it has ended"):
+    with pytest.raises(ValueError, match="resnet50 is being written by train_resnet50; wait for it to finish"):
         start(script, run_dir)
 
 
@@ -44,7 +44,7 @@ def test_probabilities_of_another_model_are_refused(run_dir, script):
     path.write_bytes(b"other weights")
     then = ", then ensemble_alpha_search.py --overwrite" if script in AFTER_BLEND else ""
     since = "blended" if script in AFTER_BLEND else "tested"
-    match = f"^resnet50 was trained again since it was {since}; run test_resnet.py --overwrite{then}$"
+    match = f"^resnet50 was trained again after it was {since}; run test_resnet.py --overwrite{then}$"
     with pytest.raises(ValueError, match=match):
         start(script, run_dir)
 
@@ -56,7 +56,7 @@ def test_a_model_that_a_training_lost_is_refused(run_dir, script, left, flag):
     (run_dir / "resnet50" / left).touch()
     reason = "does not exist; run train_resnet.py first"
     if script is not predict:
-        reason = f"which made the probabilities, is gone, .* run train_resnet.py {flag} and the stages after it"
+        reason = f".* is missing, .* run train_resnet.py {flag} and then the later stages"
     with pytest.raises(ValueError, match=rf"resnet50/best\.pt,? {reason}"):
         start(script, run_dir)
 
@@ -65,7 +65,7 @@ def test_checkpoints_deleted_to_save_space_stop_prediction_alone(run_dir):
     for path in run_dir.glob("*/*.pt"):
         path.unlink()
     for script in BEFORE_PREDICT:
-        with pytest.warns(UserWarning, match=r"resnet50/best\.pt is gone; its probabilities are used, but predict"):
+        with pytest.warns(UserWarning, match=r"resnet50/best\.pt is missing; its probabilities are used, but predict"):
             start(script, run_dir)
     with pytest.raises(ValueError, match=r"resnet50/best\.pt does not exist; run train_resnet\.py first"):
         start(predict, run_dir)

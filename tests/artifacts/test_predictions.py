@@ -93,9 +93,9 @@ def test_append_builds_a_study_from_the_rows_of_both_runs(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"saved": thresholds(unit="image")}, "made with other unit; pass --overwrite"),
-        ({"saved": thresholds(aggregate="mean")}, "made with other aggregate"),
-        ({"study": "file"}, "made with other --study"),
+        ({"saved": thresholds(unit="image")}, "made with other settings .unit.; pass --overwrite"),
+        ({"saved": thresholds(aggregate="mean")}, "made with other settings .aggregate"),
+        ({"study": "file"}, "made with other settings .--study"),
     ],
 )
 def test_append_refuses_a_table_of_other_units(tmp_path, changed, match):
@@ -110,7 +110,7 @@ def test_a_table_from_before_units_were_recorded_is_of_images(tmp_path):
     )
     table.save()
     opened(tmp_path / "p.csv", thresholds(unit="image"), append=True).save()
-    with pytest.raises(ValueError, match="made with other"):
+    with pytest.raises(ValueError, match="made with other settings"):
         PredictionTable.open(tmp_path / "p.csv", thresholds(), origin={"unit": "study"}, **(FLAGS | {"append": True}))
 
 
@@ -118,20 +118,20 @@ def test_a_table_of_studies_that_is_there_is_kept_and_goes_with_its_table(tmp_pa
     path, other = tmp_path / "p.csv", tmp_path / "p_studies.csv"
     other.write_text("mine")
     for flags in ({}, {"append": True}, {"overwrite": True}):
-        with pytest.raises(ValueError, match=r"p_studies\.csv is there and was not made by predict\.py"):
+        with pytest.raises(ValueError, match=r"p_studies\.csv exists and was not written by predict\.py"):
             opened(path, **flags)
     opened(path, thresholds(unit="image")).save()  # which writes none
-    with pytest.raises(ValueError, match=r"p_studies\.csv is there and was not made by predict\.py"):
+    with pytest.raises(ValueError, match=r"p_studies\.csv exists and was not written by predict\.py"):
         opened(path, overwrite=True)
     assert other.read_text() == "mine" and path.exists()
     other.unlink()
     opened(path, overwrite=True).save()
-    with pytest.raises(ValueError, match=r"p_studies\.csv is there and was not made"):
+    with pytest.raises(ValueError, match=r"p_studies\.csv exists and was not written"):
         opened(other, overwrite=True)  # as a table of images
     path.unlink()
-    with pytest.raises(ValueError, match=r"p_studies\.csv is already there; pass --append .* or --overwrite"):
+    with pytest.raises(ValueError, match=r"p_studies\.csv already exists; pass --append .* or --overwrite"):
         opened(path)
-    with pytest.raises(ValueError, match=r"p_studies\.csv is already there; pass --overwrite"):
+    with pytest.raises(ValueError, match=r"p_studies\.csv already exists; pass --overwrite"):
         opened(path, append=True)
     opened(path, thresholds(unit="image"), overwrite=True).save()
     assert not other.exists()  # nothing of the earlier run remains beside another table
@@ -187,7 +187,7 @@ def test_of_two_runs_that_write_one_table_one_is_told(tmp_path):
     first.save()
     first.save()
     second.add(Path("2.png"), np.array([0.1, 0.2]))
-    with pytest.raises(ValueError, match=r"another run of predict.py writes .*p\.csv"):
+    with pytest.raises(ValueError, match=r"another run of predict.py is writing .*p\.csv"):
         second.save()
     third = opened(tmp_path / "p.csv", append=True)
     third.save()

@@ -5,11 +5,7 @@ import pytest
 
 from src.artifacts.io import as_stored
 from src.artifacts.probs import read_outside_probs, read_probs, read_stage_probs, write_probs
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+from tests.trees import write_text
 
 
 def test_probabilities_come_back_by_id_and_class_whatever_the_order(tmp_path):
@@ -37,21 +33,21 @@ def test_large_logits_keep_their_order_in_the_file(tmp_path):
         ("id,X\na,nan\n", r"X of a is nan"),
         ("id,X\na,high\n", r"X of a is high"),
         ("id,X\na,0.5\na,0.6\n", r"'a' appears on lines 2 and 3; each must be unique"),
-        ("id,X,X\na,0.5,0.5\n", r"two columns 'X'"),
-        ("id,Lung Lesion,lung_lesion\na,0.5,0.5\n", r"two columns of one class: Lung Lesion and lung_lesion"),
-        ("id,prob_X,Prob X\na,0.5,0.5\n", r"two columns of one class: prob_X and Prob X"),
+        ("id,X,X\na,0.5,0.5\n", r"two columns named 'X'"),
+        ("id,Lung Lesion,lung_lesion\na,0.5,0.5\n", r"two columns for the same class: Lung Lesion and lung_lesion"),
+        ("id,prob_X,Prob X\na,0.5,0.5\n", r"two columns for the same class: prob_X and Prob X"),
         ("id,X\n", r"no rows"),
-        ("id\na\n", r"has one column"),
+        ("id\na\n", r"has only one column"),
         ("", r"no rows"),
-        ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values and no name"),
+        ("id,X,,Y\na,0.5,0.7,0.2\n", r"column 3 has values but no name"),
         ("id,X\na,  \n", r"X of a is blank"),
         (",X\na,0.5\n", r"first column has no name"),
-        ("id,X\na,1\nb,0\n", r"nothing but 0 and 1; expected probabilities: is it a file of labels"),
+        ("id,X\na,1\nb,0\n", r"only 0 and 1; expected probabilities .is it a file of labels"),
     ],
 )
 def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"p.csv.*{message}"):
-        read_outside_probs(write(tmp_path / "p.csv", text))
+        read_outside_probs(write_text(tmp_path / "p.csv", text))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +63,7 @@ def test_bad_probabilities_are_refused_with_file_class_id_and_value(tmp_path, te
     ],
 )
 def test_probabilities_of_another_program_are_found_by_the_names_of_their_columns(tmp_path, text, unused):
-    probs = read_outside_probs(write(tmp_path / "p.csv", text))
+    probs = read_outside_probs(write_text(tmp_path / "p.csv", text))
     assert probs.aligned(["a"], ["Pleural Effusion", "Edema"]).tolist() == [[0.25, 0.5]]
     assert probs.said.endswith(f"; not used: {unused}") if unused else "not used" not in probs.said
     assert "findings: 2 (" in probs.said
@@ -76,17 +72,17 @@ def test_probabilities_of_another_program_are_found_by_the_names_of_their_column
 @pytest.mark.parametrize("name", ["No Finding", "no_finding", "prob_No Finding"])
 def test_no_finding_is_a_class_only_where_it_is_asked_for_or_alone(tmp_path, name):
     prefix = "prob_" if name.startswith("prob_") else ""
-    path = write(tmp_path / "p.csv", f"id,{name},{prefix}X\na,0.5,0.25\n")
+    path = write_text(tmp_path / "p.csv", f"id,{name},{prefix}X\na,0.5,0.25\n")
     probs = read_outside_probs(path)
-    assert probs.classes == ("X",) and f"{name!r} is no class, since it was not asked for" in probs.said
+    assert probs.classes == ("X",) and f"{name!r} is not a class, because nothing asked for it" in probs.said
     asked = read_outside_probs(path, asked=["no finding", "X"])
-    assert asked.aligned(["a"], ["X", "No_Finding"]).tolist() == [[0.25, 0.5]] and "is no class" not in asked.said
-    alone = read_outside_probs(write(tmp_path / "q.csv", f"id,{name}\na,0.5\n"))
-    assert alone.classes == (name.removeprefix("prob_"),) and "is no class" not in alone.said
+    assert asked.aligned(["a"], ["X", "No_Finding"]).tolist() == [[0.25, 0.5]] and "is not a class" not in asked.said
+    alone = read_outside_probs(write_text(tmp_path / "q.csv", f"id,{name}\na,0.5\n"))
+    assert alone.classes == (name.removeprefix("prob_"),) and "is not a class" not in alone.said
 
 
 def test_a_column_whose_name_says_that_it_is_no_finding_is_a_class_where_it_is_asked_for(tmp_path):
-    path = write(tmp_path / "p.csv", "id,Smoker,X\na,0.5,0.25\n")
+    path = write_text(tmp_path / "p.csv", "id,Smoker,X\na,0.5,0.25\n")
     assert read_outside_probs(path).classes == ("X",)
     assert read_outside_probs(path, asked=["smoker", "X"]).classes == ("Smoker", "X")
 
@@ -97,7 +93,7 @@ def test_a_class_of_a_run_may_be_called_anything(tmp_path):
 
 
 def test_ids_with_other_folders_are_known_by_their_ends_and_this_is_said(tmp_path):
-    probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\nimages/b.png,0.5\na.png,0.25\n"))
+    probs = read_outside_probs(write_text(tmp_path / "p.csv", "id,X\nimages/b.png,0.5\na.png,0.25\n"))
     known = probs.known_as(["a.png", "b.png"])
     assert known.aligned(["a.png", "b.png"], ["X"]).tolist() == [[0.25], [0.5]]
     assert known.said.endswith("; 1 id matched by the end of the path, such as 'images/b.png' to 'b.png'")
@@ -107,7 +103,7 @@ def test_ids_with_other_folders_are_known_by_their_ends_and_this_is_said(tmp_pat
 
 
 def test_ids_of_another_split_may_be_there_too(tmp_path):
-    probs = read_outside_probs(write(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
+    probs = read_outside_probs(write_text(tmp_path / "p.csv", "id,X\na,0.5\nb,0.25\n"))
     assert probs.aligned(["b"], ["X"], others=["a", "c"]).tolist() == [[0.25]]
     with pytest.raises(ValueError, match="image id 'a' is not in the labels"):
         probs.aligned(["b"], ["X"], others=["c"])
@@ -123,27 +119,27 @@ def test_ids_of_another_split_may_be_there_too(tmp_path):
     ],
 )
 def test_ids_and_classes_that_do_not_match_are_named(tmp_path, ids, classes, message):
-    probs = read_probs(write(tmp_path / "p.csv", "id,X\na,0.5\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "id,X\na,0.5\n"))
     with pytest.raises(ValueError, match=message):
         probs.aligned(ids, classes)
 
 
 def test_probabilities_of_another_manifest_are_refused(tmp_path):
-    write(tmp_path / "probs_val.csv", "image_id,X\na,0.5\n")
-    write(tmp_path / "probs.json", '{"manifest_sha256": "other"}')
+    write_text(tmp_path / "probs_val.csv", "image_id,X\na,0.5\n")
+    write_text(tmp_path / "probs.json", '{"manifest_sha256": "other"}')
 
     class Manifest:
         sha256 = "this"
 
-    with pytest.raises(ValueError, match="another manifest"):
+    with pytest.raises(ValueError, match="a different manifest"):
         read_stage_probs(tmp_path, "val", Manifest)
 
 
 def test_spaces_around_names_do_not_matter(tmp_path):
-    probs = read_probs(write(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "Study, X, Y\na,0.5,0.25\n"))
     assert probs.classes == ("X", "Y") and probs.values.tolist() == [[0.5, 0.25]]
 
 
 def test_blank_lines_and_a_trailing_comma_do_not_matter(tmp_path):
-    probs = read_probs(write(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
+    probs = read_probs(write_text(tmp_path / "p.csv", "\nid,X,\n\na,0.5,\n"))
     assert probs.classes == ("X",) and probs.values.tolist() == [[0.5]]

@@ -74,11 +74,11 @@ def test_one_of_several_targets_must_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (WHOLE | {"manifest_sha256": "0"}, "not of this run: its manifest_sha256 says otherwise"),
-        (without("probs_val_sha256"), "not of this run: its probs_val_sha256 does not say"),
-        (WHOLE | {"classes": ["Edema"]}, "lacks the class 'Rare', as the run has them"),
-        (WHOLE | {"classes": ["Rare", "Edema"]}, "has the classes in another order"),
-        (WHOLE | {"classes": None}, "lacks the class 'Edema', as the run has them"),
+        (WHOLE | {"manifest_sha256": "0"}, "not belong to this run: its manifest_sha256 differs"),
+        (without("probs_val_sha256"), "not belong to this run: its probs_val_sha256 is missing"),
+        (WHOLE | {"classes": ["Edema"]}, "lacks the class 'Rare'; expected those of the run"),
+        (WHOLE | {"classes": ["Rare", "Edema"]}, "has the classes in a different order"),
+        (WHOLE | {"classes": None}, "lacks the class 'Edema'; expected those of the run"),
         (WHOLE | {"unit": "banana"}, "its unit is 'banana'; expected study or image; run ensemble_threshold_search"),
         (WHOLE | {"unit": None}, "its unit is None; expected study or image"),
         (WHOLE | {"aggregate": "sum"}, "its aggregate is 'sum'; expected max or mean"),
@@ -94,7 +94,7 @@ def test_one_of_several_targets_must_be_named(tmp_path):
         (page(Edema={"recall": 0}), "recall chosen for Edema is 0; expected"),
         (page(Edema={"recall": 1.5}), r"recall chosen for Edema is 1\.5"),
         (page(Edema={"recall": 0.9, "confidence": 1}), "confidence chosen for Edema is 1; expected a number below 1"),
-        (WHOLE | {"report": {"chosen": None}}, "'report' is not what the report writes"),
+        (WHOLE | {"report": {"chosen": None}}, "'report' is not in the format that the report writes"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_run_or_that_no_stage_writes_is_refused(tmp_path, content, match):

@@ -9,11 +9,7 @@ import pytest
 from src.artifacts.io import as_stored
 from src.artifacts.truth import EvalLabels, Truth, Units, read_truth, respelled_patients
 from src.labels.policy import LabelPolicy
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+from tests.trees import write_text
 
 
 def test_a_truth_that_is_not_there_is_said(tmp_path):
@@ -25,19 +21,19 @@ def test_a_truth_that_is_not_there_is_said(tmp_path):
 
 def test_truth_takes_patients_from_the_column_the_id_or_the_row(tmp_path):
     text = "Study,No Finding,X,Patient ID,more\nr/patient7/study1,1,1.0,p,\nr/patient7/study2,,,q,\nz,0,-1,q,a\n"
-    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    truth, lines = read_truth(write_text(tmp_path / "t.csv", text), ["X"])
     roles = "id 'Study', patient 'Patient ID', no finding 'No Finding'"
-    of_study = "the study is read from the id, such as patient7/study1 from r/patient7/study1, and 1 of 3 rows count as"
-    assert lines == [f"{tmp_path}/t.csv: {roles}; {of_study} a study each; not used: more"]
+    of_study = "the study is read from the id, such as patient7/study1 from r/patient7/study1, and 1 of 3 rows name no"
+    assert lines == [f"{tmp_path}/t.csv: {roles}; {of_study} study and count as one study each; not used: more"]
     assert list(truth.studies) == ["patient7/study1", "patient7/study2", "z"]
     assert truth.no_finding.tolist() == [True, False, False]
     np.testing.assert_array_equal(truth.labels, [[1], [np.nan], [-1]])
     assert list(truth.patients) == ["p", "q", "q"]
     text = text.replace(",Patient ID", ",other")
-    truth, (said, warning) = read_truth(write(tmp_path / "t.csv", text), ["X"])
-    assert "; the patient is read from the id, such as patient7 from r/patient7/study1, and 1 of 3 rows count" in said
+    truth, (said, warning) = read_truth(write_text(tmp_path / "t.csv", text), ["X"])
+    assert "; the patient is read from the id, such as patient7 from r/patient7/study1, and 1 of 3 rows name no" in said
     assert said.endswith("; not used: other, more")
-    assert "t.csv does not say whose 1 of 3 rows are. If a patient has several of them" in warning
+    assert "t.csv names no patient in 1 of 3 rows. If a patient has several of them" in warning
     assert list(truth.patients) == ["patient7", "patient7", "z"]
 
 
@@ -47,13 +43,13 @@ def test_images_of_few_patients_are_known_as_such_whatever_the_column_is_called(
     rows = [(f"{patient:08d}_{n:03d}.png", patient) for patient in range(12) for n in range(40)]
     header = f"Image Index,X,{name}\n" if name else "Image Index,X\n"
     text = header + "".join(f"{image},1,{patient}\n" if name else f"{image},1\n" for image, patient in rows)
-    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    truth, lines = read_truth(write_text(tmp_path / "t.csv", text), ["X"])
     assert len(set(truth.patients)) == 12 and len(lines) == 1
 
 
 def test_two_spellings_of_a_patient_are_warned_of_across_files(tmp_path):
     truths = [
-        read_truth(write(tmp_path / f"{name}.csv", f"id,X,patient\n{name},1,{name}\nz,0,s\n"), ["X"])[0]
+        read_truth(write_text(tmp_path / f"{name}.csv", f"id,X,patient\n{name},1,{name}\nz,0,s\n"), ["X"])[0]
         for name in ("P7", "p7")
     ]
     (line,) = respelled_patients(*truths)
@@ -70,28 +66,28 @@ def test_two_spellings_of_a_patient_are_warned_of_across_files(tmp_path):
         ("id,X,Patient ID\na,1,7\nb,0,NA\n", "line 3: column 'Patient ID' is blank in 1 of 2 rows, here as 'NA'"),
         ("id,X,study_id\na,1,nan\nb,0,s1000\n", "line 2: column 'study_id' is blank in 1 of 2 rows"),
         ("id,X,split\na,1,val\nb,0,test\n", r"rows of several splits \(val, test\) in its column 'split'"),
-        ("id,Lung_X,lung x\na,1,0\n", "two columns of Lung X: Lung_X and lung x"),
+        ("id,Lung_X,lung x\na,1,0\n", "two columns for Lung X: Lung_X and lung x"),
         ("id,Y\na,1\n", "has no column 'X'; it has Y"),
         ("id,X\n", "no rows"),
-        ("id,X,X\na,1,0\n", "has two columns 'X'"),
+        ("id,X,X\na,1,0\n", "has two columns named 'X'"),
         (",X\na,1\n", "first column has no name"),
         ("", "no rows"),
     ],
 )
 def test_bad_truth_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"t.csv.*{message}"):
-        read_truth(write(tmp_path / "t.csv", text), ["Lung X" if "Lung" in text else "X"])
+        read_truth(write_text(tmp_path / "t.csv", text), ["Lung X" if "Lung" in text else "X"])
 
 
 def test_spaces_around_names_do_not_matter(tmp_path):
-    truth, _ = read_truth(write(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), ("X", "Y"))
+    truth, _ = read_truth(write_text(tmp_path / "t.csv", "Study, X, Y\na, 1,0\n"), ("X", "Y"))
     assert truth.labels.tolist() == [[1, 0]]
 
 
 def test_truth_takes_studies_and_groups_from_their_usual_columns(tmp_path):
     text = "Image Index,X,subject_id,study,Patient Gender,Patient Age,View Position\n"
     text += "a,1,p,1,F,058Y,PA\nb,0,p,2,F,59,LL\nc,0,q,1,,,\n"
-    truth, lines = read_truth(write(tmp_path / "t.csv", text), ["X"])
+    truth, lines = read_truth(write_text(tmp_path / "t.csv", text), ["X"])
     assert list(truth.studies) == ["p/1", "p/2", "q/1"]  # numbers that only count within a patient
     roles = "patient 'subject_id', study 'study', sex 'Patient Gender', age 'Patient Age', view 'View Position'"
     assert lines == [f"{tmp_path}/t.csv: id 'Image Index', {roles}"]
@@ -101,9 +97,9 @@ def test_truth_takes_studies_and_groups_from_their_usual_columns(tmp_path):
         "",
     ]
     assert truth.groups["age"].tolist()[:2] == [58, 59] and np.isnan(truth.groups["age"][2])
-    truth, lines = read_truth(write(tmp_path / "t.csv", "id,X\na,1\nb,0\n"), ["X"])
+    truth, lines = read_truth(write_text(tmp_path / "t.csv", "id,X\na,1\nb,0\n"), ["X"])
     assert list(truth.studies) == ["a", "b"]
-    assert "; 2 of 2 rows count as a patient each; 2 of 2 rows count as a study each" in lines[0] and len(lines) == 2
+    assert "; 2 of 2 rows name no study and count as one study each" in lines[0] and len(lines) == 2
 
 
 def images(studies, labels, patients=None, **groups):
@@ -189,13 +185,13 @@ def test_the_view_of_no_finding_stands_between_the_masked_one_and_all_blanks_neg
 
 def test_without_a_patient_column_a_study_is_a_patient_of_its_own(tmp_path):
     truth, lines = read_truth(
-        write(tmp_path / "t.csv", "id,X,study_id\na,1,s100001\nb,1,s100001\nc,0,s100002\n"), ["X"]
+        write_text(tmp_path / "t.csv", "id,X,study_id\na,1,s100001\nb,1,s100001\nc,0,s100002\n"), ["X"]
     )
     assert list(truth.patients) == list(truth.studies) == ["s100001", "s100001", "s100002"]
-    assert "; each study counts as a patient" in lines[0] and "does not say whose 3 of 3 rows are" in lines[1]
+    assert "; each study counts as a patient" in lines[0] and "names no patient in 3 of 3 rows" in lines[1]
     assert len(Units.of(truth, unit="study", aggregate="max").truth.ids) == 2
-    match = "the study of line 2 is '1', which only counts the studies of a patient, and no column names the patient"
+    match = "the study in line 2 is '1', which only numbers the studies of a patient, and no column names the patient"
     with pytest.raises(ValueError, match=match):
-        read_truth(write(tmp_path / "t.csv", "id,X,study\na,1,1\nb,0,2\n"), ["X"])
-    truth, _ = read_truth(write(tmp_path / "t.csv", "id,X,study\npatient7/a,1,1\npatient8/a,0,1\n"), ["X"])
+        read_truth(write_text(tmp_path / "t.csv", "id,X,study\na,1,1\nb,0,2\n"), ["X"])
+    truth, _ = read_truth(write_text(tmp_path / "t.csv", "id,X,study\npatient7/a,1,1\npatient8/a,0,1\n"), ["X"])
     assert list(truth.studies) == ["patient7/1", "patient8/1"]

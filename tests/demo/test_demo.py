@@ -229,7 +229,7 @@ def test_train_holds_the_reports_and_valid_the_truth(demo):
         others = table[[name for name in FINDINGS if name != "Support Devices"]]
         clear = ~others.isin([1, -1]).any(axis=1)
         assert (table["No Finding"] == 1).equals(clear)
-        assert (clear & (table["Support Devices"] == 1)).any()  # a device alone is no finding
+        assert (clear & (table["Support Devices"] == 1)).any()  # a device alone is not a finding
     assert train.isna().any(axis=None) and not valid.isna().any(axis=None)
 
 

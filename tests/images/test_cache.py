@@ -295,7 +295,7 @@ def test_two_processes_at_once_share_the_work(folder, files, slow, decoded, capf
     assert sorted(decoded()) == sorted(path.name for path in files)
     assert_right(fill(folder, files), files)
     err = "".join(said) + capfd.readouterr().err
-    assert err.count("waiting for another process that fills it") == 1 and err.count("to decode") == 1
+    assert err.count("waiting for another process that is filling it") == 1 and err.count("to decode") == 1
 
 
 def test_ctrl_c_keeps_what_is_done(folder, files, slow, decoded, monkeypatch):

@@ -5,7 +5,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ import torch
 from PIL import Image
 
 from src.images.decode import AccessError, ImageError, read_image, resized
-from tests.trees import picture
+from tests.trees import ROOT, picture
 
-ROOT = Path(__file__).resolve().parents[2]
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))  # 0 .. 252 from left to right
 
 

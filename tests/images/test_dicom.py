@@ -238,7 +238,7 @@ def test_a_voi_lut_of_8_bits_is_read_however_its_entries_are_stored(tmp_path):
         ({"WindowCenter": 1}, "WindowCenter and WindowWidth"),
         ({"WindowCenter": 1, "WindowWidth": 0}, "WindowWidth is 0"),
         ({"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "CUBIC"),
-        ({"WindowCenter": 99999, "WindowWidth": 10}, "one gray value"),
+        ({"WindowCenter": 99999, "WindowWidth": 10}, "single gray value"),
         ({"HighBit": 15}, "high bit is 15 of 12"),
         ({"VOILUTSequence": [Dataset()]}, "its VOI LUT has no LUTDescriptor"),
     ],
@@ -301,7 +301,7 @@ def test_a_cut_file_is_refused(tmp_path):
         read_file(path, sizes=[8])
     path = write(path, GRADIENT, compress=RLELossless)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(ValueError, match="truncated"):
         read_file(path, sizes=[8])
 
 
@@ -315,7 +315,7 @@ def test_a_jpeg_that_was_cut_before_it_was_put_into_the_file_is_refused(tmp_path
         values, bits = (noise(12), 12) if compress == JPEGLosslessSV1 else (gray, 8)
         cut = encoded[: int(part * len(encoded))]
         path = write(tmp_path / "a.dcm", values, bits=bits, compress=compress, encoded=cut)
-        with pytest.raises(ValueError, match="JPEG data end too early"):
+        with pytest.raises(ValueError, match="JPEG data are truncated"):
             read_file(path, sizes=[8])
 
 
@@ -390,4 +390,4 @@ def test_a_run_is_trained_on_dicom_as_predict_reads_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr("src.stages.split.importlib.util.find_spec", lambda name: None)
     capsys.readouterr()
     assert check_split.main([*split, "--overwrite"]) == 1
-    assert "pydicom, which reads 12 DICOM images such as 0.dcm, is not installed" in capsys.readouterr().out
+    assert "pydicom, which is needed to read 12 DICOM images such as 0.dcm, is not installed" in capsys.readouterr().out

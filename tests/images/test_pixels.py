@@ -156,7 +156,7 @@ JPEG = encoded(Image.fromarray(stretched(radiograph(40, 30))), "JPEG")
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is not an image"),
         (encoded(Image.new("RGB", (40, 30)), "EPS"), "is not an image"),  # Ghostscript is not started
-        (JPEG.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"), "is a JPEG of a kind that is not read"),
+        (JPEG.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"), "is a JPEG of an unsupported kind"),
         (sized(JPEG, 30_000), "has more than 178,956,970 pixels"),
         (encoded(Image.fromarray(stretched(radiograph(40, 7))), "PNG"), "it has 7 x 40 pixels; expected 8 or more"),
     ],

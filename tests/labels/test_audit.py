@@ -17,12 +17,12 @@ TWICE = "under 2 names in different splits: img/01_1.png (train), img/29_1.png (
 LEAKED, REMEDY = "of the 10 test images also in another split; first", "(--split patient makes a sound one)"
 
 
-def make_set(root, *, patients=30, edit=None):
+def make_set(root, *, edit=None):
     """A CSV data set of 60 images with a published split by patient: 20 train, 5 val and 5 test patients."""
     rng = np.random.default_rng(0)
     (root / "img").mkdir(parents=True)
     rows = []
-    for p in range(patients):
+    for p in range(30):
         split = "train" if p < 20 else "val" if p < 25 else "test"
         for i in range(2):
             name = f"img/{p:02}_{i}.png"
@@ -151,7 +151,7 @@ def test_patient_split_mends_a_leak_and_published_needs_one(tmp_path):
         check(path, tmp_path / "p", "--split", "published", "--classes", "A", "B")
 
 
-RESPELLED = "patients whose id is spelled in more than one way (--merge-patients takes the spellings as one patient)"
+RESPELLED = "patients whose id is spelled in more than one way (--merge-patients treats the spellings as one patient)"
 
 
 def test_two_spellings_of_a_patient_fail_until_they_are_merged(tmp_path, capsys):
@@ -161,7 +161,7 @@ def test_two_spellings_of_a_patient_fail_until_they_are_merged(tmp_path, capsys)
     assert check(path, tmp_path / "m", "--merge-patients") == 1
     out = capsys.readouterr().out
     assert f"FAILED: 1 patient with 1 {LEAKED}: p03 {REMEDY}" in out and RESPELLED not in out
-    assert "an id in more than one spelling, each taken as one patient: 1 ('p03' and 'P03')" in out
+    assert "an id in several spellings, each treated as one patient: 1 ('p03' and 'P03')" in out
     fractions = ["--val-fraction", "0.2", "--test-fraction", "0.2"]
     assert check(path, tmp_path / "s", "--merge-patients", "--split", "patient", *fractions) == 0
     table = read_manifest(tmp_path / "s").table
@@ -171,7 +171,7 @@ def test_two_spellings_of_a_patient_fail_until_they_are_merged(tmp_path, capsys)
 def test_a_manifest_is_not_replaced_unasked(tmp_path):
     path = make_set(tmp_path / "d")
     check(path, tmp_path / "r")
-    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+    with pytest.raises(ValueError, match="already exists; pass --overwrite"):
         check(path, tmp_path / "r")
     check(path, tmp_path / "r", "--overwrite")
 

@@ -51,7 +51,7 @@ def test_views(tmp_path, value, view):
 def test_files_columns_and_cells_that_are_not_as_expected(tmp_path):
     file = make_brax(tmp_path / "brax", images=False) / FILE
     refused(tmp_path, "its folder brax does (brax)")
-    refused(tmp_path, "master_spreadsheet_update.csv", dataset="brax")
+    refused(tmp_path, "holds no master_spreadsheet*.csv", dataset="brax")
     set_cell(file, line=3, column="PngPath", value="")
     refused(file, FILE, "line 3", "'PngPath' is blank")
     set_cell(file, line=3, column="PngPath", value=pd.read_csv(file)["PngPath"][0])
@@ -59,4 +59,4 @@ def test_files_columns_and_cells_that_are_not_as_expected(tmp_path):
     drop_column(file, "AccessionNumber")
     refused(file, "'AccessionNumber'", dataset="brax")
     (file.parent / "master_spreadsheet.csv").write_bytes(file.read_bytes())
-    refused(file.parent, f"master_spreadsheet.csv, {FILE}", "leave the one to read")
+    refused(file.parent, f"master_spreadsheet.csv, {FILE}", "keep the one to read")

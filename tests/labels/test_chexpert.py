@@ -65,7 +65,7 @@ def test_valid_is_calib_where_it_is_asked_for_and_else_left_out(tested, tmp_path
 def test_a_new_split_takes_all_three_files(tested, tmp_path):
     _, manifest = check(tested, tmp_path / "run", "--split", "patient")
     assert len(manifest.table) == 76 and manifest.splits == ("train", "val", "test")
-    with pytest.raises(ValueError, match="has no published split calib; give --calibration a fraction"):
+    with pytest.raises(ValueError, match="has no published split calib; pass a fraction, such as --calibration 0.1"):
         check(tested, tmp_path / "run", "--split", "patient", "--calibration", "published")
 
 
@@ -208,7 +208,7 @@ def test_labels_of_train_from_another_labeler(tmp_path, labels):
 def test_labels_that_are_not_there_or_of_another_data_set(tmp_path):
     root = make_chexpert(tmp_path, images=False)
     refused(root, "no train_cheXbert.csv or train_cheXbert.csv.gz", labels="cheXbert")
-    refused(root / "train.csv", "one label file", "--labels cheXbert", labels="cheXbert")
+    refused(root / "train.csv", "a single label file", "--labels cheXbert", labels="cheXbert")
     (root / "train.csv").rename(root / "train_cheXbert.csv")
     refused(root, "no train.csv", "pass --labels cheXbert")
     (root / "own.csv").write_text("path,Edema\na.png,1\n")

@@ -67,8 +67,8 @@ def test_images_that_one_of_the_files_does_not_know(tmp_path):
     source = read_dataset(tmp_path)
     check_form(source)
     assert len(source.table) == 17
-    assert source.warnings[0].endswith("does not label: 1 (train/patient00001/study1/view1_frontal.jpg)")
-    assert "does not know: 2 (train/patient00002" in source.problems[0]
+    assert source.warnings[0].endswith("does not label them: 1 (train/patient00001/study1/view1_frontal.jpg)")
+    assert "does not list: 2 (train/patient00002" in source.problems[0]
     (tmp_path / LABELS).write_text(lines[0].replace("patient00001", "patient99999"))
     refused(tmp_path, "labels no image of")
 
@@ -104,4 +104,4 @@ def test_files_columns_and_cells_that_are_not_as_expected(tmp_path):
     drop_column(root / FILE, "age")
     refused(root, FILE, "'age'", "path_to_image, path_to_dcm")
     (root / FILE).with_suffix(".csv.gz").touch()
-    refused(root, f"{FILE}, {FILE}.gz", "leave the one to read")
+    refused(root, f"{FILE}, {FILE}.gz", "keep the one to read")

@@ -46,7 +46,7 @@ def test_groups_without_images_have_no_rows():
 
 
 def test_an_unknown_label_is_refused():
-    with pytest.raises(ValueError, match="label 2 is none of"):
+    with pytest.raises(ValueError, match="label 2 is not 1"):
         eda.state_codes(np.array([[1.0, 2.0]]))
 
 
@@ -153,7 +153,7 @@ def test_the_stage_writes_what_it_says(tmp_path, capsys):
 def test_the_stage_keeps_earlier_outputs_unless_told(tmp_path, capsys):
     _write_run(tmp_path)
     eda_labels.main(["--run-dir", str(tmp_path)])
-    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+    with pytest.raises(ValueError, match="already exists; pass --overwrite"):
         eda_labels.main(["--run-dir", str(tmp_path)])
     _write_run(tmp_path, rows=[(*row[:4], "", NAN, *row[6:]) for row in ROWS])
     eda_labels.main(["--run-dir", str(tmp_path), "--overwrite"])

@@ -10,8 +10,8 @@ from tests.trees import write_csv
 CLASSES = ("Edema", "Lung Opacity", "Pleural_Thickening")
 
 
-def experts(folder, rows, *, classes=CLASSES, name="experts.csv"):
-    return read_experts(write_csv(folder / name, rows), classes=classes)
+def experts(folder, rows):
+    return read_experts(write_csv(folder / "experts.csv", rows), classes=CLASSES)
 
 
 def table(images, studies=None):
@@ -46,7 +46,10 @@ def test_classes_without_a_column_are_masked_and_no_finding_is_read(tmp_path):
         ([{"Path": "a.png", "Mass": "1"}], ("no column of Edema, Lung Opacity", "it has Path, Mass")),
         ([{"Path": "a.png", "Edema": "2"}], ("line 2, column 'Edema': '2'", "YES or NO")),
         ([{"Path": " ", "Edema": "1"}], ("line 2", "'Path' is blank")),
-        ([{"Path": "a.png", "Edema": "1"}] * 3, ("3 rows for 'a.png', perhaps one per reader", "see test_labels.csv")),
+        (
+            [{"Path": "a.png", "Edema": "1"}] * 3,
+            ("3 rows for 'a.png', perhaps one per reader", "see also test_labels.csv"),
+        ),
     ],
 )
 def test_a_file_that_is_none_is_told_in_one_line(tmp_path, rows, words):
@@ -88,7 +91,7 @@ def test_an_end_that_does_not_tell_is_no_match(tmp_path):
     others = [{"Study": f"CheXpert-v1.0/test/patient{n}/study1", "Edema": "1"} for n in (64741, 64742)]
     assert match(experts(tmp_path, others), CHEXPERT).tolist() == [-1, -1]
     assert match(experts(tmp_path, others[:1]), CHEXPERT).tolist() == [-1, -1]
-    with pytest.raises(ValueError, match="'view1_frontal' fits several images"):
+    with pytest.raises(ValueError, match="'view1_frontal' matches several images"):
         match(experts(tmp_path, [{"Path": "view1_frontal.jpg", "Edema": "1"}]), CHEXPERT)
 
 
@@ -103,7 +106,7 @@ def test_ids_of_several_depths_are_matched_each_by_its_own_end(tmp_path):
 def test_an_id_that_both_sides_have_is_taken_before_an_end_that_several_share(tmp_path):
     rows = table(["a.png", "d/a.png", "d/b.png", "e/b.png"])
     assert match(experts(tmp_path, [{"Path": "a.png", "Edema": "1"}]), rows).tolist() == [0, -1, -1, -1]
-    with pytest.raises(ValueError, match="experts.csv: 'b' fits several images; expected whole paths or unique ids"):
+    with pytest.raises(ValueError, match="experts.csv: 'b' matches several images; expected whole paths or unique ids"):
         match(experts(tmp_path, [{"Path": name, "Edema": "1"} for name in ("a.png", "b.png")]), rows)
 
 

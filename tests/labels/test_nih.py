@@ -71,7 +71,7 @@ def test_nih_without_lists_has_no_published_split(tmp_path):
     source = read_dataset(make_nih(tmp_path, lists=()))
     check_form(source)
     assert source.table["split"].isna().all() and source.split_note == "" and len(source.files) == 1
-    assert "the split is our own" in source.warnings[0]
+    assert "the split is made here" in source.warnings[0]
     (tmp_path / "test_list.txt").write_text("00000001_000.png\n")
     refused(tmp_path, "train_val_list.txt is missing")
 
@@ -89,8 +89,8 @@ def test_nih_faults_of_the_lists_are_problems(tmp_path):
     assert list(source.table["image_id"][source.table["split"].isna()]) == ["images/00000001_001.png"]
     left_out, both, unknown = source.problems
     assert left_out.endswith("that neither list names: 1 (00000001_001.png)")
-    assert unknown.endswith("does not know: 1 (00009999_000.png)")
-    assert both == "images in both lists, taken as test: 1 (00000001_000.png)"
+    assert unknown.endswith("does not list: 1 (00009999_000.png)")
+    assert both == "images in both lists, treated as test: 1 (00000001_000.png)"
 
 
 def test_nih_older_release(tmp_path):
@@ -128,7 +128,7 @@ def test_nih_copy_at_224_pixels(tmp_path):
     assert source.split_note == "train_val_list_NIH.txt and test_list_NIH.txt" and source.warnings == ()
     assert row(source, "images-224/images-224/00000006_001.png").split == "test"
     (tmp_path / "test_list.txt").write_text("00000001_000.png\n")
-    refused(tmp_path, "test_list.txt, test_list_NIH.txt", "leave the one")
+    refused(tmp_path, "test_list.txt, test_list_NIH.txt", "keep the one")
     (tmp_path / "test_list.txt").unlink()
     (tmp_path / lists[1]).unlink()
     refused(tmp_path, "test_list.txt is missing")
@@ -149,7 +149,9 @@ def test_nih_kaggle_sample(tmp_path):
     assert (source.name, image.patient_id, image.study_id, image.age) == ("nih", "00000001", "00000001_000", 60)
     assert source.table["split"].isna().all() and (image[list(NIH_CLASSES)] == 0).all() and image["no_finding"] == 1
     (warning,) = source.warnings
-    assert warning.startswith("no train_val_list.txt and test_list.txt beside sample_labels.csv: the split is our own")
+    assert warning.startswith(
+        "no train_val_list.txt and test_list.txt next to sample_labels.csv: the split is made here"
+    )
 
 
 def test_nih_sample_with_the_lists_of_all_images(tmp_path):
@@ -158,7 +160,7 @@ def test_nih_sample_with_the_lists_of_all_images(tmp_path):
         stream.write("00009999_000.png\n")
     source = read_dataset(tmp_path)
     assert source.problems == () and source.table["split"].value_counts().to_dict() == {"train": 8, "test": 4}
-    assert source.warnings == ("images in the lists that sample_labels.csv does not know: 1 (00009999_000.png)",)
+    assert source.warnings == ("images in the lists that sample_labels.csv does not list: 1 (00009999_000.png)",)
 
 
 def test_nih_column_called_sex(tmp_path):
@@ -169,4 +171,4 @@ def test_nih_column_called_sex(tmp_path):
 
 def test_a_folder_above_that_of_the_data_set_is_told_which(tmp_path):
     make_nih(tmp_path / "NIH", images=False)
-    refused(tmp_path, "its folder NIH does (nih), so give that")
+    refused(tmp_path, "its folder NIH does (nih), so pass that folder")

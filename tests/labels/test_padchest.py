@@ -11,9 +11,9 @@ from tests.trees import drop_column, make_padchest, set_cell
 FILE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 
 
-def labeled(tmp_path, labels, *, line=2, **options):
+def labeled(tmp_path, labels, **options):
     """The row of one image after its list of labels was changed."""
-    set_cell(make_padchest(tmp_path, images=False) / FILE, line=line, column="Labels", value=labels)
+    set_cell(make_padchest(tmp_path, images=False) / FILE, line=2, column="Labels", value=labels)
     return row(read_dataset(tmp_path, **options), "0/000000_00.png")
 
 
@@ -48,12 +48,12 @@ def test_any_label_can_be_a_class(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "why"),
     [
-        ("Labels", "", "whose report has no label"),
-        ("Labels", "['']", "whose report has no label"),
-        ("Labels", "['Unchanged', 'cardiomegaly']", "labeled 'unchanged'"),
-        ("Labels", "['suboptimal study']", "labeled 'suboptimal study'"),
-        ("Labels", "['exclude', 'unchanged']", "labeled 'exclude'"),
-        ("Projection", "EXCLUDE", "whose projection is 'EXCLUDE'"),
+        ("Labels", "", "because of a report without labels"),
+        ("Labels", "['']", "because of a report without labels"),
+        ("Labels", "['Unchanged', 'cardiomegaly']", "because of label 'unchanged'"),
+        ("Labels", "['suboptimal study']", "because of label 'suboptimal study'"),
+        ("Labels", "['exclude', 'unchanged']", "because of label 'exclude'"),
+        ("Projection", "EXCLUDE", "because of projection 'EXCLUDE'"),
     ],
 )
 def test_images_without_a_statement_are_left_out_and_counted(tmp_path, column, value, why):
@@ -82,7 +82,7 @@ def test_patient_ids_that_share_a_study_are_one_patient(tmp_path):
     set_cell(make_padchest(tmp_path, images=False) / FILE, line=2, column="StudyID", value="007000")
     source = read_dataset(tmp_path)
     assert source.table["patient_id"][:2].tolist() == ["700000"] * 2 == source.table["patient_id"][28:30].tolist()
-    assert source.warnings[0].endswith("are taken as that patient: 1 (700007)")
+    assert source.warnings[0].endswith("are treated as the same patient: 1 (700007)")
 
 
 def test_images_in_other_folders(tmp_path):
@@ -109,5 +109,5 @@ def test_files_and_columns_that_are_missing_or_too_many(tmp_path):
     drop_column(file, "StudyID")
     refused(file.parent, FILE, "'StudyID'")
     (file.parent / "PADCHEST_chest_x_ray_images_labels_160K.csv").write_bytes(file.read_bytes())
-    refused(file.parent, f"160K.csv, {FILE}", "leave the one to read")
+    refused(file.parent, f"160K.csv, {FILE}", "keep the one to read")
     refused(tmp_path, "holds no PADCHEST", dataset="padchest")

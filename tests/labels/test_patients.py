@@ -28,7 +28,7 @@ def test_other_ids_do_not(image):
     ids = pd.Series([image, "patient7/a.png"])
     found = patients_in(ids)
     assert found.isna().tolist() == [True, False]
-    assert said_found(ids, found).endswith(", and 1 of 2 rows count as a patient each")
+    assert said_found(ids, found).endswith(", and 1 of 2 rows name no patient and count as one patient each")
 
 
 def test_studies_are_read_from_ids_of_chexpert_and_mimic_and_no_other():
@@ -42,7 +42,7 @@ def test_studies_are_read_from_ids_of_chexpert_and_mimic_and_no_other():
     found = studies_in(pd.Series(ids))
     assert found.tolist()[:3] == ["patient64541/study12", "patient64541/study1", "s50414267"] and found[3:].isna().all()
     said = said_found(pd.Series(ids), found, what="study")
-    assert said.endswith("view1_frontal.jpg, and 2 of 5 rows count as a study each")
+    assert said.endswith("view1_frontal.jpg, and 2 of 5 rows name no study and count as one study each")
 
 
 @pytest.mark.parametrize("spelling", ["p7", " P7 ", "\ufeffP7", "P\u200b7", "Ｐ７", "00P7", "P7.0"])

@@ -33,7 +33,7 @@ def test_vindr(tmp_path, folder, suffix):
     image = row(source, f"test/test0003{suffix}")
     assert (image.patient_id, image.study_id, image["view"]) == ("test0003", "test0003", "frontal")
     readers, patients = source.warnings
-    assert readers.startswith("8 images have several readers") and "each counts as its own" in patients
+    assert readers.startswith("8 images have several readers") and "each image counts as its own" in patients
 
 
 @pytest.mark.parametrize(("rule", "labels"), [("majority", [1, 0]), ("any", [1, 1])])
@@ -61,7 +61,7 @@ def test_kaggle(tmp_path):
     check_form(source)
     assert (source.name, source.classes) == ("vindr", VINDR_FINDINGS[:3])
     assert all((tmp_path / name).is_file() for name in source.table["image_id"]) and len(source.table) == 8
-    assert source.table["split"].isna().all() and "no image_labels_test.csv beside train.csv" in source.warnings[-1]
+    assert source.table["split"].isna().all() and "no image_labels_test.csv next to train.csv" in source.warnings[-1]
     assert read_dataset(tmp_path / "train.csv").table.equals(source.table)
 
 
@@ -71,7 +71,7 @@ def test_the_boxes_of_one_reader_are_one_vote(tmp_path):
     boxes(tmp_path, *[("R1", "Mass")] * 3, ("R2", "No finding"), ("R3", "No finding"))
     assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0
     boxes(tmp_path, ("R1", "Mass"), ("R2", "No finding"))
-    assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0  # half is no majority
+    assert read_dataset(tmp_path).table.iloc[0]["Mass"] == 0  # half is not a majority
 
 
 def test_files_that_are_missing_or_too_many(tmp_path):
@@ -81,7 +81,7 @@ def test_files_that_are_missing_or_too_many(tmp_path):
     (tmp_path / TRAIN).unlink()
     (tmp_path / "annotations" / TEST).rename(tmp_path / "test_labels.csv")
     source = read_dataset(tmp_path)
-    assert source.table["split"].isna().all() and "the split is our own" in source.warnings[-1]
+    assert source.table["split"].isna().all() and "the split is made here" in source.warnings[-1]
     (tmp_path / "annotations" / TRAIN).unlink()
     refused(tmp_path, "image_labels_train.csv (here or in annotations/)", "train.csv", dataset="vindr")
 

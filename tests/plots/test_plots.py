@@ -229,7 +229,7 @@ def test_panels_fill_the_page_where_a_class_has_nothing_to_show(tmp_path, monkey
     assert min(widths) > 0.18
 
 
-def label_tables(count, *, split="train"):
+def label_tables(count):
     from src.labels import eda
 
     rng = np.random.default_rng(0)
@@ -246,10 +246,10 @@ def label_tables(count, *, split="train"):
         return by(name, values).query(f"{name} != 'all'")
 
     return {
-        "label_states": by("split", (split,)),
-        "prevalence": by("split", (split,)),
+        "label_states": by("split", ("train",)),
+        "prevalence": by("split", ("train",)),
         "cooccurrence": eda.cooccurrence(labels, classes=classes),
-        "findings_per_image": eda.findings_per_image(labels, groups=np.full(60, split), order=("all", split)),
+        "findings_per_image": eda.findings_per_image(labels, groups=np.full(60, "train"), order=("all", "train")),
         "rates_by_view": known("view", ("frontal", "lateral", "unknown")),
         "by_sex": known("sex", ("F", "M")),
         "by_age": known("age", ("0-17", "80+")),

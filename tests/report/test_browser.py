@@ -455,7 +455,7 @@ def test_print_unfolds_everything_and_leaves_the_controls_out(page):
     column = (
         "return [...document.querySelectorAll('#findings .keep')].map((cell) => cell.offsetParent && cell.innerText)"
     )
-    assert not any(page.execute_script(column))  # nothing is kept, so that there is no such column
+    assert not any(page.execute_script(column))  # nothing is kept, so the column does not exist
     page.execute_script("document.querySelector('#findings .keep input').click()")
     assert page.execute_script(column)[:3] == ["Keep", "0.85 at 95%", ""]
     assert base64.b64decode(page.print_page())[:4] == b"%PDF"

@@ -295,7 +295,7 @@ def test_a_damaged_picture_is_refused(copied):
 def test_a_model_trained_again_since_the_blend_is_refused(copied):
     (copied / "resnet50" / "probs.json").unlink()  # as training does
     (copied / "resnet50" / "best.pt").write_bytes(b"new weights")
-    match = r"resnet50 was trained again since it was blended; run test_resnet\.py --overwrite, then ensemble_alpha"
+    match = r"resnet50 was trained again after it was blended; run test_resnet\.py --overwrite, then ensemble_alpha"
     with pytest.raises(ValueError, match=match):
         report.main(["--run-dir", str(copied)])
     with pytest.raises(ValueError, match=match):
@@ -312,7 +312,7 @@ def test_a_model_trained_again_since_the_blend_is_refused(copied):
         ({"grid": 0.7}, "its grid is 0.7; expected"),
         ({"grid": 1e-9}, "its grid is 1e-09; expected"),
         ({"sources": [1]}, r"its sources is \[1\]; expected a dict"),
-        ({"sources": {"a": 1}}, "its sources are no paths"),
+        ({"sources": {"a": 1}}, "its sources are not paths"),
         ({"unit": "patient"}, "its unit is 'patient'; expected study or image"),
         ({"aggregate": None}, "its aggregate is None; expected max or mean"),
         ({"weights": "finding"}, "its weights are 'finding'"),
@@ -338,7 +338,7 @@ def test_thresholds_of_before_units_were_recorded_are_refused(copied):
     path = copied / "ensemble" / "thresholds.json"
     found = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in found.items() if key != "unit"}))
-    with pytest.raises(ValueError, match="does not record its unit: an earlier version .* --unit image"):
+    with pytest.raises(ValueError, match="does not record its unit, because an earlier version .* --unit image"):
         report.main(["--run-dir", str(copied)])
 
 
@@ -348,12 +348,12 @@ def test_thresholds_of_before_units_were_recorded_are_refused(copied):
         ("ensemble/probs.json", {"members_sha256": None}, "its members_sha256 is None; expected a dict"),
         ("ensemble/probs.json", {"probs_sha256": None}, "its probs_sha256 is None"),
         ("ensemble/alpha.json", {"members": None}, "has no weight for each member"),
-        ("resnet50/probs.json", {"manifest_sha256": "other"}, "probs_test.csv was made from another manifest"),
-        ("resnet50/metrics_test.json", {"calibration": {}}, "is not what test_resnet.py writes"),
-        ("ensemble/metrics_test.json", {"per_class": {}}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"per_class": []}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"macro": 3}, "is not what ensemble_alpha_search.py writes"),
-        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "is not what ensemble_alpha_search.py writes"),
+        ("resnet50/probs.json", {"manifest_sha256": "other"}, "probs_test.csv was made from a different manifest"),
+        ("resnet50/metrics_test.json", {"calibration": {}}, "does not hold what test_resnet.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": {}}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"per_class": []}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"macro": 3}, "does not hold what ensemble_alpha_search.py writes"),
+        ("ensemble/metrics_test.json", {"blank_as_negative": None}, "not hold what ensemble_alpha_search.py writes"),
     ],
 )
 def test_a_file_with_an_entry_that_no_stage_writes_is_refused(copied, file, content, match):
@@ -393,7 +393,7 @@ def test_without_stage_6_the_error_names_its_script(copied):
 def test_a_page_is_not_replaced_unasked_and_may_go_elsewhere(copied, tmp_path):
     report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
     assert page_data(tmp_path / "a page.html")["run"] == "run"
-    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+    with pytest.raises(ValueError, match="already exists; pass --overwrite"):
         report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
@@ -408,20 +408,20 @@ def test_files_of_another_manifest_are_refused(copied):
 
 def test_a_model_tested_again_since_the_blend_is_refused(copied):
     write_model(copied, "resnet50", seed=77)
-    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+    with pytest.raises(ValueError, match="resnet50 was tested again after it was blended"):
         report.main(["--run-dir", str(copied)])
 
 
 def test_a_model_trained_on_another_manifest_is_refused(copied):
     (copied / "resnet50" / "config.json").write_text('{"manifest_sha256": "other"}')
-    with pytest.raises(ValueError, match="resnet50 was trained on another manifest"):
+    with pytest.raises(ValueError, match="resnet50 was trained on a different manifest"):
         report.main(["--run-dir", str(copied)])
 
 
 def test_labels_counted_on_another_manifest_are_refused(copied):
     path = copied / "eda" / "label_states.csv"
     path.write_text(path.read_text().replace("val,Edema,", "val,Edema,1"))
-    with pytest.raises(ValueError, match="label_states.csv counts another manifest"):
+    with pytest.raises(ValueError, match="label_states.csv describes a different manifest"):
         report.main(["--run-dir", str(copied)])
 
 
@@ -438,7 +438,7 @@ def test_labels_counted_on_another_manifest_are_refused(copied):
 def test_thresholds_of_other_labels_or_units_than_recorded_are_refused(copied, other):
     path = copied / "ensemble" / "thresholds.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | other))
-    with pytest.raises(ValueError, match="are not what the probabilities and labels give for 'Edema' at recall 0.85"):
+    with pytest.raises(ValueError, match="differ from what probabilities and labels give for 'Edema' at recall 0.85"):
         explored(copied)
 
 

@@ -34,9 +34,12 @@ def test_a_table_reads_alike_however_it_is_separated_and_knows_its_lines(tmp_pat
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("id,X\na,0,5\n", "line 2: 3 cells under a header of 2"),  # a decimal comma between commas
-        ("id;X\na,1\n", "line 2: 1 cells under a header of 2"),
-        ("id,X\na,1\n# the end\n", "line 3: 1 cells under a header of 2; comments are read above the header only"),
+        ("id,X\na,0,5\n", "line 2: expected 2 cells as in the header, got 3"),  # a decimal comma between commas
+        ("id;X\na,1\n", "line 2: expected 2 cells as in the header, got 1"),
+        (
+            "id,X\na,1\n# the end\n",
+            "line 3: expected 2 cells as in the header, got 1; comments are allowed above the header only",
+        ),
         ("# nothing else\n", "has no rows"),
         ("sep=;\nid,X\na,1\n", "its line sep= names ';', which the header does not have; expected ',' there, or no"),
         ("sep=\t\nid;X\na;1\n", "expected ';' there"),

@@ -4,11 +4,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.trees import ROOT
+
 STUCK = """
 import sys, time
 from src.runtime import interrupts

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from src.runtime.locks import exclusive, holder
+from tests.trees import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import os, sys, time
 from pathlib import Path

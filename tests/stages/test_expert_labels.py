@@ -37,9 +37,9 @@ def test_the_rows_of_test_are_those_the_file_labels_with_its_labels(tmp_path, ca
     left_out = "--expert-labels readers.csv left out 4 images of test that it does not label"
     assert manifest.filters == [left_out] and left_out in out
     assert (
-        "readers.csv labels 2 images (by image)" in out and "masked in test, because readers.csv does not have" in out
+        "readers.csv labels 2 images (by image)" in out and "masked in test, because readers.csv has no column" in out
     )
-    assert "rows of readers.csv that fit no image of the data set: 1 (none.png)" in out
+    assert "rows of readers.csv that match no image of the data set: 1 (none.png)" in out
     assert "test has no positive label of Edema" not in out and "FAILED: test has no negative label of Mass:" in out
     assert str(file) in manifest.meta["sources"]
     reports, readers = "reports (Data_Entry_2017_v2020.csv)", "experts (readers.csv)"

@@ -54,7 +54,7 @@ def test_a_run_of_an_earlier_version_recorded_none(tmp_path):
     write_json(tmp_path / "probs.json", {})
     config, lines = inherit_flags(AlphaConfig(), earlier=[tmp_path / "probs.json"])
     assert (config.missing, config.unit) == (("mask",), "study")
-    assert "is of an earlier version, which counted images" in lines[0]
+    assert "was written by a version that counted images" in lines[0]
 
 
 def test_the_unit_is_inherited_too(tmp_path):

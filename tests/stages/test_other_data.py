@@ -23,6 +23,7 @@ from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
 from src.report.source import read_search, read_splits
 from tests.trees import (
+    ROOT,
     make_brax,
     make_chexpert_plus,
     make_csv,
@@ -34,7 +35,6 @@ from tests.trees import (
     set_cell,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--unfreeze-from", "fc"]
 
 
@@ -92,7 +92,7 @@ def test_a_list_that_leaves_images_out_fails_the_published_split_and_costs_a_new
     assert check_split.main(flags) == 1
     out = capsys.readouterr().out
     assert (
-        f"that neither list names: 2 ({names[0]}, {names[1]})" in out and "does not know: 1 (99999999_000.png)" in out
+        f"that neither list names: 2 ({names[0]}, {names[1]})" in out and "does not list: 1 (99999999_000.png)" in out
     )
     assert len(read_manifest(tmp_path / "run").table) == 22
     check_split.main([*flags, "--split", "patient"])
@@ -212,7 +212,7 @@ def test_outside_probabilities_that_do_not_match_are_refused(tmp_path, probs, tr
 def test_half_named_outside_files_are_refused_not_ignored(tmp_path, flags):
     with pytest.raises(ValueError, match="need --val-probs and --val-labels"):
         ensemble_threshold_search.main([*flags, "--run-dir", str(tmp_path)])
-    with pytest.raises(ValueError, match="--labels are those of --members"):
+    with pytest.raises(ValueError, match="--labels needs --members"):
         ensemble_alpha_search.main(["--labels", "t.csv", "--run-dir", str(tmp_path)])
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,8 @@ import train_efficientnet
 import train_resnet
 import tuning_log
 from src.stats.calibration import correct_probs
-from tests.trees import copy_run, make_chexpert
+from tests.trees import ROOT, copy_run, make_chexpert
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
@@ -135,7 +133,7 @@ def test_a_blend_of_models_tested_under_other_label_flags_is_refused(copied):
     run, flags = copied
     story = json.loads((run / "resnet50" / "probs.json").read_text())
     (run / "resnet50" / "probs.json").write_text(json.dumps(story | {"missing": ["0"]}))  # as test_resnet.py does
-    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+    with pytest.raises(ValueError, match="resnet50 was tested again after it was blended"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
 
 
@@ -207,7 +205,7 @@ def test_without_calibration_probabilities_are_the_raw_sigmoid_and_no_rank_moves
     np.testing.assert_allclose(raw, correct_probs(corrected, pos_weight=1 / np.array(weights)), rtol=0, atol=1e-6)
     assert (raw - corrected).abs().to_numpy().max() > 1e-3
     assert after["macro"]["auroc"] == pytest.approx(before["macro"]["auroc"], abs=1e-6)
-    match = "--calibration-method was none for resnet50 and prior for efficientnet_b1; run both test scripts alike"
+    match = "--calibration-method was none for resnet50 and prior for efficientnet_b1; run both test scripts with the"
     with pytest.raises(ValueError, match=match):
         ensemble_alpha_search.main([*flags, "--overwrite"])
 
@@ -246,7 +244,7 @@ def test_a_stage_does_not_replace_what_is_there_unasked(copied):
     run, flags = copied
     before = {path: path.stat().st_mtime_ns for path in run.rglob("[!.]*") if path.is_file()}
     for script in (eda_labels, train_resnet, test_resnet, ensemble_alpha_search, ensemble_threshold_search):
-        with pytest.raises(ValueError, match="already there; pass --overwrite"):
+        with pytest.raises(ValueError, match="already exists; pass --overwrite"):
             script.main(flags)
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("[!.]*") if path.is_file()}
 
@@ -256,9 +254,9 @@ def test_a_run_of_another_data_set_is_refused_by_every_later_stage(copied, tmp_p
     data = make_chexpert(tmp_path / "other", images=False)
     check_split.main(["--data", str(data), "--images", "skip", "--val-fraction", "0.3", *flags, "--overwrite"])
     for script, message in (
-        (test_resnet, "another manifest"),
-        (ensemble_alpha_search, "another manifest"),
-        (ensemble_threshold_search, "another manifest"),
+        (test_resnet, "a different manifest"),
+        (ensemble_alpha_search, "a different manifest"),
+        (ensemble_threshold_search, "a different manifest"),
     ):
         with pytest.raises(ValueError, match=message):
             script.main([*flags, "--overwrite"])
@@ -291,7 +289,7 @@ def test_a_mistyped_flag_does_not_cost_the_trained_model(copied):
         with pytest.raises(ValueError):
             train_resnet.main([*flags, *SMALL, "--overwrite", *mistake])
     (run / "resnet50" / "last.pt").unlink()
-    with pytest.raises(ValueError, match="already there; pass --overwrite"):
+    with pytest.raises(ValueError, match="already exists; pass --overwrite"):
         train_resnet.main([*flags, *SMALL, "--resume"])
     assert (run / "resnet50" / "best.pt").read_bytes() == before
 
@@ -315,15 +313,15 @@ def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):
     train_resnet.main([*flags, *SMALL, "--unfreeze-from", "fc", "--overwrite"])
     with pytest.raises(ValueError, match=r"probs.json does not exist; run test_resnet\.py first"):
         ensemble_alpha_search.main([*flags, "--overwrite"])
-    with pytest.raises(ValueError, match="resnet50 was trained again since it was blended"):
+    with pytest.raises(ValueError, match="resnet50 was trained again after it was blended"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
     test_resnet.main([*flags, *FAST, "--overwrite"])
-    with pytest.raises(ValueError, match="resnet50 was tested again since it was blended"):
+    with pytest.raises(ValueError, match="resnet50 was tested again after it was blended"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
     ensemble_alpha_search.main([*flags, "--resamples", "20", "--overwrite"])
     path = run / "ensemble" / "probs_test.csv"
     path.write_text(path.read_text().replace("0.", "0.0", 1))
-    with pytest.raises(ValueError, match="probs_test.csv is not the file that probs.json describes"):
+    with pytest.raises(ValueError, match="probs_test.csv does not match probs.json"):
         ensemble_threshold_search.main([*flags, "--overwrite"])
 
 

@@ -96,8 +96,8 @@ def change(path, target=None, **changed):
     return target or path
 
 
-def points_of(run_dir, recall="0.85"):
-    return json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"][recall]
+def points_of(run_dir):
+    return json.loads((run_dir / "ensemble" / "thresholds.json").read_text())["recall"]["0.85"]
 
 
 def probs_of(rows, classes):
@@ -213,7 +213,7 @@ def test_dicom_files_of_one_study_are_found_in_any_folder(run_dir, images, tmp_p
         write(tmp_path / name, GRADIENT, **tags)
     out, own = tmp_path / "p.csv", (str(tmp_path / "b" / "3"), str(images / "0.png"))
     assert run(run_dir, tmp_path / "a", images / "0.png", out=out)[0] == 0
-    note = "note: 1 image without a StudyInstanceUID (only DICOM files have one): each is its own study; --study folder"
+    note = "note: 1 image without a StudyInstanceUID (only DICOM files have one): each counts as its own study; --study"
     assert note in capsys.readouterr().out
     status, rows = run(run_dir, tmp_path / "a", tmp_path / "b", "--append", out=out)
     studies, classes = studies_of(out), read_manifest(run_dir).classes
@@ -226,7 +226,7 @@ def test_dicom_files_of_one_study_are_found_in_any_folder(run_dir, images, tmp_p
         assert {row["study"] for row in rows.values()} == (
             {str(tmp_path / "a"), str(tmp_path / "b")} if by == "folder" else set(rows)
         )
-    refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with other --study")
+    refused(run_dir, tmp_path / "a", "--append", "--study", "auto", out=out, match="made with other settings .--study")
 
 
 def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied, tmp_path, capsys):
@@ -245,7 +245,7 @@ def test_dicom_for_a_run_of_mimic_is_warned_of_and_equalized_where_asked(copied,
     change(copied / "manifest.json", dataset="mimic")
     _, same = run(copied, folder, "--overwrite", out=out)
     assert warning in capsys.readouterr().out and same == raw
-    refused(copied, folder, "--append", "--equalize", out=out, match="made with other --equalize")
+    refused(copied, folder, "--append", "--equalize", out=out, match="made with other settings .--equalize")
     capsys.readouterr()
     _, rows = run(copied, folder, "--overwrite", "--equalize", out=out)
     assert "warning" not in capsys.readouterr().out
@@ -259,7 +259,7 @@ def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path
     out, flags = tmp_path / "p.csv", ("--thresholds", path)
     run(run_dir, images, out=out)
     assert "study" in next(iter(read_rows(out).values())) and studies_of(out)
-    refused(run_dir, images, *flags, "--append", out=out, match="made with other unit")
+    refused(run_dir, images, *flags, "--append", out=out, match="made with other settings .unit")
     refused(
         run_dir,
         images,
@@ -267,7 +267,7 @@ def test_thresholds_of_images_make_no_table_of_studies(run_dir, images, tmp_path
         "--study",
         "auto",
         out=out,
-        match="--study is auto, and the thresholds in .* are of images",
+        match="--study is auto, but the thresholds in .* are for images",
     )
     status, rows = run(run_dir, images, *flags, "--overwrite", out=out)
     assert status == 0 and "study" not in next(iter(rows.values())) and not list(tmp_path.glob("*_studies.csv"))
@@ -338,7 +338,7 @@ def test_append_knows_an_image_under_another_spelling_and_leaves_a_complete_tabl
     status, rows = run(run_dir, ".", Path("..") / images.name, "--append", "--heatmaps", heat, out=out)
     assert status == 0 and len(rows) == 5
     assert (out.read_bytes(), (tmp_path / "p_studies.csv").read_bytes()) == before
-    assert "results of 5 images already; no heat maps are drawn of them" in capsys.readouterr().out
+    assert "results of 5 images already; no heat maps are drawn for them" in capsys.readouterr().out
     assert not list(heat.glob("*"))
 
 
@@ -380,10 +380,10 @@ def test_files_that_are_there_are_left_alone(run_dir, images, tmp_path):
     out, image = tmp_path / "p.csv", images / "0.png"
     run(run_dir, images, out=out)
     before = out.read_bytes()
-    refused(run_dir, images, out=out, match=r"p\.csv is already there; pass --append")
+    refused(run_dir, images, out=out, match=r"p\.csv already exists; pass --append")
     refused(run_dir, images, "--append", "--overwrite", out=out, match="pass one of them")
     refused(run_dir, tmp_path / "imgaes", "--overwrite", out=out, match="imgaes does not exist; expected images or fol")
-    refused(run_dir, images, "--overwrite", "--heatmaps", images, out=out, match="which is to be searched for images")
+    refused(run_dir, images, "--overwrite", "--heatmaps", images, out=out, match="which is also searched for images")
     refused(run_dir, images, "--overwrite", "--heatmaps", image, out=out, match="a file; expected a folder")
     refused(run_dir, images, out=image, match=r"ends in \.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -391,27 +391,31 @@ def test_files_that_are_there_are_left_alone(run_dir, images, tmp_path):
     for name, to in (("table.csv", "table.csv"), ("q_studies.csv", "q.csv")):
         (tmp_path / name).write_text("mine")
         refused(
-            run_dir, image, "--overwrite", out=tmp_path / to, match=f"{name} is there and was not made by predict.py"
+            run_dir, image, "--overwrite", out=tmp_path / to, match=f"{name} exists and was not written by predict.py"
         )
         refused(
-            run_dir, tmp_path / name, "--overwrite", out=tmp_path / to, match=f"{name} is to be written and is one of"
+            run_dir,
+            tmp_path / name,
+            "--overwrite",
+            out=tmp_path / to,
+            match=f"{name} is both an output file and one of",
         )
         assert (tmp_path / name).read_text() == "mine"
     assert out.read_bytes() == before
     status, rows = run(run_dir, images, "--overwrite", out=out)
     assert status == 0 and len(rows) == 5 and out.read_bytes() == before
-    refused(run_dir, images, "--append", out=out, recall="0.9", match="other recall")
+    refused(run_dir, images, "--append", out=out, recall="0.9", match="other settings .recall")
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
-    refused(run_dir, images, "--append", out=out, match="other checkpoint_sha256")
+    refused(run_dir, images, "--append", out=out, match="other settings .checkpoint_sha256")
     (tmp_path / "p.csv.json").unlink()
-    refused(run_dir, images, "--append", out=out, match="which says what made it, is missing")
+    refused(run_dir, images, "--append", out=out, match="is missing, which says how .* was made")
 
 
 def test_append_refuses_other_columns(run_dir, images, tmp_path):
     out = tmp_path / "p.csv"
     run(run_dir, images / "0.png", out=out)
     out.write_text("\n".join(line.rpartition(",")[0] for line in out.read_text().splitlines()))
-    refused(run_dir, images, "--append", out=out, match="other columns")
+    refused(run_dir, images, "--append", out=out, match="not have this run's columns")
 
 
 def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_all(run_dir, images, tmp_path, capsys):
@@ -437,16 +441,16 @@ def test_thresholds_saved_by_the_page_are_taken_and_an_infeasible_class_flags_al
 @pytest.mark.parametrize(
     ("file", "changed", "match"),
     [
-        ("probs.json", {"manifest_sha256": "0"}, "another manifest"),
-        ("probs.json", {"probs_sha256": {}}, "not the file that probs.json describes"),
+        ("probs.json", {"manifest_sha256": "0"}, "a different manifest"),
+        ("probs.json", {"probs_sha256": {}}, "does not match probs.json"),
         ("probs.json", {"checkpoint_sha256": ["0", "0"]}, "resnet50 was trained again"),
         ("probs.json", {"checkpoint_sha256": None}, "its checkpoint_sha256 is None; expected a list"),
         ("probs.json", {"probs_sha256": None}, "its probs_sha256 is None; expected a dict"),
         ("probs.json", {"calibration": "platt"}, "its calibration is 'platt'; expected a dict"),
-        ("probs.json", {"calibration": {}}, "records no calibration, as earlier versions did not"),
-        ("probs.json", {"weights": ...}, "does not record weights, as older versions did not"),
+        ("probs.json", {"calibration": {}}, "records no calibration because an earlier version"),
+        ("probs.json", {"weights": ...}, "records no weights because an earlier version wrote it"),
         ("alpha.json", {"members": ["a", "b"]}, "blends"),
-        ("alpha.json", {"weights": [0.25, 0.75]}, "not what the probabilities beside it were blended by"),
+        ("alpha.json", {"weights": [0.25, 0.75]}, "does not hold the weights that the blend was made with"),
     ],
 )
 def test_a_run_whose_parts_do_not_fit_is_refused(copied, images, tmp_path, file, changed, match):
@@ -504,10 +508,12 @@ def test_a_run_that_cannot_tell_what_is_unlike_predicts_and_says_so(copied, imag
     assert status == 0 and {row["unlike the training images"] for row in rows.values()} == {"not checked"}
     assert {row["unlike the training images"] for row in studies_of(out).values()} == {"not checked"}
     said = capsys.readouterr().out
-    note = f"images unlike the training images are not marked, since {file} is missing; python test_resnet.py --run-dir"
+    note = f"images unlike the training images are not marked, since {file} is missing; to make it, run python"
     assert said.count(note) == 1 and said.count("unlike") == 1
     shutil.copy(copied / "efficientnet_b1" / "training_features.npz", file)
-    refused(copied, images, "--overwrite", out=out, match="made from another checkpoint .* run test_resnet.py --overwr")
+    refused(
+        copied, images, "--overwrite", out=out, match="made from a different checkpoint .* run test_resnet.py --overwr"
+    )
 
 
 def test_heat_map_names_are_safe_and_of_one_image_however_its_path_is_typed(tmp_path, monkeypatch):
@@ -542,7 +548,7 @@ def test_folders_behind_links_are_followed_once(tmp_path):
     assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / "a" / "1.png"]
     (tmp_path / "near" / "c").mkdir()
     (tmp_path / "near" / "c" / "2.png").write_bytes(b"x")
-    (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, and is no place of its own
+    (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, but is only a link
     assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / name for name in ("c/2.png", "a/1.png")]
     shutil.rmtree(tmp_path / "near" / "c")
     (tmp_path / "near" / "a2").unlink()

@@ -1,7 +1,5 @@
 """The images that stage 1 is told to keep: those of a view, those whose file exists."""
 
-from pathlib import Path
-
 import pytest
 
 import check_split
@@ -11,9 +9,7 @@ import ensemble_threshold_search
 from src.artifacts.io import read_json, write_json
 from src.artifacts.manifest import read_manifest
 from tests.page_runs import make_run
-from tests.trees import make_chexpert, make_csv, make_mimic, make_nih
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.trees import ROOT, make_chexpert, make_csv, make_mimic, make_nih
 
 
 def split(data, run, *flags):
@@ -66,7 +62,7 @@ def test_a_partial_download_is_split_by_what_is_there(tmp_path, capsys):
 
 def test_no_image_present_is_an_error_that_names_the_image_root(tmp_path):
     data = make_csv(tmp_path / "data", images=False)
-    with pytest.raises(ValueError, match=r"none of the 12 images lies in .*data, such as png/0_0.png; .*--image-root"):
+    with pytest.raises(ValueError, match=r"none of the 12 images is in .*data, such as png/0_0.png; .*--image-root"):
         split(data, tmp_path / "run", "--images", "present")
 
 

@@ -23,9 +23,8 @@ from tqdm import tqdm
 
 import check_split
 from src.models import build_model
-from tests.trees import make_csv
+from tests.trees import ROOT, make_csv
 
-ROOT = Path(__file__).resolve().parents[2]
 FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 REMEDIES = ["--sampling", "balanced", "--repeat-threshold", "1", "--hard-fraction", "0.6", "--loss", "asymmetric"]
 REMEDIES += ["--gamma", "0.5", "2", "--loss-weighting", "class", "--class-weights", "effective", "--ema", "0.9"]

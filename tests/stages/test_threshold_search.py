@@ -197,7 +197,7 @@ def test_subgroups_are_printed_written_and_drawn(studies, tmp_path, capsys):
     assert table.loc[["F", "M"], "positives"].sum() == table.loc[["0-29", "30-87", "88+"], "positives"].sum()
     assert "cannot be stated: " in capsys.readouterr().out and table.loc["88+", "needed"] > 0
     assert (tmp_path / "run" / "ensemble" / "subgroups_recall_0.8.png").exists()
-    with pytest.raises(ValueError, match="--subgroups view: nothing is known of it in test"):
+    with pytest.raises(ValueError, match="--subgroups view: no row of test records it"):
         ensemble_threshold_search.main([*studies, "--subgroups", "view"])
 
 
@@ -264,7 +264,7 @@ def test_other_runs_of_the_same_split_are_noticed(tmp_path, capsys):
     path = tmp_path / "b" / "resnet50" / "config.json"
     write_json(path, json.loads(path.read_text()) | {"compared_runs": 20})
     search(tmp_path / "b", "--recall", "0.8")
-    reasons = "With 1 other run of this split to choose from and flags of resnet50 that are the best of 20 runs, that"
+    reasons = "With 1 other run of this split to choose from and flags of resnet50 chosen as the best of 20 runs, that"
     assert f"{reasons} costs some of the confidence" in capsys.readouterr().out
 
 

@@ -62,8 +62,8 @@ def tuned(run_dir, monkeypatch):
     return call
 
 
-def study_of(run_dir, arch="resnet50"):
-    return optuna.load_study(storage=f"sqlite:///{run_dir}/tuning/{arch}/study.db", study_name=arch)
+def study_of(run_dir):
+    return optuna.load_study(storage=f"sqlite:///{run_dir}/tuning/resnet50/study.db", study_name="resnet50")
 
 
 def states(run_dir):
@@ -107,7 +107,9 @@ def test_trials_worse_than_the_median_and_those_that_diverge_end_early_and_count
     assert states(run_dir) == ["COMPLETE", "COMPLETE", "PRUNED", *["COMPLETE"] * 3, "PRUNED", "COMPLETE"]
     assert len(pd.read_csv(run_dir / "tuning" / "resnet50" / "trial_006" / "resnet50" / "history.csv")) == 2
     out = capsys.readouterr().out
-    assert "this trial ends here: the loss is nan" in out and "worse than the median of those before it" in out
+    assert (
+        "this trial was stopped early: the loss is nan" in out and "worse than the median of the earlier trials" in out
+    )
     assert "8 trials compared on val; the best is trial_000" in out
 
 
@@ -127,7 +129,7 @@ def test_a_trial_that_was_stopped_or_killed_does_not_count_and_is_tried_again(tu
 
 def test_a_study_is_not_mixed_with_another(tuned, run_dir):
     tuned(trials=1)
-    with pytest.raises(ValueError, match="study.db is already there; pass --overwrite"):
+    with pytest.raises(ValueError, match="study.db already exists; pass --overwrite"):
         tuned(trials=1)
     with pytest.raises(ValueError, match="--resume: --image-size was 224 and is 64 now"):
         tuned("--resume", "--image-size", "64")
@@ -145,7 +147,7 @@ def test_a_study_is_not_mixed_with_another(tuned, run_dir):
 @pytest.mark.parametrize(
     ("flags", "trainer", "match"),
     [
-        (["--monitor", "loss"], None, "--monitor is loss, whose values differ from loss to loss"),
+        (["--monitor", "loss"], None, "--monitor is loss, whose values differ in scale between losses"),
         ([], Trainer([[float("nan")]]), "no finding has both labels in val, so no trial has a score"),
         (["--trials", "0"], None, "--trials is 0; expected a number of at least 1"),
     ],

@@ -85,8 +85,8 @@ def test_fitted_maps_are_better_than_the_prior_on_new_data(method):
 def test_a_finding_that_cannot_be_fitted_keeps_the_prior_and_says_why(method):
     probs, positive = draw()
     prior = OddsMap(1.0, WEIGHT)
-    assert fitted(method, probs, np.ones_like(positive)) == (prior, "it has one label only")
-    assert fitted(method, probs, np.zeros_like(positive)) == (prior, "it has one label only")
+    assert fitted(method, probs, np.ones_like(positive)) == (prior, "it has only one label")
+    assert fitted(method, probs, np.zeros_like(positive)) == (prior, "it has only one label")
     assert fitted(method, probs, probs < 0.5) == (prior, "it ranks the labels no better than chance")
     separated = fitted(method, probs, probs > np.sort(probs)[-4])  # a likelihood without a maximum
     assert separated[1] == "" and separated[0](probs).min() > 0 and separated[0](probs).max() < 1

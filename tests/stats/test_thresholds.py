@@ -13,10 +13,10 @@ from src.stats.thresholds import (
 )
 
 
-def scored(seed, rows=300, decimals=None):
+def scored(seed, decimals=None):
     rng = np.random.default_rng(seed)
-    targets = (rng.random(rows) < 0.3).astype(float)
-    probs = 1 / (1 + np.exp(-(rng.normal(size=rows) + 1.5 * targets)))
+    targets = (rng.random(300) < 0.3).astype(float)
+    probs = 1 / (1 + np.exp(-(rng.normal(size=300) + 1.5 * targets)))
     return (probs if decimals is None else np.round(probs, decimals)), targets
 
 

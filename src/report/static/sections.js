@@ -87,7 +87,7 @@ function metricsSection(parts) {
   });
   const heads = ["Model", "Loss", "Accuracy", "Macro AUROC", "Macro AUPRC"];
   heads.push(...others.flatMap((view) => ["AUROC", "AUPRC"].map((text) => `${text}, ${OTHER_VIEWS[view]}`)));
-  const caption = "Labels as the policy has them; on the right, with more blanks counted as negatives";
+  const caption = "Labels under the label policy; on the right, with more blanks counted as negatives";
   return [cardTable(heads, rows, caption), ...present.map(perClass), ...nodes];
 }
 
