@@ -4,6 +4,7 @@ pydicom is imported when a file is read, so that everything else runs without it
 """
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 MARK = slice(128, 132)  # bytes of a DICOM file that read DICM (PS3.10, section 7.1)
+# The first tag of a file without preamble, of group 2 or 8: explicit VR, or implicit with a length below 65,536.
+HEADLESS = re.compile(rb"[\2\x08]\0.\0([A-Z]{2}|..\0\0)|\0[\2\x08]\0.([A-Z]{2}|\0\0)", re.DOTALL)
 SUFFIXES = (".dcm", ".dicom")
 INSTALL = "pip install -r requirements-dicom.txt"
 # Modalities of projection radiographs, and of files that do not say: computed, digital, film, other, secondary capture.
@@ -36,7 +39,7 @@ def is_dicom(path: Path) -> bool:
 
 def looks_like_dicom(path: Path, head: bytes) -> bool:
     """The same, of a file whose first bytes are known."""
-    return path.suffix.lower() in SUFFIXES or head[MARK] == b"DICM"
+    return path.suffix.lower() in SUFFIXES or head[MARK] == b"DICM" or bool(HEADLESS.match(head))
 
 
 def read_dicom(data: bytes) -> np.ndarray:

@@ -266,14 +266,17 @@ def test_a_chest_by_any_name_is_read(tmp_path, part):
     assert read_dicom(write(tmp_path / "a.dcm", GRADIENT, **tags)).shape == GRADIENT.shape
 
 
-@pytest.mark.parametrize("implicit", [True, False])
-def test_a_file_without_preamble_and_file_meta_is_read(tmp_path, implicit):
+@pytest.mark.parametrize("order", ["implicit", "little", "big"])
+def test_a_file_without_preamble_and_file_meta_is_read(tmp_path, order):
     made = dataset(GRADIENT, StudyInstanceUID="1.2.3")
     del made.file_meta
-    made.save_as(tmp_path / "a.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
-    assert (tmp_path / "a.dcm").read_bytes()[128:132] != b"DICM"
-    assert np.array_equal(read_dicom(tmp_path / "a.dcm"), GRADIENT)
-    assert study_uid(tmp_path / "a.dcm") == "1.2.3"
+    if order == "big":
+        made["PixelData"].value = GRADIENT.byteswap().tobytes()
+    path = tmp_path / "IM0001"
+    made.save_as(path, implicit_vr=order == "implicit", little_endian=order != "big", enforce_file_format=False)
+    assert path.read_bytes()[128:132] != b"DICM" and is_dicom(path)
+    assert np.array_equal(read_dicom(path), GRADIENT)
+    assert study_uid(path) == "1.2.3"
 
 
 def test_a_missing_transfer_syntax_is_named(tmp_path):
