@@ -26,6 +26,7 @@ OTHER_VIEWS = frozenset(
     ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "WATERS", "CALDWELL", "TOWNE", "SMV", "OPEN MOUTH", "BITEWING")
     + ("PERIAPICAL", "PANORAMIC", "SUNRISE", "SKYLINE", "MERCHANT", "TUNNEL", "FROG LEG", "MORTISE")
 )
+STRAY = 0.001  # of the pixels, such as defects of the detector, may need more bits than a file says
 Default = TypeVar("Default", bound=float | None)
 
 
@@ -141,6 +142,7 @@ def _shown(file: Any) -> np.ndarray:
     if stored and high is not None and high != stored - 1:
         raise ValueError(f"its high bit is {high} of {stored} stored bits; expected {stored - 1}")
     _check_end(file)
+    file.pixel_array_options(correct_unused_bits=False)  # which are looked at below
     pixels = file.pixel_array
     if pixels.ndim != 2:
         raise ValueError(f"its pixels are an array of {pixels.ndim} dimensions; expected rows and columns")
@@ -163,15 +165,21 @@ def _shown(file: Any) -> np.ndarray:
 def _within_bits_stored(pixels: np.ndarray, file: Any) -> np.ndarray:
     """The pixels [H, W] without the bits above BitsStored, in which old files keep overlays (PS3.5, section 8.1.1).
 
-    The decoders of JPEG 2000 and others leave them in.
+    The decoders of JPEG 2000 and others leave them in. Raises ValueError where the lowest of these bits is set in more
+    than a few pixels and no OverlayBitPosition (60xx,0102) claims it: the values need more bits than BitsStored says.
     """
     bits = int(file.get("BitsStored") or 0)
     if not 0 < bits < 8 * pixels.itemsize or pixels.dtype.kind not in "iu":
         return pixels
-    low = pixels & (2**bits - 1)
-    if pixels.dtype.kind == "u":
-        return low
-    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low)
+    low, signed = pixels & (2**bits - 1), pixels.dtype.kind == "i"
+    beyond = (pixels >> bits & 1) > (low >> (bits - 1) if signed else 0)  # of a negative number it is set as well
+    overlays = [file.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
+    if beyond.mean() > STRAY and bits not in [overlay.value for overlay in overlays if overlay]:
+        raise ValueError(
+            f"its BitsStored (0028,0101) is {bits}, and {beyond.mean():.1%} of its pixels need more bits (the largest "
+            f"value is {pixels.max()}); correct the tag"
+        )
+    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low) if signed else low
 
 
 def _check_end(file: Any) -> None:

@@ -297,6 +297,21 @@ def test_bits_above_those_stored_are_no_part_of_the_picture(tmp_path, kind):
     assert np.array_equal(read_dicom(path), values)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_values_of_more_bits_than_the_file_says_are_refused_and_an_overlay_is_not(tmp_path, kind):
+    values = GRADIENT.astype(kind) * 4
+    with pytest.raises(ValueError, match=r"its BitsStored \(0028,0101\) is 12, .* need more bits \(the largest value is"):
+        read_dicom(write(tmp_path / "a.dcm", values))
+    overlay = np.where(GRADIENT % 2, 0x1000, 0).astype(kind)
+    made = write(tmp_path / "b.dcm", GRADIENT.astype(kind) // 4 | overlay)
+    with pytest.raises(ValueError, match="BitsStored"):
+        read_dicom(made)
+    claimed = pydicom.dcmread(made)
+    claimed.add_new((0x6000, 0x0102), "US", 12)
+    claimed.save_as(made)
+    assert np.array_equal(read_dicom(made), GRADIENT // 4)
+
+
 def test_a_cut_file_is_refused(tmp_path):
     path = write(tmp_path / "a.dcm", GRADIENT)
     path.write_bytes(path.read_bytes()[:-200])
