@@ -3,9 +3,12 @@
 pydicom is imported when a file is read, so that everything else runs without it.
 """
 
+import contextlib
 import io
 import re
+import unicodedata
 import warnings
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +21,13 @@ SUFFIXES = (".dcm", ".dicom")
 INSTALL = "pip install -r requirements-dicom.txt"
 # Modalities of projection radiographs, and of files that do not say: computed, digital, film, other, secondary capture.
 RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC"}
-# Words in the body part of a chest radiograph, also in French, German, Spanish, Italian and Portuguese; names of none.
-CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "PULMO", "POUMON", "HEART", "RIB", "STERNUM", "CXR", "TRUNK")
+# Words in the body part of a chest radiograph, without accents: in English and Latin; in French, German, Dutch, and
+# Scandinavian, Spanish, Italian, and Portuguese; in Polish, Czech, Hungarian, Turkish, Russian, Greek, and East Asian.
+CHEST = (
+    ("CHEST", "THORAX", "LUNG", "PULMO", "HEART", "RIB", "STERNUM", "CXR", "TRUNK")
+    + ("POUMON", "POITRINE", "BRUST", "BORSTKAS", "BROSTKORG", "BRYSTK", "TORAX", "TORACE", "POLMON", "PECHO", "PEITO")
+    + ("KLATKA", "HRUDNIK", "MELLKAS", "TORAKS", "GOGUS", "ГРУДН", "ΘΩΡΑΚ", "胸", "흉부")
+)
 UNKNOWN = {"UNKNOWN", "OTHER", "NONE", "N/A", "NA", "DEFAULT", "GENERAL", "STANDARD", "WHOLEBODY", "WHOLE BODY"}
 # Views of breasts, of the skull and teeth, and of joints (PS3.16 and the terms of manufacturers).
 OTHER_VIEWS = frozenset(
@@ -97,8 +105,11 @@ def _why_not_chest(file: Any) -> str:
     if modality and modality not in RADIOGRAPHS:
         return f"its Modality is {modality}; expected a radiograph ({', '.join(sorted(RADIOGRAPHS))})"
     part = _words(file.get("BodyPartExamined"))
-    if part and part not in UNKNOWN and not any(word in part for word in CHEST):
-        return f"its BodyPartExamined is {part}; expected CHEST or another name of it"
+    if part and part not in UNKNOWN and part != "TX" and not any(word in part for word in CHEST):
+        return (
+            f"its BodyPartExamined (0018,0015) is {part}; expected CHEST or another name of it: "
+            "correct or empty the tag if it is a radiograph of the chest"
+        )
     view = _words(file.get("ViewPosition"))
     if view in OTHER_VIEWS:
         return f"its ViewPosition is {view}, which is not a view of the chest"
@@ -106,8 +117,13 @@ def _why_not_chest(file: Any) -> str:
 
 
 def _words(value: Any) -> str:
-    """The text of a tag in capitals, with one space between its words."""
-    return " ".join(str(value or "").upper().replace("_", " ").split())
+    """The text of a tag in capitals without accents, with one space between its words."""
+    text = str(value or "")
+    with contextlib.suppress(UnicodeError):
+        text = text.encode("latin-1").decode()  # pydicom reads coded strings as Latin-1, and many files are in UTF-8
+    letters = filterfalse(unicodedata.combining, unicodedata.normalize("NFKD", text))
+    text = unicodedata.normalize("NFC", "".join(letters))  # Korean syllables whole again
+    return " ".join(text.upper().replace("_", " ").split())
 
 
 def study_uid(path: Path) -> str:
