@@ -265,9 +265,7 @@ def test_what_is_no_dicom_file_is_refused(tmp_path, content):
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
-@pytest.mark.parametrize(
-    "part", ["CHEST", "Port_Chest", "TÓRAX", "Brust", "TX", "GÖĞÜS", "흉부", "LUNGS", "UNKNOWN", "", "RIBS"]
-)
+@pytest.mark.parametrize("part", ["CHEST", "Port_Chest", "THORAX", "TX", "Brust", "TÓRAX", "LUNGS", "UNKNOWN", "", "RIBS"])
 def test_a_chest_by_any_name_is_read(tmp_path, part):
     tags = {"BodyPartExamined": part, "Modality": "DX", "ViewPosition": "PA"}
     assert read_dicom(write(tmp_path / "a.dcm", GRADIENT, **tags)).shape == GRADIENT.shape
