@@ -23,7 +23,7 @@ from src.runtime.tables import plural
 RESNET_STAGES = {"all": ("conv1", "bn1", "relu"), "layer1": ("maxpool", "layer1")}
 RESNET_STAGES |= {f"layer{n}": (f"layer{n}",) for n in range(2, 5)}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # of Lightning, of many scripts, of timm and this program
-PREFIXES = ("module.", "model.", "net.")
+COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module, at any depth
 ARCHITECTURES = {
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "efficientnet_b1": (models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V2),
@@ -279,22 +279,40 @@ def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a file: as torchvision saves it, wrapped as in `WRAPPERS`, or as safetensors.
-
-    The prefix `module.` of DataParallel, and `net.` or `model.` of a network that is an attribute, are taken off.
-    """
+    """The state dict of a file: as torchvision saves it, wrapped as in `WRAPPERS`, or as safetensors."""
     state = _load_tensors(path)
     while isinstance(state, dict) and (wrapped := next((key for key in WRAPPERS if key in state), "")):
         state = state[wrapped]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
         raise ValueError(f"--weights {path} holds no state dict; expected tensors by name, as torchvision saves them")
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"--weights {path}: {broken[0]} holds NaN or infinity ({plural(len(broken), 'such tensor')})")
     return state
+
+
+def _named_as(net: nn.Module, state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict that are a network's, under its own names.
+
+    A prefix such as `module.` of DataParallel or `model.` of an attribute, or several, is taken off, and what is no
+    part of the network, such as the weights of a loss, is left out with a warning. Raises ValueError where there are
+    several such networks.
+    """
+    state = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    own = list(net.state_dict())
+    prefixes = {key.removesuffix(own[0]) for key in state if f".{key}".endswith(f".{own[0]}")}
+    found = {prefix: sum(prefix + key in state for key in own) for prefix in sorted(prefixes)}
+    most = [prefix for prefix, count in found.items() if count == max(found.values())] or [""]
+    if len(most) > 1:
+        raise ValueError(f"--weights {name} holds several networks ({', '.join(most)}); save the state dict of one")
+    parts = tuple(f"{most[0]}{part}." for part, _ in net.named_children())
+    left_out = [key for key in state if not key.startswith(parts)]
+    if left_out and most[0] + own[0] in state:
+        count = plural(len(left_out), "such tensor")
+        said = f"{left_out[0]} in --weights {name} is no part of the network and is left out ({count})"
+        warnings.warn(said, stacklevel=3)
+        state = {key: value for key, value in state.items() if key not in left_out}
+    return {key.removeprefix(most[0]): value for key, value in state.items()}
 
 
 def _load_tensors(path: Path) -> Any:
@@ -323,7 +341,7 @@ def _load_backbone(net: nn.Module, state: dict[str, torch.Tensor], name: str) ->
 
     Warns where the file has attention that the network has not.
     """
-    own = net.state_dict()
+    own, state = net.state_dict(), _named_as(net, state, name)
     kept = [key for key in own if key.startswith(("fc.", "classifier."))]
     attention, other = (sorted(key for key in keys if key.startswith("avgpool.")) for keys in (own, state))
     if attention != other:

@@ -30,7 +30,7 @@ from src.runtime.system_errors import in_words
 from src.runtime.tables import data_size, plural
 from src.runtime.workers import mapped
 
-FORMAT = 3  # raise it when the index changes, or when `read_image` returns other pixels for the same file
+FORMAT = 4  # raise it when the index changes, or when `read_image` returns other pixels for the same file
 COMMIT_SECONDS = 5.0  # between writes to the index, which is as much decoding as a kill can cost
 STAT_THREADS = 32  # more than there are cores, since a network drive makes them wait
 COLUMNS = "path BLOB, size INTEGER, mtime_ns INTEGER, place INTEGER, fault TEXT, PRIMARY KEY (path, size, mtime_ns)"

@@ -3,26 +3,38 @@
 pydicom is imported when a file is read, so that everything else runs without it.
 """
 
+import contextlib
 import io
+import re
+import unicodedata
 import warnings
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 MARK = slice(128, 132)  # bytes of a DICOM file that read DICM (PS3.10, section 7.1)
+# The first tag of a file without preamble, of group 2 or 8: explicit VR, or implicit with a length below 65,536.
+HEADLESS = re.compile(rb"[\2\x08]\0.\0([A-Z]{2}|..\0\0)|\0[\2\x08]\0.([A-Z]{2}|\0\0)", re.DOTALL)
 SUFFIXES = (".dcm", ".dicom")
 INSTALL = "pip install -r requirements-dicom.txt"
 # Modalities of projection radiographs, and of files that do not say: computed, digital, film, other, secondary capture.
 RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC"}
-# Words in the body part of a chest radiograph, also in French, German, Spanish, Italian and Portuguese; names of none.
-CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "PULMO", "POUMON", "HEART", "RIB", "STERNUM", "CXR", "TRUNK")
+# Words in the body part of a chest radiograph, without accents: in English and Latin; in French, German, Dutch, and
+# Scandinavian, Spanish, Italian, and Portuguese; in Polish, Czech, Hungarian, Turkish, Russian, Greek, and East Asian.
+CHEST = (
+    ("CHEST", "THORAX", "LUNG", "PULMO", "HEART", "RIB", "STERNUM", "CXR", "TRUNK")
+    + ("POUMON", "POITRINE", "BRUST", "BORSTKAS", "BROSTKORG", "BRYSTK", "TORAX", "TORACE", "POLMON", "PECHO", "PEITO")
+    + ("KLATKA", "HRUDNIK", "MELLKAS", "TORAKS", "GOGUS", "ГРУДН", "ΘΩΡΑΚ", "胸", "흉부")
+)
 UNKNOWN = {"UNKNOWN", "OTHER", "NONE", "N/A", "NA", "DEFAULT", "GENERAL", "STANDARD", "WHOLEBODY", "WHOLE BODY"}
 # Views of breasts, of the skull and teeth, and of joints (PS3.16 and the terms of manufacturers).
 OTHER_VIEWS = frozenset(
     ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "WATERS", "CALDWELL", "TOWNE", "SMV", "OPEN MOUTH", "BITEWING")
     + ("PERIAPICAL", "PANORAMIC", "SUNRISE", "SKYLINE", "MERCHANT", "TUNNEL", "FROG LEG", "MORTISE")
 )
+STRAY = 0.001  # of the pixels, such as defects of the detector, may need more bits than a file says
 Default = TypeVar("Default", bound=float | None)
 
 
@@ -36,7 +48,7 @@ def is_dicom(path: Path) -> bool:
 
 def looks_like_dicom(path: Path, head: bytes) -> bool:
     """The same, of a file whose first bytes are known."""
-    return path.suffix.lower() in SUFFIXES or head[MARK] == b"DICM"
+    return path.suffix.lower() in SUFFIXES or head[MARK] == b"DICM" or bool(HEADLESS.match(head))
 
 
 def read_dicom(data: bytes) -> np.ndarray:
@@ -93,8 +105,11 @@ def _why_not_chest(file: Any) -> str:
     if modality and modality not in RADIOGRAPHS:
         return f"its Modality is {modality}; expected a radiograph ({', '.join(sorted(RADIOGRAPHS))})"
     part = _words(file.get("BodyPartExamined"))
-    if part and part not in UNKNOWN and not any(word in part for word in CHEST):
-        return f"its BodyPartExamined is {part}; expected CHEST or a synonym"
+    if part and part not in UNKNOWN and part != "TX" and not any(word in part for word in CHEST):
+        return (
+            f"its BodyPartExamined (0018,0015) is {part}; expected CHEST or another name of it: "
+            "correct or empty the tag if it is a radiograph of the chest"
+        )
     view = _words(file.get("ViewPosition"))
     if view in OTHER_VIEWS:
         return f"its ViewPosition is {view}, which is not a view of the chest"
@@ -102,8 +117,13 @@ def _why_not_chest(file: Any) -> str:
 
 
 def _words(value: Any) -> str:
-    """The text of a tag in capitals, with one space between its words."""
-    return " ".join(str(value or "").upper().replace("_", " ").split())
+    """The text of a tag in capitals without accents, with one space between its words."""
+    text = str(value or "")
+    with contextlib.suppress(UnicodeError):
+        text = text.encode("latin-1").decode()  # pydicom reads coded strings as Latin-1, and many files are in UTF-8
+    letters = filterfalse(unicodedata.combining, unicodedata.normalize("NFKD", text))
+    text = unicodedata.normalize("NFC", "".join(letters))  # Korean syllables whole again
+    return " ".join(text.upper().replace("_", " ").split())
 
 
 def study_uid(path: Path) -> str:
@@ -138,6 +158,7 @@ def _shown(file: Any) -> np.ndarray:
     if stored and high is not None and high != stored - 1:
         raise ValueError(f"its high bit is {high} of {stored} stored bits; expected {stored - 1}")
     _check_end(file)
+    file.pixel_array_options(correct_unused_bits=False)  # which are looked at below
     pixels = file.pixel_array
     if pixels.ndim != 2:
         raise ValueError(f"its pixels are an array of {pixels.ndim} dimensions; expected rows and columns")
@@ -160,15 +181,21 @@ def _shown(file: Any) -> np.ndarray:
 def _within_bits_stored(pixels: np.ndarray, file: Any) -> np.ndarray:
     """The pixels [H, W] without the bits above BitsStored, in which old files keep overlays (PS3.5, section 8.1.1).
 
-    The decoders of JPEG 2000 and others leave them in.
+    The decoders of JPEG 2000 and others leave them in. Raises ValueError where the lowest of these bits is set in more
+    than a few pixels and no OverlayBitPosition (60xx,0102) claims it: the values need more bits than BitsStored says.
     """
     bits = int(file.get("BitsStored") or 0)
     if not 0 < bits < 8 * pixels.itemsize or pixels.dtype.kind not in "iu":
         return pixels
-    low = pixels & (2**bits - 1)
-    if pixels.dtype.kind == "u":
-        return low
-    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low)
+    low, signed = pixels & (2**bits - 1), pixels.dtype.kind == "i"
+    beyond = (pixels >> bits & 1) > (low >> (bits - 1) if signed else 0)  # of a negative number it is set as well
+    overlays = [file.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
+    if beyond.mean() > STRAY and bits not in [overlay.value for overlay in overlays if overlay]:
+        raise ValueError(
+            f"its BitsStored (0028,0101) is {bits}, and {beyond.mean():.1%} of its pixels need more bits (the largest "
+            f"value is {pixels.max()}); correct the tag"
+        )
+    return np.where(low >= 2 ** (bits - 1), low - 2**bits, low) if signed else low
 
 
 def _check_end(file: Any) -> None:

@@ -16,7 +16,9 @@ from src.runtime.system_errors import in_words
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's RGB -> L
 ORIENTATION = 0x0112  # the EXIF tag
-MARGIN = 0.5  # of the range of 98% of the pixels: how far beyond it a value may lie and still belong to the picture
+BODY = (1, 95)  # percentiles of what is not background; burnt-in markers have fewer pixels than lie above the upper one
+MARGIN = 0.5  # of the range between them: how far beyond it a value may lie and still belong to the picture
+GAP = 0.05  # of the same range: what lies beyond such a gap in the values does not belong to the picture
 SLIVER = 0.01  # of the range
 NEARLY_ALL = 0.995  # of the pixels
 
@@ -136,17 +138,17 @@ def _turned(gray: np.ndarray, orientation: Any) -> np.ndarray:
 def stretched(values: np.ndarray) -> np.ndarray:
     """Numbers [H, W] from the darkest to the brightest of the picture as 0 .. 255: uint8 [H, W].
 
-    The ends are the lowest and the highest value within half a range of the 1st and the 99th percentile of what is not
-    the lowest value, the background: a hot pixel or a burnt-in marker far beyond them is clipped, and an image without
-    such is stretched over its whole range. Raises ValueError where values are not finite, or where all but a few pixels
-    have the same value or nearly so.
+    The ends are the lowest and the highest value that lie within `MARGIN` of the `BODY` with no `GAP` between: hot
+    pixels, and a burnt-in marker that stands apart from the rest, are clipped, and an image without such is stretched
+    over its whole range. Raises ValueError where values are not finite, or where all but a few pixels have the same
+    value or nearly so.
     """
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ValueError("some of its values are not finite")
     if lowest == highest:
         raise ValueError("all of its pixels have the same value")
-    low, high = _ends(values, lowest, highest)
+    low, high = _ends(values, lowest)
     if high - low < SLIVER * (highest - lowest):
         raise ValueError(f"all but a few of its pixels lie within {100 * SLIVER:g}% of its range of values")
     scaled = np.subtract(values, low, dtype=np.float32)
@@ -154,18 +156,23 @@ def stretched(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled, out=scaled), 0, 255).astype(np.uint8)
 
 
-def _ends(values: np.ndarray, lowest: float, highest: float) -> tuple[float, float]:
-    """The darkest and the brightest value that belong to the picture, of all from `lowest` to `highest`."""
+def _ends(values: np.ndarray, lowest: float) -> tuple[float, float]:
+    """The darkest and the brightest value that belong to the picture, of all from `lowest` on."""
     step = max(1, min(values.shape) // 512)  # of what percentiles are taken, which a sample gives as well
     sample = values[::step, ::step]
     inside = sample[sample > lowest]
     if not inside.size:
         return lowest, lowest
-    first, last = map(float, np.percentile(inside, (1, 99)))
-    reach = MARGIN * (last - first)
-    floor, ceiling = first - reach, last + reach
-    low = lowest if lowest >= floor else float(values.min(initial=first, where=values >= floor))
-    return low, highest if highest <= ceiling else float(values.max(initial=last, where=values <= ceiling))
+    first, last = np.percentile(inside, BODY, method="nearest")  # of the type of the values, which is compared faster
+    dark, bright = values[values < first] - float(first), values[values > last] - float(last)
+    span = float(last) - float(first)
+    return float(first) - _reach(-dark, span), float(last) + _reach(bright, span)
+
+
+def _reach(beyond: np.ndarray, span: float) -> float:
+    """How far the picture goes beyond a body of pixels of range `span`, by the distances of all pixels beyond it."""
+    steps = np.append(0.0, np.sort(beyond[beyond <= MARGIN * span]))
+    return float(steps[np.argmax(np.append(np.diff(steps) > GAP * span, True))])  # where the first gap is, or the end
 
 
 def check_contrast(gray: np.ndarray) -> None:

@@ -47,10 +47,10 @@ def _cell(value: Any, digits: int) -> tuple[str, bool]:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 patient`, `2 patients`, `2 studies`, `2 classes`."""
+    """`1 patient`, `2 patients`, `2 studies`, `2 keys`, `2 classes`."""
     if count == 1:
         return f"1 {noun}"
-    if noun.endswith("y"):
+    if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{count:,} {noun[:-1]}ies"
     return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 

@@ -91,7 +91,7 @@ def predict_images(config: PredictConfig) -> int:
     origin |= {"unit": thresholds.unit, "equalize": config.equalize}
     if thresholds.unit == "study":
         origin |= {"aggregate": thresholds.aggregate, "study": config.study or "auto"}
-    found = files.find_images(config.images, skip=config.heatmaps)
+    found, others = files.find_images(config.images, skip=config.heatmaps)
     if manifest.meta["dataset"] == "mimic" and not config.equalize:
         _say_what_is_not_equalized([path for path, fault in found.items() if not fault])
     for path in PredictionTable(config.out, thresholds).written:
@@ -102,6 +102,9 @@ def predict_images(config: PredictConfig) -> int:
     if config.heatmaps:
         config.heatmaps.mkdir(parents=True, exist_ok=True)
     print(f"thresholds: {thresholds.promise}")
+    if others:
+        count = plural(len(others), "file")
+        print(f"skipped in folders, neither named as an image nor DICOM: {count}, such as {others[0]}")
     _say_what_is_not_checked(members, config.run_dir)
     _fill(config, table, found, members, device)
     names = [table.id_of(path) for path in found]

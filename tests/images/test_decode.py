@@ -67,10 +67,10 @@ def test_16_bit_is_scaled_by_its_own_range_not_clipped(tmp_path, channels):
 
 
 def test_16_bit_color_is_weighted_as_8_bit_color_is(tmp_path):
-    colors = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    colors[0, :2] = [[0] * 3, [255] * 3]  # so that its own range is the whole one
+    colors = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    colors[:8] = np.arange(256).reshape(8, 32, 1)  # so that its own range is the whole one, without gaps
     expected = np.asarray(Image.fromarray(colors).convert("L")).astype(int)
-    image = read_image(save_16_bit_png(tmp_path / "a.png", colors.astype(np.uint16) * 257), size=8)
+    image = read_image(save_16_bit_png(tmp_path / "a.png", colors.astype(np.uint16) * 257), size=32)
     assert np.abs(image[0].numpy() - expected).max() <= 1
 
 

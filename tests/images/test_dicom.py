@@ -231,8 +231,13 @@ def test_a_voi_lut_of_8_bits_is_read_however_its_entries_are_stored(tmp_path):
         ({"Rows": 900}, "pixel data"),
         ({"SamplesPerPixel": 3}, r"SamplesPerPixel \(0028,0002\) is 3"),
         ({"Modality": "MR"}, "its Modality is MR; expected a radiograph"),
-        ({"BodyPartExamined": "KNEE"}, "its BodyPartExamined is KNEE; expected CHEST"),
-        ({"BodyPartExamined": "HIP_JOINT"}, "its BodyPartExamined is HIP JOINT"),
+        (
+            {"BodyPartExamined": "KNEE"},
+            r"its BodyPartExamined \(0018,0015\) is KNEE; expected CHEST .* correct or empty the tag",
+        ),
+        ({"BodyPartExamined": "THORACIC SPINE"}, "is THORACIC SPINE"),
+        ({"BodyPartExamined": "BREAST"}, "is BREAST"),
+        ({"BodyPartExamined": "HIP_JOINT"}, "is HIP JOINT"),
         ({"ViewPosition": "MLO"}, "its ViewPosition is MLO"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
         ({"WindowCenter": 1}, "WindowCenter and WindowWidth"),
@@ -260,20 +265,32 @@ def test_what_is_no_dicom_file_is_refused(tmp_path, content):
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
-@pytest.mark.parametrize("part", ["CHEST", "Port_Chest", "THORAX", "Torax", "LUNGS", "UNKNOWN", "", "RIBS"])
+@pytest.mark.parametrize(
+    "part", ["CHEST", "Port_Chest", "THORAX", "TX", "Brust", "TÓRAX", "LUNGS", "UNKNOWN", "", "RIBS"]
+)
 def test_a_chest_by_any_name_is_read(tmp_path, part):
     tags = {"BodyPartExamined": part, "Modality": "DX", "ViewPosition": "PA"}
     assert read_dicom(write(tmp_path / "a.dcm", GRADIENT, **tags)).shape == GRADIENT.shape
 
 
-@pytest.mark.parametrize("implicit", [True, False])
-def test_a_file_without_preamble_and_file_meta_is_read(tmp_path, implicit):
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("part", ["TÓRAX", "GÖĞÜS", "흉부"])
+def test_a_chest_in_utf_8_is_read(tmp_path, part):
+    tags = {"BodyPartExamined": part.encode().decode("latin-1")}  # which pydicom writes as the bytes of UTF-8
+    assert read_dicom(write(tmp_path / "a.dcm", GRADIENT, **tags)).shape == GRADIENT.shape
+
+
+@pytest.mark.parametrize("order", ["implicit", "little", "big"])
+def test_a_file_without_preamble_and_file_meta_is_read(tmp_path, order):
     made = dataset(GRADIENT, StudyInstanceUID="1.2.3")
     del made.file_meta
-    made.save_as(tmp_path / "a.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
-    assert (tmp_path / "a.dcm").read_bytes()[128:132] != b"DICM"
-    assert np.array_equal(read_dicom(tmp_path / "a.dcm"), GRADIENT)
-    assert study_uid(tmp_path / "a.dcm") == "1.2.3"
+    if order == "big":
+        made["PixelData"].value = GRADIENT.byteswap().tobytes()
+    path = tmp_path / "IM0001"
+    made.save_as(path, implicit_vr=order == "implicit", little_endian=order != "big", enforce_file_format=False)
+    assert path.read_bytes()[128:132] != b"DICM" and is_dicom(path)
+    assert np.array_equal(read_dicom(path), GRADIENT)
+    assert study_uid(path) == "1.2.3"
 
 
 def test_a_missing_transfer_syntax_is_named(tmp_path):
@@ -292,6 +309,21 @@ def test_bits_above_those_stored_are_no_part_of_the_picture(tmp_path, kind):
     stored[5:20, 5:20] |= 0x8000  # an overlay
     path = write(tmp_path / "a.dcm", stored.view(np.int16) if kind == "i" else stored)
     assert np.array_equal(read_dicom(path), values)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_values_of_more_bits_than_the_file_says_are_refused_and_an_overlay_is_not(tmp_path, kind):
+    values = GRADIENT.astype(kind) * 4
+    with pytest.raises(ValueError, match=r"its BitsStored \(0028,0101\) is 12, .* need more bits \(the largest"):
+        read_dicom(write(tmp_path / "a.dcm", values))
+    overlay = np.where(GRADIENT % 2, 0x1000, 0).astype(kind)
+    made = write(tmp_path / "b.dcm", GRADIENT.astype(kind) // 4 | overlay)
+    with pytest.raises(ValueError, match="BitsStored"):
+        read_dicom(made)
+    claimed = pydicom.dcmread(made)
+    claimed.add_new((0x6000, 0x0102), "US", 12)
+    claimed.save_as(made)
+    assert np.array_equal(read_dicom(made), GRADIENT // 4)
 
 
 def test_a_cut_file_is_refused(tmp_path):

@@ -28,14 +28,14 @@ def encoded(image, kind, **options):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("times", [2, 4, 16])
-@pytest.mark.parametrize("bright", [1, 40])
-def test_a_few_bright_pixels_do_not_darken_the_rest(times, bright):
+@pytest.mark.parametrize("times", [1.1, 1.3, 2, 16])
+@pytest.mark.parametrize("height", [1, 36])  # a few hot pixels, or a burnt-in marker of 2%
+def test_what_is_brighter_than_the_picture_does_not_darken_it(times, height):
     values = radiograph()
     hot = values.copy()
-    hot[10, 10 : 10 + bright] = values.max() * times
+    hot[10 : 10 + height, 10:50] = values.max() * times
     expected = stretched(values)
-    expected[10, 10 : 10 + bright] = 255
+    expected[10 : 10 + height, 10:50] = 255
     np.testing.assert_array_equal(stretched(hot), expected)
 
 

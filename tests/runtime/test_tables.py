@@ -16,10 +16,11 @@ def test_columns_align_by_what_a_terminal_shows():
 
 
 def test_counts_and_sizes_are_told_as_people_say_them():
-    assert [plural(*words) for words in ((1, "class"), (2, "class"), (0, "study"), (1200, "image"))] == [
+    assert [plural(*words) for words in ((1, "class"), (2, "class"), (0, "study"), (2, "key"), (1200, "image"))] == [
         "1 class",
         "2 classes",
         "0 studies",
+        "2 keys",
         "1,200 images",
     ]
     sizes = {0: "0 bytes", 999: "999 bytes", 1024: "1.0 kB", 72_500: "72 kB", 9.9e6: "9.9 MB", 1.72e12: "1,720 GB"}

@@ -168,6 +168,7 @@ def test_an_image_gets_the_same_in_any_company(run_dir, images, tmp_path):
 def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, images, tmp_path, capsys):
     (images / "empty.png").write_bytes(b"")
     (images / "text.jpg").write_text("no image")
+    (images / "notes").write_text("no image")
     (images / "x.png").mkdir()
     (images / "none").mkdir()
     (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:300])
@@ -182,7 +183,7 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     assert status == 1
     assert set(reasons) == {"empty.png", "text.jpg", "cut.png", "pipe.png", "away.png", "none"}
     assert "does not exist" in reasons["away.png"] and "not an image" in reasons["text.jpg"]
-    assert "holds no JPEG" in reasons["none"] and not any("check_split" in text for text in reasons.values())
+    assert "holds no image" in reasons["none"] and not any("check_split" in text for text in reasons.values())
     assert all((row["flags"] == "") == bool(row["error"]) for row in rows.values())
     assert len(rows) == 5 + 20 + 1 + 6
     studies = {Path(name).name: (row["images"], row["error"]) for name, row in studies_of(tmp_path / "p.csv").items()}
@@ -193,6 +194,7 @@ def test_what_cannot_be_read_gets_a_row_and_the_others_their_results(run_dir, im
     }
     out = capsys.readouterr().out
     assert "flagged among 2 studies" in out and "6 could not be read" in out
+    assert f"skipped in folders, neither named as an image nor DICOM: 1 file, such as {images / 'notes'}\n" in out
     assert all(f"\n{row['error']}\n" in out for row in rows.values() if row["error"])
     status, rows = run(run_dir, images, "--study", "file", out=tmp_path / "q.csv")
     out = capsys.readouterr().out  # the first twenty, and those with an error
@@ -530,11 +532,13 @@ def test_heat_map_names_are_safe_and_of_one_image_however_its_path_is_typed(tmp_
 
 
 def test_folders_give_images_sorted_hidden_ones_left_out(tmp_path):
-    for name in ("b/2.PNG", "a.jpeg", "b/.hidden.png", ".git/1.png", "b/notes.txt", "c.jpg"):
+    named = ["c.jpg", "a.jpeg", "b/1.jfif", "b/2.PNG", "b/3.bmp", "b/3.gif", "b/3.jp2", "b/3.tif", "b/3.webp"]
+    for name in (*named, "b/.hidden.png", ".git/1.png", "b/notes.txt", "b/0.heat.png", "d.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = find_images([tmp_path / "c.jpg", tmp_path])
-    assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "a.jpeg", "b/2.PNG"]
+    found, others = find_images([tmp_path / "c.jpg", tmp_path / "d.csv", tmp_path])
+    assert [image_id(path.relative_to(tmp_path)) for path in found] == ["c.jpg", "d.csv", *named[1:]]
+    assert others == [tmp_path / "b" / "notes.txt"]
 
 
 def test_folders_behind_links_are_followed_once(tmp_path):
@@ -545,14 +549,14 @@ def test_folders_behind_links_are_followed_once(tmp_path):
     (tmp_path / "near" / "b").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "near")
     (tmp_path / "near" / "up").symlink_to(tmp_path)
-    assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / "a" / "1.png"]
+    assert list(find_images([tmp_path / "near"])[0]) == [tmp_path / "near" / "a" / "1.png"]
     (tmp_path / "near" / "c").mkdir()
     (tmp_path / "near" / "c" / "2.png").write_bytes(b"x")
     (tmp_path / "near" / "a2").symlink_to(tmp_path / "near" / "c")  # sorts first, but is only a link
-    assert list(find_images([tmp_path / "near"])) == [tmp_path / "near" / name for name in ("c/2.png", "a/1.png")]
+    assert list(find_images([tmp_path / "near"])[0]) == [tmp_path / "near" / name for name in ("c/2.png", "a/1.png")]
     shutil.rmtree(tmp_path / "near" / "c")
     (tmp_path / "near" / "a2").unlink()
-    assert find_images([tmp_path / "near"], skip=tmp_path / "far")[tmp_path / "near"]  # it says that there is none
+    assert find_images([tmp_path / "near"], skip=tmp_path / "far")[0][tmp_path / "near"]  # it says that there is none
 
 
 def test_a_file_that_may_be_dicom_and_cannot_be_looked_into_gets_a_row(tmp_path, monkeypatch):
@@ -565,7 +569,7 @@ def test_a_file_that_may_be_dicom_and_cannot_be_looked_into_gets_a_row(tmp_path,
         return False
 
     monkeypatch.setattr(image_files, "is_dicom", denied)
-    assert list(find_images([tmp_path])) == [tmp_path / "IM0001"]
+    assert find_images([tmp_path]) == ({tmp_path / "IM0001": ""}, [tmp_path / "notes"])
 
 
 def test_a_link_as_out_stays_one(run_dir, images, tmp_path):
