@@ -311,7 +311,7 @@ def test_ctrl_c_keeps_what_is_done(folder, files, slow, decoded, monkeypatch):
     builder = start(build)
     wait_until(lambda: len(decoded.log.read_text().splitlines()) > 12)
     os.kill(builder.pid, signal.SIGINT)
-    builder.join(20)
+    builder.join(60)  # it also waits for its readers
     assert builder.exitcode == 130
     slow.unlink()
     done = known(folder)
