@@ -166,8 +166,8 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
         *_, (_, _, *figures) = per_thousand(flags[:, chosen], known, classes=names[chosen].tolist())
         flagged, missed, falsely = (f"{figure:.0f}" for figure in figures)
         print(
-            f"Without the infeasible {', '.join(names[~chosen])}, which flags all, the last row on the right would be: "
-            f"{flagged} flagged, {missed} missed, {falsely} falsely flagged"
+            f"without the infeasible thresholds, which flag all ({', '.join(names[~chosen])}), the last row on the right "
+            f"would be: {flagged} flagged, {missed} missed, {falsely} falsely flagged"
         )
 
 
