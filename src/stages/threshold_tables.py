@@ -166,7 +166,7 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
         *_, (_, _, *figures) = per_thousand(flags[:, chosen], known, classes=names[chosen].tolist())
         flagged, missed, falsely = (f"{figure:.0f}" for figure in figures)
         print(
-            f"without the infeasible thresholds, which flag all ({', '.join(names[~chosen])}), the last row on the right "
+            f"without infeasible findings, which flag all ({', '.join(names[~chosen])}), the last row on the right "
             f"would be: {flagged} flagged, {missed} missed, {falsely} falsely flagged"
         )
 
