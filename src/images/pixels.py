@@ -177,7 +177,7 @@ def _reach(beyond: np.ndarray, span: float) -> float:
 
 def check_contrast(gray: np.ndarray) -> None:
     """Raise ValueError where nearly all pixels of a picture, uint8 [H, W], have the same gray value."""
-    sample = gray[:: gray.shape[0] // 128 + 1, :: gray.shape[1] // 128 + 1]
+    sample = gray[:: gray.shape[0] // 64 + 1, :: gray.shape[1] // 64 + 1]
     counts = np.bincount(sample.ravel(), minlength=256)
     together = np.convolve(counts, np.ones(3, int)).max()  # of neighboring gray values, about 1% of the range
     if together >= NEARLY_ALL * sample.size:
