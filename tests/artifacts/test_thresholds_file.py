@@ -37,6 +37,7 @@ def page(**chosen):
         (WHOLE, f"certified at 95% {NEXT}{STUDY}"),
         (WHOLE | {"weights": "patient"}, f"certified at 95% {NEXT}{STUDY}".replace("the next study", PATIENT)),
         (WHOLE | {"unit": "image", "weights": "image"}, "certified at 95% for the recall of the next image"),
+        (WHOLE | {"family_wise": True}, f"certified at 95%, all findings together, {NEXT}{STUDY}"),
         (WHOLE | {"rule": "empirical"}, "empirical, for the recall of a random study of calib" + STUDY),
         (without("unit", "aggregate", "weights"), "certified at 95% for the recall of the next image"),
         (without("weights", "aggregate"), f"certified at 95% {NEXT}{STUDY}".replace("mean", "max")),

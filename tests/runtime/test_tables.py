@@ -15,6 +15,11 @@ def test_columns_align_by_what_a_terminal_shows():
     assert len({*ends[:1], *ends[2:]}) == 1 and lines[2].endswith("|  1")
 
 
+def test_a_second_bar_stands_in_every_line_of_its_column():
+    lines = format_table(("Finding", "n", "| All"), [("Edema", 1, 2), ("Mass", 10, 20)]).splitlines()
+    assert lines == ["Finding |  n | | All", "--------+----+-+----", "Edema   |  1 | |   2", "Mass    | 10 | |  20"]
+
+
 def test_counts_and_sizes_are_told_as_people_say_them():
     assert [plural(*words) for words in ((1, "class"), (2, "class"), (0, "study"), (2, "key"), (1200, "image"))] == [
         "1 class",

@@ -176,12 +176,13 @@ def test_a_warning_where_few_patients_own_most_positives(studies, tmp_path, caps
     assert "own more than 30% of them in A (" in out and "--weights patient certifies" in out
 
 
-def test_family_wise_divides_by_the_findings_that_can_be_certified(flags, tmp_path):
+def test_family_wise_divides_by_the_findings_that_can_be_certified(flags, tmp_path, capsys):
     for name in ("p", "t"):
         table = pd.read_csv(tmp_path / f"{name}.csv")
         rare = table["A"] if name == "p" else (np.arange(80) < 2).astype(int)  # two positives can never be certified
         table.assign(Rare=rare, B=table["A"]).to_csv(tmp_path / f"{name}.csv", index=False)
     ensemble_threshold_search.main([*flags, "--family-wise"])
+    assert "at 97.5% confidence on new patients, so that all findings together are at 95%" in capsys.readouterr().out
     row = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv").loc[0]
     ensemble_threshold_search.main([*flags, "--confidence", "0.975", "--overwrite"])
     alone = pd.read_csv(tmp_path / "run" / "ensemble" / "thresholds_recall_0.85.csv").loc[0]
@@ -199,6 +200,22 @@ def test_subgroups_are_printed_written_and_drawn(studies, tmp_path, capsys):
     assert (tmp_path / "run" / "ensemble" / "subgroups_recall_0.8.png").exists()
     with pytest.raises(ValueError, match="--subgroups view: no row of test records it"):
         ensemble_threshold_search.main([*studies, "--subgroups", "view"])
+
+
+def test_without_test_data_nothing_is_judged(studies, tmp_path, capsys):
+    flags = [word for word in studies if not word.startswith("--test-")]
+    ensemble_threshold_search.main([*flags, "--subgroups", "sex"])
+    out = capsys.readouterr().out
+    assert not any(word in out for word in ("contradicted", "confirmed", "consistent", "Verdict  "))
+    assert "without test data there are no verdicts" in out and out.count("Val recall") == 1
+    assert pd.read_csv(tmp_path / "run" / "ensemble" / "subgroups_recall_0.8.csv")["verdict"].isna().all()
+
+
+def test_the_workload_without_infeasible_findings_is_printed(tmp_path, capsys):
+    make_run(tmp_path / "run")
+    search(tmp_path / "run", "--recall", "0.9")
+    out = capsys.readouterr().out
+    assert "without infeasible findings, which flag all (Rare, Never), the last row on the right would be: " in out
 
 
 def test_readers_stand_beside_the_model(studies, tmp_path, capsys):
@@ -319,7 +336,10 @@ def test_infeasible_findings_get_no_verdict_and_target_1_has_groups(studies, tmp
     assert (table["needed"] == 0).all() and (tmp_path / "run" / "ensemble" / "thresholds.json").exists()
 
 
-@pytest.mark.parametrize("more", [["--rule", "empirical"], ["--family-wise"], ["--weights", "patient"]])
+PLANLESS = ("--rule empirical", "--family-wise", "--weights patient", "--prevalence A=0.1", "--val-probs p.csv")
+
+
+@pytest.mark.parametrize("more", map(str.split, PLANLESS), ids=" ".join)
 def test_a_plan_with_flags_that_it_cannot_follow_is_refused(more):
     with pytest.raises(ValueError, match="--plan is about one finding and the certified rule"):
         ensemble_threshold_search.main(["--plan", *more])
