@@ -92,6 +92,8 @@ def predict_images(config: PredictConfig) -> int:
     if thresholds.unit == "study":
         origin |= {"aggregate": thresholds.aggregate, "study": config.study or "auto"}
     found, others = files.find_images(config.images, skip=config.heatmaps)
+    if found and all(found.values()):  # nothing but folders without images, or that cannot be searched
+        raise ValueError(next(iter(found.values())))
     if manifest.meta["dataset"] == "mimic" and not config.equalize:
         _say_what_is_not_equalized([path for path, fault in found.items() if not fault])
     for path in PredictionTable(config.out, thresholds).written:

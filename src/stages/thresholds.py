@@ -55,6 +55,11 @@ def search_thresholds(config: ThresholdConfig) -> None:
     blended = not config.val_probs or config.val_probs.resolve() == (folder / "probs_val.csv").resolve()
     config, inherited = inherit_flags(config, earlier=[folder / "probs.json"] if blended else [])
     config = _check_weights(config)
+    if not blended and (folder / "probs.json").exists() and (config.run_dir / "manifest.csv").exists():
+        raise ValueError(
+            f"{config.run_dir} has a split and a blend of its own, and --val-probs names other probabilities; pass "
+            "another --run-dir, so that the report does not mix them"
+        )
     search, understood = _outside(config) if outside else _of_run(config)
     stated = tables.parse_prevalence(config.prevalence, classes=search.chosen_on.view.truth.classes)
     print(*understood, *inherited, sep="\n", end="\n" if understood or inherited else "")

@@ -582,13 +582,15 @@ def test_a_link_as_out_stays_one(run_dir, images, tmp_path):
 
 
 def test_a_folder_that_was_empty_loses_its_row_when_it_holds_images(run_dir, tmp_path):
-    folder = tmp_path / "folder"
+    folder, other = tmp_path / "folder", tmp_path / "b.png"
     folder.mkdir()
-    status, rows = run(run_dir, folder, out=tmp_path / "p.csv")
-    assert status == 1 and list(rows) == [str(folder)]
+    refused(run_dir, folder, out=tmp_path / "p.csv", match="holds no image")
+    write_image(other)
+    status, rows = run(run_dir, folder, other, out=tmp_path / "p.csv")
+    assert status == 1 and list(rows) == [str(folder), str(other)]
     write_image(folder / "a.png")
-    status, rows = run(run_dir, folder, "--append", out=tmp_path / "p.csv")
-    assert status == 0 and list(rows) == [str(folder / "a.png")]
+    status, rows = run(run_dir, folder, other, "--append", out=tmp_path / "p.csv")
+    assert status == 0 and {*rows} == {str(folder / "a.png"), str(other)}
 
 
 def test_heat_maps_keep_names_in_any_script_and_fit_a_file_system(tmp_path):

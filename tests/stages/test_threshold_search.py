@@ -202,6 +202,14 @@ def test_subgroups_are_printed_written_and_drawn(studies, tmp_path, capsys):
         ensemble_threshold_search.main([*studies, "--subgroups", "view"])
 
 
+def test_other_probabilities_are_refused_where_the_run_has_a_blend(flags, tmp_path):
+    make_run(tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="has a split and a blend of its own, and --val-probs names other probabilities"
+    ):
+        ensemble_threshold_search.main([*flags, "--overwrite"])
+
+
 def test_without_test_data_nothing_is_judged(studies, tmp_path, capsys):
     flags = [word for word in studies if not word.startswith("--test-")]
     ensemble_threshold_search.main([*flags, "--subgroups", "sex"])
