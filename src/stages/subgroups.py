@@ -52,14 +52,14 @@ def audit_subgroups(
     )
     folder, name = config.run_dir / "ensemble", f"subgroups_recall_{target:g}"
     write_table(folder / f"{name}.csv", table, exact=True)
-    _print(table, split.name, target)
+    _print(table, split.name, target, by_patient=config.weights == "patient")
     if left_out:
         print(f"without a threshold, and flagged in every group: {', '.join(left_out)}")
     if config.pictures:
         audits.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
 
 
-def _print(table: pd.DataFrame, split: str, target: float) -> None:
+def _print(table: pd.DataFrame, split: str, target: float, *, by_patient: bool) -> None:
     """Groups in their own order; the largest gap among many groups is mostly chance, so none is ranked."""
     verdicts = "verdicts hold for all groups of a finding together, 95% intervals for each alone"
     if split != "test":
@@ -73,4 +73,5 @@ def _print(table: pd.DataFrame, split: str, target: float) -> None:
             said = row["verdict"] or (f"cannot be stated: {needed} needed" if row["needed"] else "-")
             first = (name if not number else "", f"{row['by']} {row['group']}")
             rows.append((*first, row["positives"], row["missed"], with_interval(row, "recall"), said))
-    print(format_table(("Class", "Group", "Positives", "Missed", "Recall", "Verdict"), rows))
+    recall = "Recall, each patient with equal weight" if by_patient else "Recall"
+    print(format_table(("Class", "Group", "Positives", "Missed", recall, "Verdict"), rows))
