@@ -294,8 +294,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 def _named_as(net: nn.Module, state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """The tensors of a state dict that are a network's, under its own names.
 
-    A prefix such as `module.` of DataParallel or `model.` of an attribute, or several, is taken off, and what is no
-    part of the network, such as the weights of a loss, is left out with a warning. Raises ValueError where there are
+    A prefix such as `module.` of DataParallel or `model.` of an attribute, or several, is taken off. What does not
+    belong to the network, such as the weights of a loss, is left out with a warning. Raises ValueError where there are
     several such networks.
     """
     state = {key.replace(COMPILED, ""): value for key, value in state.items()}
@@ -309,7 +309,7 @@ def _named_as(net: nn.Module, state: dict[str, torch.Tensor], name: str) -> dict
     left_out = [key for key in state if not key.startswith(parts)]
     if left_out and most[0] + own[0] in state:
         count = plural(len(left_out), "such tensor")
-        said = f"{left_out[0]} in --weights {name} is no part of the network and is left out ({count})"
+        said = f"{left_out[0]} in --weights {name} does not belong to the network and is left out ({count})"
         warnings.warn(said, stacklevel=3)
         state = {key: value for key, value in state.items() if key not in left_out}
     return {key.removeprefix(most[0]): value for key, value in state.items()}

@@ -59,22 +59,26 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
             lowest = i + columns >= len(classes)
             axes.tick_params(labelbottom=lowest)
             axes.set_xlabel(f"{split} recall" if lowest else "")
-        headline(
-            figure,
-            f"{split.capitalize()} recall within groups, against {target:g}; "
-            + ("verdicts hold for all groups of a finding together, " if split == "test" else "")
-            + "95% intervals for each alone",
-        )
-        shown = [UNSTATED, UNTRIED] if split != "test" else [text for text in GROUP_COLORS if text != UNTRIED]
+        looks = set(table.apply(_look, axis=1))
+        verdicts = "" if UNTRIED in looks else "verdicts hold for all groups of a finding together, "
+        title = f"{split.capitalize()} recall within groups, against {target:g}"
+        headline(figure, f"{title}; {verdicts}95% intervals for each alone")
         handles = [
-            Line2D([], [], color=GROUP_COLORS[text], marker="o", lw=1.5, markersize=5, label=text) for text in shown
+            Line2D([], [], color=color, marker="o", lw=1.5, markersize=5, label=text)
+            for text, color in GROUP_COLORS.items()
+            if text in looks
         ]
         legend(figure, handles)
     return path
 
 
+def _look(row: pd.Series) -> str:
+    """What the color of a group says, a key of `GROUP_COLORS`."""
+    return row["verdict"] or (UNSTATED if row["needed"] else UNTRIED)
+
+
 def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
-    color = GROUP_COLORS[row["verdict"] or (UNSTATED if row["needed"] else UNTRIED)]
+    color = GROUP_COLORS[_look(row)]
     axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
     dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
 

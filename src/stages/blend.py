@@ -160,7 +160,7 @@ def _beside_labels(config: AlphaConfig, labels: Path) -> Beside:
 
 
 def _beside_manifest(config: AlphaConfig) -> Beside:
-    """The members under the ids of the manifest, in its splits; ValueError where there is none."""
+    """The members under the ids of the manifest, in its splits; ValueError if the run has none."""
     if not (config.run_dir / "manifest.csv").exists():
         raise ValueError(
             f"--members needs labels: pass --labels, or run check_split.py --run-dir {config.run_dir} first, which "

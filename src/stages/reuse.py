@@ -17,10 +17,9 @@ def notes_on_reuse(config: ThresholdConfig, split: EvalSplit, *, of_run: bool) -
     """Lines to print where thresholds are certified on val; `of_run` says that the run's own blend is."""
     if config.rule != "certified" or split.name != "val":
         return []
-    remedy = "make a split calib (check_split.py --calibration)"
-    begin = _chosen_on_val(config.run_dir) if of_run else MAYBE
-    if not of_run:
-        remedy = "choose thresholds on separate data"
+    begin, remedy = MAYBE, "choose thresholds on separate data"
+    if of_run:
+        begin, remedy = _chosen_on_val(config.run_dir), "make a split calib (check_split.py --calibration)"
     classes, notes = len(split.view.truth.classes), []
     reasons = [plural(classes, "finding")] if classes <= FEW_CLASSES else []
     if of_run:

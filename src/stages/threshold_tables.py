@@ -148,9 +148,9 @@ def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
 
 def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
     """Flagged, missed and falsely flagged units per 1,000 at the rule's thresholds, in both views of the labels."""
-    split = evaluation.split
+    split, views = evaluation.split, evaluation.views()
     flags = split.probs >= rule.thresholds
-    left, right = (per_thousand(flags, known, classes=split.view.truth.classes) for known in evaluation.views())
+    left, right = (per_thousand(flags, known, classes=split.view.truth.classes) for known in views)
     print(
         f"\nper 1,000 of {split.name}, at the {rule.kind} thresholds: left, of those with a label; right, of all, with "
         "every flag counted and each blank a negative. The last row counts those with at least one flag, one finding "
@@ -161,7 +161,7 @@ def print_workload(rule: RuleResult, evaluation: Evaluation) -> None:
     print(format_table(headers, [(*one, *other[1:]) for one, other in zip(left, right, strict=True)], digits=0))
     chosen = np.array([point.status == "ok" for point in rule.points])
     if chosen.any() and not chosen.all():
-        known = Answers(*(entries[:, chosen] for entries in evaluation.views()[1]))
+        known = Answers(*(entries[:, chosen] for entries in views[1]))
         names = np.array(split.view.truth.classes)
         *_, (_, _, *figures) = per_thousand(flags[:, chosen], known, classes=names[chosen].tolist())
         flagged, missed, falsely = (f"{figure:.0f}" for figure in figures)

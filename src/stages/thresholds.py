@@ -190,8 +190,7 @@ def _table(rules: list[RuleResult], evaluation: Evaluation, search: SearchData) 
     def on_test(key: str, rule: RuleResult = asked) -> list[Any]:
         return [values[key] if tested else np.nan for values in rule.metrics]
 
-    low, high = ([pair[end] if tested else np.nan for pair in on_test("recall_ci")] if tested else
-                 [np.nan] * len(asked.points) for end in (0, 1))  # fmt: skip
+    intervals = np.array([values["recall_ci"] if tested else (np.nan, np.nan) for values in asked.metrics])  # [C, 2]
     columns = {
         "class": evaluation.split.view.truth.classes,
         "threshold": chosen("threshold"),
@@ -201,8 +200,8 @@ def _table(rules: list[RuleResult], evaluation: Evaluation, search: SearchData) 
         f"{name}_positives": chosen("positives"),
         "test_precision": on_test("precision"),
         "test_recall": on_test("recall"),
-        "test_recall_low": low,
-        "test_recall_high": high,
+        "test_recall_low": intervals[:, 0],
+        "test_recall_high": intervals[:, 1],
         "test_verdict": on_test("verdict"),
         "auprc": evaluation.auprc,
         "status": chosen("status"),

@@ -1,7 +1,6 @@
 // The threshold explorer: a slider, and a row and a curve per finding.
 
 const EVENTS = ["Flagged", "Missed", "Falsely flagged"];
-const ALL = " An infeasible finding flags them all.";
 
 /** Build the explorer from the page's data and keep it up to date. */
 function startExplorer(page) {
@@ -97,12 +96,12 @@ function summaryOf(explorer, state, rows) {
   const target = explorer.targets[state.target];
   const split = target.figures ? explorer.evaluated : explorer.chosen_on;
   const goal = state.kept.size ? "each finding's own target" : `recall ${target.recall}`;
-  const counts = countVerdicts(rows);
-  const text = `On ${split}, at ${goal}: ${counts}.`;
+  const text = `On ${split}, at ${goal}: ${countVerdicts(rows)}.`;
   if (state.kept.size) return text;
   const [flagged, missed, falsely] = perThousand(target.work[split][1].at(-1));
   return `${text} Of 1,000 ${several(explorer.recorded.unit)}, each blank a negative, ${flagged} get at least one flag, ` +
-    `${falsely} at least one false flag, and ${missed} have at least one finding missed.${/infeasible [1-9]/.test(counts) ? ALL : ""}`;
+    `${falsely} at least one false flag, and ${missed} have at least one finding missed.` +
+    (rows.some((row) => row.verdict === "infeasible") ? " An infeasible finding flags them all." : "");
 }
 
 function saveThresholds(page, rows) {

@@ -19,7 +19,8 @@ function readingNotes({ explorer }) {
     "true recall equals the target was certified.";
   const fixedBefore = confidence && "A target must be fixed before its figures are seen. In simulations at 95% " +
     "confidence, recall fell short in 4% to 12% of the cases where the target was picked by F1 or F2, and at one or more " +
-    "of the targets from 0.50 to 0.99 in 11% to 30% (standard error at most 1.5 points). Therefore a target that is chosen here is certified with at least 99.5%.";
+    "of the targets from 0.50 to 0.99 in 11% to 30% (standard error at most 1.5 points). Therefore a target that is " +
+    "chosen here is certified with at least 99.5%.";
   const verdicts = evaluated === "test" &&
     "Verdicts, each with 95% confidence: contradicted, test shows that recall is below the target; confirmed, test shows " +
     "that recall is at least the target; consistent, test shows neither.";
