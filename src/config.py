@@ -43,7 +43,7 @@ METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
 class StageConfig:
     """What every stage takes."""
 
-    run_dir: Path = option(Path("runs/default"), "run folder, in which the stages read and write their files")
+    run_dir: Path = option(Path("runs/default"), "folder of the run")
     overwrite: bool = option(False, "replace what this stage wrote before")
 
 
@@ -131,7 +131,7 @@ class EdaConfig(StageConfig):
 
 SOFT_POLICY = "mask or a number in [0, 1], for all classes or as CLASS=value (default: mask)"
 HARD_POLICY = "mask, 0 or 1, for all classes or as CLASS=value (default: as recorded in the run, else mask)"
-CACHE_HELP = "folder that keeps the decoded images, so that each file is read once (default: no cache)"
+CACHE_HELP = "folder that keeps the decoded images (default: none)"
 GAMMA = {"bce": (), "focal": (2.0,), "asymmetric": (0.0, 4.0)}  # as Lin et al. 2017 and Ridnik et al. 2021 have them
 MARGIN = 0.05  # Ridnik et al. 2021
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps, ..."
@@ -143,46 +143,46 @@ class RecipeConfig(StageConfig):
 
     arch: str = option("", hidden=True)
     weights: str = option("imagenet", "imagenet, none, or a file: a torchvision state dict or an earlier best.pt")
-    attention: Literal["none", "se", "cbam"] = option("none", "module between the features and the pooling")
-    image_size: int = option(224, "side of the square the images are resized to [px]", low=32, high=1024)
-    batch_size: int = option(32, "number of images per pass, over all processes", low=1)
-    epochs: int = option(20, "maximum number of epochs to train", low=1)
+    attention: Literal["none", "se", "cbam"] = option("none", "module before the pooling")
+    image_size: int = option(224, "side of the square images [px]", low=32, high=1024)
+    batch_size: int = option(32, "images per pass, over all processes", low=1)
+    epochs: int = option(20, "maximum number of epochs", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
-    resume: bool = option(False, "resume from last.pt; start from scratch if there is none")
+    resume: bool = option(False, "continue from last.pt, if there is one")
     uncertain: tuple[str, ...] = option(("mask",), f"target of label -1: {SOFT_POLICY}")
-    missing: tuple[str, ...] = option(("mask",), "target of a blank; same values as --uncertain")
+    missing: tuple[str, ...] = option(("mask",), "target of a blank, likewise")
     no_finding: Literal["mask", "negative"] = option(
-        "mask", 'what a blank in a row marked "No Finding" is; mask: a blank like any other; negative: a negative'
+        "mask", 'what a blank in a row marked "No Finding" is; mask: like any other'
     )
-    sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: show images of rare findings more often")
-    repeat_threshold: float = option(0.1, "balanced: share of images below which a finding is rare", low=1e-4, high=1)
-    augment: bool = option(True, "train without random rotations, scales, shifts, brightness and contrast")
-    flip: bool = option(False, "mirror half of the images at random, which puts the heart on the right")
+    sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: rare findings more often")
+    repeat_threshold: float = option(0.1, "balanced: a finding is rare below this", low=1e-4, high=1)
+    augment: bool = option(True, "no random change of angle, size, place, brightness")
+    flip: bool = option(False, "mirror half of the images at random")
     ema: float | None = option(None, "keep a moving average of the weights (default: none)", low=0, high=0.99999)
     loss: Literal["bce", "focal", "asymmetric"] = option("bce", "loss function")
-    gamma: tuple[float, ...] = option((), "focusing exponent; two if asymmetric (default: 2, or 0 4)", low=0, high=10)
+    gamma: tuple[float, ...] = option((), "focusing exponents (default: 2, or 0 4 if asymmetric)", low=0, high=10)
     margin: float | None = option(None, "margin of negatives, for asymmetric (default: 0.05)", low=0, high=0.5)
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
-    loss_weighting: Literal["entry", "class"] = option("entry", "class: give each finding the same weight in the loss")
-    class_weights: str | None = option(None, "CSV with class,weight, or effective: favor rare findings (default: none)")
-    hard_fraction: float = option(1.0, "share of each step's labels to train on, by highest loss", low=0.01, high=1)
-    accumulate: int = option(1, "passes per optimizer step; several, with smaller batches, save memory", low=1)
-    head_lr_factor: float = option(1.0, "learning rate of the head, as a multiple of --lr", low=1e-3, high=1e3)
-    warmup_epochs: float = option(0.0, "epochs over which the learning rate rises linearly to its value", low=0)
-    weight_decay: float = option(1e-2, "weight decay of AdamW, not applied to norms and biases", low=0, high=1)
-    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that early stopping and scheduler use")
+    loss_weighting: Literal["entry", "class"] = option("entry", "class: each finding weighs the same")
+    class_weights: str | None = option(None, "CSV of class,weight, or effective (default: none)")
+    hard_fraction: float = option(1.0, "share of labels to train on, by loss", low=0.01, high=1)
+    accumulate: int = option(1, "passes per optimizer step, to save memory", low=1)
+    head_lr_factor: float = option(1.0, "learning rate of the head / --lr", low=1e-3, high=1e3)
+    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises", low=0)
+    weight_decay: float = option(1e-2, "weight decay, not of norms or biases", low=0, high=1)
+    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that training goes by")
     monitor_blanks: Literal["mask", "auto"] = option("mask", "auto: blanks are negative if val has few negatives")
-    lr_patience: int = option(2, "epochs without a better score before the learning rate is lowered", low=0)
-    lr_factor: float = option(0.3, "factor by which the learning rate is lowered", low=1e-3, high=0.99)
-    patience: int = option(5, "epochs without a better score before training stops", low=1)
-    freeze_batchnorm: bool = option(False, "keep every BatchNorm layer as it was pretrained, for small batches")
-    workers: int = option(2, "number of processes that read images, per training process", low=0)
+    lr_patience: int = option(2, "epochs without gain until --lr is lowered", low=0)
+    lr_factor: float = option(0.3, "factor by which it is lowered", low=1e-3, high=0.99)
+    patience: int = option(5, "epochs without gain until training ends", low=1)
+    freeze_batchnorm: bool = option(False, "keep BatchNorm as it was pretrained, for small batches")
+    workers: int = option(2, "reading processes per training process", low=0)
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", DEVICE_HELP)
     bfloat16: bool | None = option(None, "compute in bfloat16 (default: where supported; EfficientNet on GPUs only)")
-    compile: bool = option(False, "compile the training step first, which takes minutes, so that each step is faster")
-    checkpoint_minutes: float = option(10.0, "interval at which last.pt is saved within an epoch [min]", low=0)
+    compile: bool = option(False, "compile the training step first, which takes minutes")
+    checkpoint_minutes: float = option(10.0, "minutes between saves of last.pt", low=0)
 
     def __post_init__(self) -> None:
         """Raise ValueError if a run is to be both resumed and replaced, and for what does not fit --loss."""
@@ -206,7 +206,7 @@ class RecipeConfig(StageConfig):
 class TrainConfig(RecipeConfig, ABC):
     """What both training scripts take."""
 
-    compared_runs: int = option(1, "number of runs that these flags were chosen from; stage 6 reports it", low=1)
+    compared_runs: int = option(1, "runs that these flags were chosen from", low=1)
 
     @property
     @abstractmethod
@@ -220,7 +220,7 @@ class ResNetConfig(TrainConfig):
 
     arch: str = option("resnet50", hidden=True)
     unfreeze_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "fc"] = option(
-        "layer3", "first layer that is trained; those before it stay frozen"
+        "layer3", "first layer to train"
     )
 
     @property
@@ -234,9 +234,7 @@ class EfficientNetConfig(TrainConfig):
     """train_efficientnet.py"""
 
     arch: str = option("efficientnet_b1", hidden=True)
-    unfreeze_last_n_blocks: int = option(
-        3, "number of the 9 feature blocks to train, counted from the end; 0 trains the classifier alone", low=0, high=9
-    )
+    unfreeze_last_n_blocks: int = option(3, "last feature blocks to train, 0 for none", low=0, high=9)
 
     @property
     def unfreeze(self) -> int:

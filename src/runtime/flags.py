@@ -34,7 +34,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal, or 120 columns if there is no terminal."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=28, width=shutil.get_terminal_size((120, 24)).columns)
+        super().__init__(prog, max_help_position=26, width=shutil.get_terminal_size((120, 24)).columns)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,13 +61,16 @@ def parse(
     """
     hints = typing.get_type_hints(type(defaults))
     shown = _shown(defaults)
-    parser = _Parser(usage=_usage(shown), description=description, formatter_class=_Help, allow_abbrev=False)
+    parser = _Parser(
+        usage=_usage(shown), description=description, formatter_class=_Help, allow_abbrev=False, add_help=False
+    )
     titles = {name: title for title, names in groups.items() for name in names}
     for title in (MAIN, *groups):
         group = parser.add_argument_group(title)
         for f in shown:
             if f.metadata.get("group", titles.get(f.name, MAIN)) == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name), metavars.get(f.name))
+    group.add_argument("-h", "--help", action="help", help="show this text and exit")
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
@@ -117,7 +120,7 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
     elif hint is bool:
         name, action = ("--no-" + flag[2:], "store_false") if default else (flag, "store_true")
-        parser.add_argument(name, dest=f.name, action=action, default=default, help=text + " (default: off)")
+        parser.add_argument(name, dest=f.name, action=action, default=default, help=text)
     else:
         several = isinstance(default, tuple)
         required = f.metadata.get("required", False)
