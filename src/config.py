@@ -43,7 +43,7 @@ METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
 class StageConfig:
     """What every stage takes."""
 
-    run_dir: Path = option(Path("runs/default"), "folder of the run")
+    run_dir: Path = option(Path("runs/default"), "folder of the run", folder=True)
     overwrite: bool = option(False, "replace what this stage wrote before")
 
 

@@ -105,10 +105,19 @@ def test_ranges_hold_for_every_item_of_a_tuple():
         parse(ThresholdConfig(), "doc", ["--recall", "0.9", "1.2"])
 
 
-def test_an_empty_path_is_not_the_current_folder(capsys):
-    with pytest.raises(SystemExit):
-        parse(EdaConfig(), "doc", ["--run-dir", ""])
-    assert "argument --run-dir: it is empty; expected a path" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("config", "flags", "said"),
+    [
+        (EdaConfig, ["--run-dir", ""], "argument --run-dir: it is empty; expected a path"),  # an unset shell variable
+        (EdaConfig, ["--run-dir", __file__], "test_config.py is a file; expected a folder"),
+        (ThresholdConfig, ["--recall", "0,85"], "argument --recall: '0,85' is not a number; expected one such as 0.85"),
+        (ResNetConfig, ["--epochs", "3.5"], "argument --epochs: '3.5' is not a whole number"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_words(capsys, config, flags, said):
+    with pytest.raises(SystemExit) as stop:
+        parse(config(), "doc", flags)
+    assert stop.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_help_shows_defaults_and_percent_signs(capsys):

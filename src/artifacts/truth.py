@@ -80,7 +80,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> tuple[Truth, list[str]]:
     columns = table.columns_of(classes)
     for name in classes:
         if name not in columns:
-            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(table.others) or 'no finding'}")
+            others = ", ".join(table.others) or "no finding"
+            raise ValueError(f"{path} has no column {name!r}; it has {others}, and its ids are in {table.ids.name!r}")
     _check_one_split(table)
     labels = labels_of(table.cells, list(columns.values()), path=table.path).to_numpy()
     patients, studies, *found = _owners(table)

@@ -27,15 +27,19 @@ from src.plots.style import (
     panels,
     short,
 )
+from src.runtime.tables import plural
 
 UNSTATED, UNTRIED = "too few patients for a verdict", "no verdict without test data"
 GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNSTATED: GRAY, UNTRIED: INK}
 
 
-def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split: str = "test") -> Path:
+def subgroup_intervals(
+    table: pd.DataFrame, *, target: float, path: Path, split: str = "test", left_out: Sequence[str] = ()
+) -> Path:
     """Recall of each class within groups, with intervals, a panel per class; returns `path`.
 
-    table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict.
+    table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict. An arrow ends
+    an interval that goes on beyond the panel. left_out: classes without a threshold, which the title names.
     """
     classes = list(dict.fromkeys(table["class"]))
     groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
@@ -62,7 +66,8 @@ def subgroup_intervals(table: pd.DataFrame, *, target: float, path: Path, split:
         looks = set(table.apply(_look, axis=1))
         verdicts = "" if UNTRIED in looks else "verdicts hold for all groups of a finding together, "
         title = f"{split.capitalize()} recall within groups, against {target:g}"
-        headline(figure, f"{title}; {verdicts}95% intervals for each alone")
+        missing = f"; without a threshold, and not shown: {', '.join(left_out)}" if left_out else ""
+        headline(figure, f"{title}; {verdicts}95% intervals for each alone{missing}")
         handles = [
             Line2D([], [], color=color, marker="o", lw=1.5, markersize=5, label=text)
             for text, color in GROUP_COLORS.items()
@@ -78,8 +83,13 @@ def _look(row: pd.Series) -> str:
 
 
 def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
-    color = GROUP_COLORS[_look(row)]
+    color, start = GROUP_COLORS[_look(row)], axes.get_xlim()[0]
+    if row["positives"] == 0:
+        axes.text(0.02, y, "no positives", transform=axes.get_yaxis_transform(), va="center", color=GRAY, fontsize=7)
+        return
     axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
+    if row["low"] < start:
+        axes.plot(start, y, marker="<", color=color, markersize=5, clip_on=False)
     dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
 
 
@@ -87,7 +97,7 @@ def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: s
     """readers_precision_recall.png and readers_roc.png in `folder`, a panel per class; returns their paths.
 
     curves: per class a mapping of name, "precision_recall" and "roc" (the model's curve, "x" and "y" [K]), and readers:
-    mappings of reader, recall, precision and specificity, each with a 95% interval as `<name>_ci`.
+    mappings of reader, cases, recall, precision and specificity, these with a 95% interval as `<name>_ci`.
     """
     looks: dict[str, dict[str, Any]] = {}
     for i, reader in enumerate(dict.fromkeys(row["reader"] for curve in curves for row in curve["readers"])):
@@ -97,7 +107,7 @@ def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: s
         path = folder / f"readers_{kind}.png"
         with panels(path, len(curves), xlabel=f"{xlabel} ({split})", ylabel=ylabel) as (figure, squares):
             for axes, curve in zip(squares, curves, strict=True):
-                axes.set_title(short(curve["name"], width=28))
+                axes.set_title(f"{short(curve['name'], width=28)}\n{_cases(curve['readers'])}")
                 axes.plot(curve[kind]["x"], curve[kind]["y"], color=GRAY, lw=1.5)
                 for row in curve["readers"]:
                     _draw_reader(axes, row, roc=kind == "roc", look=looks[row["reader"]])
@@ -107,6 +117,12 @@ def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: s
             legend(figure, handles, ncols=min(len(handles), max(2, 2 * min(len(curves), 4))))
         paths.append(path)
     return paths
+
+
+def _cases(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many cases the readers of a class read, each of them or from the fewest to the most."""
+    few, many = min(row["cases"] for row in rows), max(row["cases"] for row in rows)
+    return f"{plural(few, 'case')} per reader" if few == many else f"{few:,} to {many:,} cases per reader"
 
 
 def _draw_reader(axes: Axes, row: Mapping[str, Any], *, roc: bool, look: dict[str, Any]) -> None:

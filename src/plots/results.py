@@ -200,12 +200,12 @@ def _row_label(row: Mapping[str, Any]) -> str:
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many classes of each rule's are contradicted, confirmed and consistent; nothing without a verdict."""
+    """How many classes of each rule have which verdict; nothing where none has one."""
     texts = []
     for label in _kinds([row["points"] for row in rows]):
         said = [point["verdict"] for row in rows for point in row["points"] if point["label"] == label]
-        counts = ", ".join(f"{said.count(name)} {name}" for name in VERDICTS)
-        texts.append(f"{label}: {counts}")
+        without = [f"{said.count('')} without a verdict"] if "" in said else []
+        texts.append(f"{label}: {', '.join([f'{said.count(name)} {name}' for name in VERDICTS] + without)}")
     return ": " + "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else ""
 
 
@@ -222,7 +222,7 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
             _draw_reliability(axes, curve)
         headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
         handles = _point_handles([curve["series"] for curve in curves], CALIBRATION, line=True)
-        handles.append(Patch(color=GRAY, alpha=0.35, lw=0, label="images per bin"))
+        handles.append(Patch(color=GRAY, alpha=0.35, lw=0, label="number in each bin"))
         legend(figure, handles, ncols=1 if len(curves) < 3 else len(handles))
     return path
 

@@ -24,6 +24,7 @@ from src.runtime.system_errors import in_words
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 SEPARATORS = ",;\t|"
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, .ods and .xls begin
 
 
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -104,6 +105,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
+        if isinstance(error, UnicodeDecodeError) and path.read_bytes()[:4] in WORKBOOKS:
+            raise ValueError(f"{path} is a workbook of a spreadsheet program; save its sheet as CSV") from error
         raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete UTF-8?") from error
 
 

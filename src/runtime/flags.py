@@ -123,13 +123,14 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(name, dest=f.name, action=action, default=default, help=text)
     else:
         several = isinstance(default, tuple)
+        item_type = _folder if f.metadata.get("folder") else _item_type(hint)
         required = f.metadata.get("required", False)
         if not required and "(default:" not in text:
             text += f" (default: {' '.join(map(str, default)) if several else default})".replace("%", "%%")
         parser.add_argument(
             flag,
             nargs="+" if several else None,
-            type=_item_type(hint),
+            type=item_type,
             choices=_choices(hint),
             default=default,
             required=required,
@@ -163,7 +164,7 @@ def _item_type(hint: Any) -> Callable[[str], Any]:
     inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
     item = inner[0] if container else hint
-    return _path if item is Path else item
+    return {Path: _path, float: _number, int: _whole}.get(item, item)
 
 
 def _number_or_word(text: str, *, words: Sequence[str]) -> float | str:
@@ -175,11 +176,35 @@ def _number_or_word(text: str, *, words: Sequence[str]) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {' or '.join(words)}") from None
 
 
+def _number(text: str) -> float:
+    """A number with a decimal point."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; expected one such as 0.85") from None
+
+
+def _whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def _path(text: str) -> Path:
     """A path; an empty one, which an unset shell variable leaves, would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; expected a path")
     return Path(text)
+
+
+def _folder(text: str) -> Path:
+    """A path that may be made a folder."""
+    path = _path(text)
+    if path.is_file():
+        raise argparse.ArgumentTypeError(f"{path} is a file; expected a folder")
+    return path
 
 
 def _check_range(f: dataclasses.Field, value: Any) -> None:

@@ -24,6 +24,7 @@ from src.stages.opening import open_manifest
 from src.stats.bootstrap import bootstrap_metrics, interval, with_intervals
 from src.stats.ensemble import alpha_grid, blend, choose_alpha, greedy_weights
 
+OUTPUTS = ("probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
 BLENDS = ENSEMBLE, RAW, MEAN = ("ensemble", "ensemble of raw sigmoids", "plain mean")
 
 
@@ -86,7 +87,7 @@ def _write_blend(config: AlphaConfig, members: Members, counted: dict[str, Count
     probs, view = counted[split].units.probs(blended[split]), counted[split].view
     metrics = all_views(probs, view, resamples=config.resamples, seed=config.seed)
     write_json(folder / f"metrics_{split}.json", {"unit": config.unit} | metrics)
-    print(f"wrote to {folder}: alpha.json", *(f"probs_{name}.csv" for name in members.stacks), f"metrics_{split}.json")
+    print(f"wrote to {folder}:", *sorted(path.name for pattern in OUTPUTS for path in folder.glob(pattern)))
 
 
 def _of_run(run_dir: Path) -> Members:
@@ -212,7 +213,7 @@ def _choose_alpha(config: AlphaConfig, names: tuple[str, ...], stack: np.ndarray
 def _cleared(config: AlphaConfig) -> Path:
     """The folder of the blend, without what an earlier run left; called when nothing can be refused any more."""
     folder = config.run_dir / "ensemble"
-    clear(folder, "probs.json", "probs_*.csv", "metrics_*.json", "alpha*")
+    clear(folder, *OUTPUTS)
     return folder
 
 
@@ -281,7 +282,7 @@ def _print_differences(better: str, metrics: dict, replicates: dict, split: str)
     ):
         gain = metrics[ENSEMBLE]["macro"]["auprc"] - metrics[name]["macro"]["auprc"]
         low, high = interval(replicates[ENSEMBLE]["macro"]["auprc"] - replicates[name]["macro"]["auprc"])
-        print(f"{text}: {split} macro AUPRC {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
+        print(f"{text}: {split} macro AUPRC {gain:+z.4f} [{low:+z.4f}, {high:+z.4f}]")
 
 
 def _replicates(config: AlphaConfig, probs: np.ndarray, counted: Counted) -> dict:

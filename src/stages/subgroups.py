@@ -56,7 +56,8 @@ def audit_subgroups(
     if left_out:
         print(f"without a threshold, and flagged in every group: {', '.join(left_out)}")
     if config.pictures:
-        audits.subgroup_intervals(table, target=target, path=folder / f"{name}.png", split=split.name)
+        path = folder / f"{name}.png"
+        audits.subgroup_intervals(table, target=target, path=path, split=split.name, left_out=left_out)
 
 
 def _print(table: pd.DataFrame, split: str, target: float, *, by_patient: bool) -> None:

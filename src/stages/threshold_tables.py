@@ -18,7 +18,7 @@ from src.stats.thresholds import OperatingPoint
 from src.stats.workload import Answers, per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
-HIGH_AUPRC, SOME_WAY = 0.95, 0.25
+HIGH_AUPRC, SOME_WAY = 0.95, 0.25  # the latter is in words in `_print_groups`
 CONCENTRATED = 0.3  # share of positives owned by 5% of the patients, above which the next patient is another promise
 PLAN_AUROC, PLAN_PREVALENCE = 0.85, 0.1
 
@@ -75,7 +75,8 @@ def print_target(
     if config.family_wise:
         certified += f", so that all findings together are at {100 * config.confidence:.4g}%"
     promises = {"certified": certified, "empirical": f"on {chosen_on}"}
-    print(f"\n== recall >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
+    whose = "recall of a random patient" if config.weights == "patient" else "recall"
+    print(f"\n== {whose} >= {recall:g} ==  " + "; ".join(f"{rule.kind}: {promises[rule.kind]}" for rule in rules))
     here, there = chosen_on.capitalize(), split.name.capitalize()
     tried = split.name == "test"
     headers = ["Class", "Rule", "Threshold", *([f"{here} precision", f"{here} recall"] if tried else []), "Lower"]
@@ -132,7 +133,8 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
 
 def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
     """Classes by how precise they are at the chosen thresholds."""
-    titles = (f"AUPRC >= {HIGH_AUPRC}", "precision well above prevalence", "precision close to prevalence")
+    well_above = "precision well above prevalence (at least a quarter of the way to 1)"
+    titles = (f"AUPRC >= {HIGH_AUPRC}", well_above, "precision close to prevalence")
     groups: dict[str, list[str]] = {title: [] for title in (*titles, "not defined")}
     high, some, close, undefined = groups
     names = evaluation.split.view.truth.classes

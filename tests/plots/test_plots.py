@@ -190,9 +190,10 @@ def test_subgroup_intervals(tmp_path, count):
         for name in names(count)
         for by, group, verdict in (("sex", "F", "confirmed"), ("sex", "M", "contradicted"), ("age", "80+", ""))
     ]
-    rows[-1] = (*rows[-1][:6], NAN, NAN, NAN, "", 19)
+    rows[-1] = (*rows[-1][:3], 0, 0, 0, NAN, NAN, NAN, "", 19)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    assert drawn(audits.subgroup_intervals(table, target=0.85, path=tmp_path / "s.png"))
+    path = tmp_path / "s.png"
+    assert drawn(audits.subgroup_intervals(table, target=0.85, path=path, left_out=["Fracture"]))
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -200,10 +201,12 @@ def test_reader_curves(tmp_path, count):
     figures = {"recall": 0.8, "precision": 0.7, "specificity": NAN}
     pairs = {f"{name}_ci": (value - 0.1, value + 0.1) for name, value in figures.items()}
     line = {"x": np.linspace(0, 1, 9), "y": np.linspace(1, 0, 9)}
-    readers = [{"reader": f"reader {n}", **figures, **pairs} for n in range(7)]
+    readers = [{"reader": f"reader {n}", "cases": 90 + n, **figures, **pairs} for n in range(7)]
     curves = [{"name": name, "readers": readers, "roc": line, "precision_recall": line} for name in names(count)]
     for path in audits.reader_curves(curves, folder=tmp_path):
         assert drawn(path)
+    assert audits._cases(readers) == "90 to 96 cases per reader"
+    assert audits._cases(readers[:1]) == "90 cases per reader"
 
 
 @pytest.mark.parametrize("count", [1, 15])

@@ -64,3 +64,11 @@ def test_only_the_columns_asked_for_are_kept_and_each_must_be_there(tmp_path):
     assert list(cells) == ["id", "Pleural Effusion"] and cells.iloc[1].tolist() == ["b", "1"]
     with pytest.raises(ValueError, match="no column 'Edema'; it has .*id, Mass, Pleural Effusion"):
         read_cells(tmp_path / "t.csv", columns=("id", "Edema"))
+
+
+@pytest.mark.parametrize(("name", "begins"), [("labels.xlsx", b"PK\x03\x04"), ("labels.xls", b"\xd0\xcf\x11\xe0")])
+def test_a_workbook_is_not_called_a_broken_csv(tmp_path, name, begins):
+    path = tmp_path / name
+    path.write_bytes(begins + b"\x14\x00\xff\xfe")
+    with pytest.raises(ValueError, match="is a workbook of a spreadsheet program; save its sheet as CSV"):
+        read_cells(path)
