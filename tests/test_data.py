@@ -472,6 +472,8 @@ def test_no_finding_of_a_csv_is_context_unless_it_is_asked_for(tmp_path, column)
     assert read_dataset(make_csv(tmp_path / "alone", images=False, classes=(column,))).classes == (column,)
     set_cell(file, line=3, column=column, value="normal")
     refused(file, "labels.csv, line 3", repr(column), "'normal'")
+    both = make_csv(tmp_path / "both", images=False, **{"No Finding": values, "NoFinding": values})
+    refused(both, 'two columns for "No Finding": No Finding and NoFinding; remove one')
 
 
 # --- whichever data set

@@ -194,8 +194,10 @@ def _label(text: str) -> float:
 
 
 def no_finding_of(rows: pd.DataFrame, *, path: Path) -> pd.Series:
-    """The column "No Finding" as `labels_of` reads labels; NaN if there is no such column."""
-    columns = columns_by_role(rows)["no_finding"][:1]
+    """The column "No Finding" as `labels_of` reads labels; NaN if there is none. ValueError where there are two."""
+    columns = columns_by_role(rows)["no_finding"]
+    if len(columns) > 1:
+        raise ValueError(f'{path} has two columns for "No Finding": {" and ".join(columns)}; remove one')
     return labels_of(rows, columns, path=path).squeeze(axis=1) if columns else pd.Series(np.nan, index=rows.index)
 
 
