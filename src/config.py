@@ -157,7 +157,7 @@ class RecipeConfig(StageConfig):
     )
     sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: rare findings more often")
     repeat_threshold: float = option(0.1, "balanced: a finding is rare below this", low=1e-4, high=1)
-    augment: bool = option(True, "no random change of angle, size, place, brightness")
+    augment: bool = option(True, "train on the images as they are")
     flip: bool = option(False, "mirror half of the images at random")
     ema: float | None = option(None, "keep a moving average of the weights (default: none)", low=0, high=0.99999)
     loss: Literal["bce", "focal", "asymmetric"] = option("bce", "loss function")
@@ -176,12 +176,12 @@ class RecipeConfig(StageConfig):
     lr_patience: int = option(2, "epochs without gain until --lr is lowered", low=0)
     lr_factor: float = option(0.3, "factor by which it is lowered", low=1e-3, high=0.99)
     patience: int = option(5, "epochs without gain until training ends", low=1)
-    freeze_batchnorm: bool = option(False, "keep BatchNorm as it was pretrained, for small batches")
+    freeze_batchnorm: bool = option(False, "keep BatchNorm as it was pretrained")
     workers: int = option(2, "reading processes per training process", low=0)
     cache: Path | None = option(None, CACHE_HELP)
     device: str = option("auto", DEVICE_HELP)
     bfloat16: bool | None = option(None, "compute in bfloat16 (default: where supported; EfficientNet on GPUs only)")
-    compile: bool = option(False, "compile the training step first, which takes minutes")
+    compile: bool = option(False, "compile the training step first")
     checkpoint_minutes: float = option(10.0, "minutes between saves of last.pt", low=0)
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
     elif hint is bool:
         name, action = ("--no-" + flag[2:], "store_false") if default else (flag, "store_true")
-        parser.add_argument(name, dest=f.name, action=action, default=default, help=text)
+        parser.add_argument(name, dest=f.name, action=action, default=default, help=text + " (default: off)")
     else:
         several = isinstance(default, tuple)
         item_type = _folder if f.metadata.get("folder") else _item_type(hint)
