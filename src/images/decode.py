@@ -66,7 +66,8 @@ def resized(gray: torch.Tensor, size: int) -> torch.Tensor:
     columns = F.pad(gray, (0, -width % 4)) if width % 4 else gray
     columns = columns.view(1, height, -1, 4).permute(0, 3, 1, 2)  # [1, 4, H, W / 4]
     gray = _interpolated(columns, (size, columns.shape[3])).permute(0, 2, 3, 1).reshape(size, -1)[:, :width]
-    rows = F.pad(gray, (0, 0, 0, -size % 4)).contiguous().view(1, 4, -1, width)
+    rows = F.pad(gray, (0, 0, 0, -size % 4)) if size % 4 else gray
+    rows = rows.contiguous().view(1, 4, -1, width)
     return _interpolated(rows, (rows.shape[2], size)).view(-1, size)[:size]
 
 

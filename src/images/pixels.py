@@ -21,6 +21,7 @@ MARGIN = 0.5  # of the range between them: how far beyond it a value may lie and
 GAP = 0.05  # of the same range: what lies beyond such a gap in the values does not belong to the picture
 SLIVER = 0.01  # of the range
 NEARLY_ALL = 0.995  # of the pixels
+MANY = 32  # gray values in each of three rows, as a picture has
 
 SMALLEST = 8  # px on a side
 # Pillow has decoders that start other programs, such as Ghostscript.
@@ -153,7 +154,8 @@ def stretched(values: np.ndarray) -> np.ndarray:
         raise ValueError(f"all but a few of its pixels lie within {100 * SLIVER:g}% of its range of values")
     scaled = np.subtract(values, low, dtype=np.float32)
     scaled *= 255 / (high - low)
-    return np.clip(np.rint(scaled, out=scaled), 0, 255).astype(np.uint8)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def _ends(values: np.ndarray, lowest: float) -> tuple[float, float]:
@@ -177,8 +179,10 @@ def _reach(beyond: np.ndarray, span: float) -> float:
 
 def check_contrast(gray: np.ndarray) -> None:
     """Raise ValueError where nearly all pixels of a picture, uint8 [H, W], have the same gray value."""
+    if all(len(set(gray[len(gray) * part // 4].tobytes())) > MANY for part in (1, 2, 3)):
+        return  # which spares most images the closer look
     sample = gray[:: gray.shape[0] // 64 + 1, :: gray.shape[1] // 64 + 1]
     counts = np.bincount(sample.ravel(), minlength=256)
-    together = np.convolve(counts, np.ones(3, int)).max()  # of neighboring gray values, about 1% of the range
+    together = (counts[:-2] + counts[1:-1] + counts[2:]).max()  # of neighboring gray values, about 1% of the range
     if together >= NEARLY_ALL * sample.size:
         raise ValueError("nearly all of its pixels have the same gray value")
