@@ -73,8 +73,17 @@ class Interrupts:
 def end_on_sigterm(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM outside of a training: leave every block on the way out, which takes `GRACE` seconds at most."""
     signal.signal(number, signal.SIG_IGN)  # a second one must not break what the first one began
+    sys.unraisablehook = _end_again
     _patience()
     sys.exit(128 + number)
+
+
+def _end_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Ask again a little later: in a callback, such as one that runs before a fork, Python drops an exception."""
+    if isinstance(lost.exc_value, SystemExit):
+        signal.signal(signal.SIGTERM, end_on_sigterm)
+        main = threading.main_thread().ident or 0
+        threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGTERM]).start()
 
 
 def _patience() -> threading.Timer:

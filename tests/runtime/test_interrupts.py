@@ -67,3 +67,27 @@ def test_sigterm_ends_a_stage_that_writes_and_what_is_half_written_goes(state, t
         state == "stuck",
         1 + (state == "stuck"),
     )
+
+
+DROPPED = """
+import os, signal, sys, time
+from src.runtime import interrupts
+signal.signal(signal.SIGTERM, interrupts.end_on_sigterm)
+class Callback:
+    def __del__(self):  # Python drops what is raised in here
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+try:
+    for _ in range(2):
+        Callback()
+    time.sleep(60)
+finally:
+    print("tidied up", flush=True)
+"""
+
+
+def test_sigterm_in_a_callback_that_drops_it_still_ends_the_stage():
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "tidied up\n"), done.stderr
+    assert time.monotonic() - began < 8
