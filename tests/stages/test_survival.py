@@ -123,14 +123,14 @@ def largest_difference(folder, other):
 
 
 def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_path, capfd):
-    flags = [*TINY, "--unfreeze-last-n-blocks", "2", "--epochs", "2", "--checkpoint-minutes", "0", "--resume"]
+    flags = [*TINY, "--unfreeze-last-n-blocks", "2", "--epochs", "2", "--resume"]
     whole, killed = new_run("whole"), new_run("killed")
     finish(start("train_efficientnet.py", whole, *flags))
     flags += ["--workers", "1", "--cache", str(tmp_path / "cache")]  # which change nothing
     last, chance, kills = killed / "efficientnet_b1" / "last.pt", random.Random(0), 0
     for _ in range(4):
         before = last.stat().st_mtime_ns if last.exists() else 0
-        process = start("train_efficientnet.py", killed, *flags)
+        process = start("train_efficientnet.py", killed, *flags, "--checkpoint-minutes", "0")
         wait_for(last, process, newer_than=before)
         time.sleep(chance.uniform(0, 0.3))
         process.kill()
@@ -150,15 +150,19 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
 @pytest.mark.parametrize(
     ("script", "arch", "flags"),
     [
-        ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0", "--attention", "cbam"]),
-        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16", *REMEDIES]),
+        (
+            "train_efficientnet.py",
+            "efficientnet_b1",
+            ["--unfreeze-last-n-blocks", "0", "--attention", "cbam", "--bfloat16", *REMEDIES],
+        ),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc"]),
     ],
 )
 def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags, capfd):
     whole, stopped = new_run("whole"), new_run("stopped")
-    flags = [*TINY, *flags, "--epochs", "2", "--checkpoint-minutes", "0"]
+    flags = [*TINY, *flags, "--epochs", "2"]
     finish(start(script, whole, *flags))
-    process = start(script, stopped, *flags)
+    process = start(script, stopped, *flags, "--checkpoint-minutes", "0")
     wait_for(stopped / arch / "last.pt", process)
     os.kill(process.pid, signal.SIGTERM)
     process.join(60)
@@ -166,7 +170,7 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flag
     command = capfd.readouterr().out.splitlines()[-1].split()
     assert command[:2] == ["python", script] and "--resume" in command
     assert command[command.index("--run-dir") + 1] == str(stopped)
-    finish(start(script, stopped, *command[2:]))
+    finish(start(script, stopped, *command[2:], "--checkpoint-minutes", "10"))
     assert_same(stopped / arch, whole / arch)
 
 
