@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.artifacts.manifest import read_manifest
 from src.artifacts.probs import read_probs
 from src.demo.dataset import write_demo
-from src.demo.patients import RATES, softened
+from src.demo.patients import RATES
 from src.evaluate import masked_metrics
 from src.stats.bootstrap import bootstrap_metrics, resample
 from src.stats.thresholds import build_curves, certified_rule
@@ -62,16 +62,16 @@ REMEDIES = {
     "attention, CBAM": ["--flip", "--attention", "cbam"],
     "blanks negative": ["--flip", "--missing", "0"],
     "No Finding negative": ["--flip", "--no-finding", "negative"],
+    "three together": ["--no-finding", "negative", "--ema", "0.99"],  # and no flips
 }
-WORLDS = {"single": softened(0.0), "chexpert": RATES["chexpert"]}
 RARE, RECALL, RESAMPLES, BINS = 5, 0.85, 400, 10
 
 
-def draw(out, patients, rates):
+def draw(out, patients):
     """The data set and its manifest, drawn once."""
     data, base = out / "data", out / "split"
     if not data.exists():
-        write_demo(data, patients=patients, seed=0, rates=rates, valid_share=0.5)
+        write_demo(data, patients=patients, seed=0, rates=RATES["chexpert"], valid_share=0.5)
     if not (base / "manifest.json").exists():
         script(["check_split.py", "--data", data, "--run-dir", base, "--val-fraction", "0.333"], statuses=(0, 1))
     return base
@@ -221,19 +221,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/imbalance")
     parser.add_argument("--patients", type=int, default=1730)
-    parser.add_argument(
-        "--rates",
-        choices=WORLDS,
-        default="single",
-        help="CheXpert's rates of every single finding, or those of make_demo_data.py --rates chexpert",
-    )
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
     parser.add_argument("--only", nargs="+", choices=REMEDIES, default=list(REMEDIES))
     parser.add_argument("--print", action="store_true", help="only print what has been trained")
     arguments = parser.parse_args()
-    base = draw(arguments.out.resolve(), arguments.patients, WORLDS[arguments.rates])
+    base = draw(arguments.out.resolve(), arguments.patients)
     if not arguments.print:
         with ThreadPoolExecutor(arguments.processes) as pool:
             jobs = [(name, seed) for seed in range(arguments.seeds) for name in arguments.only]
