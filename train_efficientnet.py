@@ -1,9 +1,9 @@
-"""Stage 3: fine-tune EfficientNet-B1 on the training split, by masked BCE with pos_weight.
+"""Stage 3: fine-tune EfficientNet-B1 on the training split, by masked BCE.
 
 Reads manifest.csv and the images it names.
-Writes efficientnet_b1/ in the run folder: config.json, best.pt, last.pt, history.csv and four learning curves.
+Writes efficientnet_b1/: config.json, best.pt, last.pt, history.csv, and curves.
 
-Example: python train_efficientnet.py --run-dir runs/default --unfreeze-last-n-blocks 2
+Example: python train_efficientnet.py --unfreeze-last-n-blocks 2
 """
 
 from src.config import EfficientNetConfig, parse

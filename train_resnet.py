@@ -1,9 +1,9 @@
-"""Stage 3: fine-tune ResNet50 on the training split, by masked BCE with pos_weight.
+"""Stage 3: fine-tune ResNet50 on the training split, by masked BCE.
 
 Reads manifest.csv and the images it names.
-Writes resnet50/ in the run folder: config.json, best.pt, last.pt, history.csv and four learning curves.
+Writes resnet50/: config.json, best.pt, last.pt, history.csv, and curves.
 
-Example: python train_resnet.py --run-dir runs/default --unfreeze-from layer4
+Example: python train_resnet.py --unfreeze-from layer4
 """
 
 from src.config import ResNetConfig, parse

@@ -1,4 +1,4 @@
-"""Which remedies for rare findings help? Each is trained alone and held against the recipe without it.
+"""Which remedies for rare findings help? Each, and three together, is held against the recipe without it.
 
 Draws radiographs whose reports have CheXpert's own label rates, half of the patients for test, and trains ResNet50
 from random weights with train_resnet.py: the baseline (entry weighting, BCE with pos_weight, flips, AUPRC on the labels
@@ -69,7 +69,7 @@ RARE, RECALL, RESAMPLES, BINS = 5, 0.85, 400, 10
 
 def draw(out, patients):
     """The data set and its manifest, drawn once."""
-    data, base = out / "data", out / "split"
+    data, base = out / "chexpert_rates", out / "split"
     if not data.exists():
         write_demo(data, patients=patients, seed=0, rates=RATES["chexpert"], valid_share=0.5)
     if not (base / "manifest.json").exists():

@@ -149,14 +149,14 @@ class RecipeConfig(StageConfig):
     epochs: int = option(20, "maximum number of epochs", low=1)
     lr: float = option(1e-4, "learning rate of AdamW", low=1e-9, high=1)
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
-    resume: bool = option(False, "continue from last.pt, if there is one")
+    resume: bool = option(False, "resume from last.pt, if it is there")
     uncertain: tuple[str, ...] = option(("mask",), f"target of label -1: {SOFT_POLICY}")
-    missing: tuple[str, ...] = option(("mask",), "target of a blank, likewise")
+    missing: tuple[str, ...] = option(("mask",), "target of a blank, as for --uncertain")
     no_finding: Literal["mask", "negative"] = option(
-        "mask", 'what a blank in a row marked "No Finding" is; mask: like any other'
+        "mask", 'blanks of rows marked "No Finding"; mask: as other blanks'
     )
-    sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: rare findings more often")
-    repeat_threshold: float = option(0.1, "balanced: a finding is rare below this", low=1e-4, high=1)
+    sampling: Literal["shuffle", "balanced"] = option("shuffle", "balanced: repeat rare findings")
+    repeat_threshold: float = option(0.1, "balanced: share below which it is rare", low=1e-4, high=1)
     augment: bool = option(True, "train on the images as they are")
     flip: bool = option(False, "mirror half of the images at random")
     ema: float | None = option(None, "keep a moving average of the weights (default: none)", low=0, high=0.99999)
@@ -166,19 +166,19 @@ class RecipeConfig(StageConfig):
     pos_weight_max: float | None = option(None, "clip pos_weight to [1 / N, N] (default: not clipped)", low=1)
     loss_weighting: Literal["entry", "class"] = option("entry", "class: each finding weighs the same")
     class_weights: str | None = option(None, "CSV of class,weight, or effective (default: none)")
-    hard_fraction: float = option(1.0, "share of labels to train on, by loss", low=0.01, high=1)
+    hard_fraction: float = option(1.0, "share of labels kept, the costliest", low=0.01, high=1)
     accumulate: int = option(1, "passes per optimizer step, to save memory", low=1)
-    head_lr_factor: float = option(1.0, "learning rate of the head / --lr", low=1e-3, high=1e3)
-    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises", low=0)
-    weight_decay: float = option(1e-2, "weight decay, not of norms or biases", low=0, high=1)
-    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score that training goes by")
+    head_lr_factor: float = option(1.0, "learning rate of the head, times --lr", low=1e-3, high=1e3)
+    warmup_epochs: float = option(0.0, "epochs of linear warmup", low=0)
+    weight_decay: float = option(1e-2, "weight decay, except norms and biases", low=0, high=1)
+    monitor: Literal["auprc", "auroc", "loss"] = option("auprc", "val score for early stopping")
     monitor_blanks: Literal["mask", "auto"] = option("mask", "auto: blanks are negative if val has few negatives")
-    lr_patience: int = option(2, "epochs without gain until --lr is lowered", low=0)
-    lr_factor: float = option(0.3, "factor by which it is lowered", low=1e-3, high=0.99)
-    patience: int = option(5, "epochs without gain until training ends", low=1)
-    freeze_batchnorm: bool = option(False, "keep BatchNorm as it was pretrained")
-    workers: int = option(2, "reading processes per training process", low=0)
-    cache: Path | None = option(None, CACHE_HELP)
+    lr_patience: int = option(2, "epochs without gain before --lr falls", low=0)
+    lr_factor: float = option(0.3, "factor by which --lr is lowered", low=1e-3, high=0.99)
+    patience: int = option(5, "epochs without gain before training ends", low=1)
+    freeze_batchnorm: bool = option(False, "keep the pretrained BatchNorm")
+    workers: int = option(2, "image readers per training process", low=0)
+    cache: Path | None = option(None, CACHE_HELP, folder=True)
     device: str = option("auto", DEVICE_HELP)
     bfloat16: bool | None = option(None, "compute in bfloat16 (default: where supported; EfficientNet on GPUs only)")
     compile: bool = option(False, "compile the training step first")
@@ -206,7 +206,7 @@ class RecipeConfig(StageConfig):
 class TrainConfig(RecipeConfig, ABC):
     """What both training scripts take."""
 
-    compared_runs: int = option(1, "runs that these flags were chosen from", low=1)
+    compared_runs: int = option(1, "runs these flags come from, for stage 6", low=1)
 
     @property
     @abstractmethod
@@ -297,7 +297,7 @@ class ScoreConfig(EvaluationConfig):
     )
     batch_size: int = option(128, "number of images per pass, per process", low=1)
     workers: int = option(2, "number of processes that read images", low=0)
-    cache: Path | None = option(None, CACHE_HELP)
+    cache: Path | None = option(None, CACHE_HELP, folder=True)
     device: str = option("auto", DEVICE_HELP)
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 import pytest
 
+import train_efficientnet
+import train_resnet
 from src.config import (
     AlphaConfig,
     DemoConfig,
@@ -110,7 +112,11 @@ def test_ranges_hold_for_every_item_of_a_tuple():
     [
         (EdaConfig, ["--run-dir", ""], "argument --run-dir: it is empty; expected a path"),  # an unset shell variable
         (EdaConfig, ["--run-dir", __file__], "test_config.py is a file; expected a folder"),
-        (ThresholdConfig, ["--recall", "0,85"], "argument --recall: '0,85' is not a number; expected one such as 0.85"),
+        (
+            ThresholdConfig,
+            ["--recall", "0,85"],
+            "argument --recall: '0,85' is not a number; expected digits",
+        ),
         (ResNetConfig, ["--epochs", "3.5"], "argument --epochs: '3.5' is not a whole number"),
     ],
 )
@@ -148,7 +154,9 @@ CONFIGS = [
 def test_help_shows_every_flag_once_with_its_default(config, capsys):
     with pytest.raises(SystemExit):
         parse(config(), None, ["--help"])
-    *entries, last = re.split(r"\n  (?=-)", capsys.readouterr().out)[1:]
+    out = capsys.readouterr().out
+    assert not re.search(r":\n  -h", out), "a heading for --help alone"
+    *entries, last = re.split(r"\n  (?=-)", out)[1:]
     assert last.startswith("-h, --help")
     flags = [f for f in fields(config) if not {"hidden", "positional"} & f.metadata.keys()]
     assert len(entries) == len(flags)
@@ -166,10 +174,12 @@ def test_help_begins_with_the_flags_of_the_stage_itself(capsys):
 
 def test_help_of_the_training_scripts_is_in_groups_and_short(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for config in (ResNetConfig, EfficientNetConfig):
+    scripts = {ResNetConfig: train_resnet.__doc__, EfficientNetConfig: train_efficientnet.__doc__}
+    for config, doc in scripts.items():
         with pytest.raises(SystemExit):
-            parse(config(), "Four\nlines\nof\ntext.", ["--help"])
+            parse(config(), doc, ["--help"])
         out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
         titles = re.findall(r"^(\w+):$", out, flags=re.MULTILINE)
         assert titles == ["data", "model", "loss", "optimization", "running"] and out.count("\n") < 80
 

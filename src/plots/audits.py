@@ -39,7 +39,7 @@ def subgroup_intervals(
     """Recall of each class within groups, with intervals, a panel per class; returns `path`.
 
     table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict. An arrow ends
-    an interval that goes on beyond the panel. left_out: classes without a threshold, which the title names.
+    an interval that goes on beyond the panel. left_out: classes without a threshold, which the title counts.
     """
     classes = list(dict.fromkeys(table["class"]))
     groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
@@ -66,7 +66,7 @@ def subgroup_intervals(
         looks = set(table.apply(_look, axis=1))
         verdicts = "" if UNTRIED in looks else "verdicts hold for all groups of a finding together, "
         title = f"{split.capitalize()} recall within groups, against {target:g}"
-        missing = f"; without a threshold, and not shown: {', '.join(left_out)}" if left_out else ""
+        missing = f"; without {plural(len(left_out), 'finding')} that no threshold was found for" if left_out else ""
         headline(figure, f"{title}; {verdicts}95% intervals for each alone{missing}")
         handles = [
             Line2D([], [], color=color, marker="o", lw=1.5, markersize=5, label=text)
@@ -90,7 +90,8 @@ def _draw_group(axes: Axes, y: int, row: pd.Series) -> None:
     axes.hlines(y, row["low"], row["high"], color=color, lw=1.5, zorder=2)
     if row["low"] < start:
         axes.plot(start, y, marker="<", color=color, markersize=5, clip_on=False)
-    dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
+    if row["recall"] >= start:
+        dots(axes, row["recall"], y, color=color, marker="o", markersize=4.5)
 
 
 def reader_curves(curves: Sequence[Mapping[str, Any]], *, folder: Path, split: str = "test") -> list[Path]:

@@ -11,6 +11,7 @@ import gzip
 import itertools
 import math
 import re
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from src.runtime.system_errors import in_words
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 SEPARATORS = ",;\t|"
-WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, .ods and .xls begin
+WORKBOOK = "a workbook of a spreadsheet program; save its sheet as CSV"
 
 
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -105,9 +106,20 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
-        if isinstance(error, UnicodeDecodeError) and path.read_bytes()[:4] in WORKBOOKS:
-            raise ValueError(f"{path} is a workbook of a spreadsheet program; save its sheet as CSV") from error
+        if isinstance(error, UnicodeDecodeError) and (kind := _binary_kind(path)):
+            raise ValueError(f"{path} is {kind}") from error
         raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete UTF-8?") from error
+
+
+def _binary_kind(path: Path) -> str:
+    """What a file is that is no text, and what to do with it; "" for what is not known."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        is_workbook = "[Content_Types].xml" in names or "mimetype" in names  # .xlsx, .ods
+        return WORKBOOK if is_workbook else "a ZIP archive; unpack it and pass the CSV file in it"
+    with open(path, "rb") as stream:
+        return WORKBOOK if stream.read(4) == b"\xd0\xcf\x11\xe0" else ""  # .xls
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:

@@ -70,7 +70,8 @@ def parse(
         for f in shown:
             if f.metadata.get("group", titles.get(f.name, MAIN)) == title:
                 _add(group, f, hints[f.name], getattr(defaults, f.name), metavars.get(f.name))
-    group.add_argument("-h", "--help", action="help", help="show this text and exit")
+                last = group
+    last.add_argument("-h", "--help", action="help", help="show this text and exit")
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
@@ -173,7 +174,7 @@ def _number_or_word(text: str, *, words: Sequence[str]) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {' or '.join(words)}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {' or '.join(map(repr, words))}") from None
 
 
 def _number(text: str) -> float:
@@ -181,7 +182,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number; expected one such as 0.85") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; expected digits with a decimal point") from None
 
 
 def _whole(text: str) -> int:
@@ -189,7 +190,7 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; expected digits only") from None
 
 
 def _path(text: str) -> Path:

@@ -1,5 +1,6 @@
 """When to save in the middle of an epoch: every so many minutes, and at once where somebody asks to stop."""
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -73,14 +74,17 @@ class Interrupts:
 def end_on_sigterm(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM outside of a training: leave every block on the way out, which takes `GRACE` seconds at most."""
     signal.signal(number, signal.SIG_IGN)  # a second one must not break what the first one began
-    sys.unraisablehook = _end_again
-    _patience()
+    timer = _patience()
+    sys.unraisablehook = functools.partial(_end_again, timer)
     sys.exit(128 + number)
 
 
-def _end_again(lost: "sys.UnraisableHookArgs") -> None:
+def _end_again(timer: threading.Timer, lost: "sys.UnraisableHookArgs") -> None:
     """Ask again a little later: in a callback, such as one that runs before a fork, Python drops an exception."""
-    if isinstance(lost.exc_value, SystemExit):
+    if not isinstance(lost.exc_value, SystemExit):
+        sys.__unraisablehook__(lost)
+    else:
+        timer.cancel()  # the handler that is then in force has its own
         signal.signal(signal.SIGTERM, end_on_sigterm)
         main = threading.main_thread().ident or 0
         threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGTERM]).start()

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from src.plots import audits
@@ -193,7 +194,23 @@ def test_subgroup_intervals(tmp_path, count):
     rows[-1] = (*rows[-1][:3], 0, 0, 0, NAN, NAN, NAN, "", 19)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     path = tmp_path / "s.png"
-    assert drawn(audits.subgroup_intervals(table, target=0.85, path=path, left_out=["Fracture"]))
+    assert drawn(audits.subgroup_intervals(table, target=0.85, path=path, left_out=names(12)))
+
+
+def test_a_group_without_positives_or_beyond_the_panel_says_so():
+    axes = Figure().add_subplot(xlim=(0.7, 1.02))
+    table = pd.DataFrame(
+        [
+            ("Edema", "sex", "F", 0, 0, 0, NAN, NAN, NAN, "", 19),
+            ("Edema", "sex", "M", 9, 8, 1, 0.6, 0.2, 0.95, "", 11),
+            ("Edema", "sex", "O", 9, 8, 1, 0.9, 0.8, 0.95, "", 11),
+        ],
+        columns=list(COLUMNS),
+    )
+    for y, row in enumerate(table.to_dict("records")):
+        audits._draw_group(axes, y, pd.Series(row))
+    assert [text.get_text() for text in axes.texts] == ["no positives"]
+    assert [(line.get_marker(), *line.get_xdata()) for line in axes.lines] == [("<", 0.7), ("o", 0.9)]
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -1,6 +1,7 @@
 """CSV files as people save them: separators, comments, decimal commas, and what is refused."""
 
 import gzip
+import zipfile
 
 import pytest
 
@@ -66,9 +67,22 @@ def test_only_the_columns_asked_for_are_kept_and_each_must_be_there(tmp_path):
         read_cells(tmp_path / "t.csv", columns=("id", "Edema"))
 
 
-@pytest.mark.parametrize(("name", "begins"), [("labels.xlsx", b"PK\x03\x04"), ("labels.xls", b"\xd0\xcf\x11\xe0")])
-def test_a_workbook_is_not_called_a_broken_csv(tmp_path, name, begins):
-    path = tmp_path / name
-    path.write_bytes(begins + b"\x14\x00\xff\xfe")
-    with pytest.raises(ValueError, match="is a workbook of a spreadsheet program; save its sheet as CSV"):
+@pytest.mark.parametrize(
+    ("name", "inside", "says"),
+    [
+        ("labels.xlsx", "[Content_Types].xml", "a workbook of a spreadsheet program; save its sheet as CSV"),
+        ("labels.csv.zip", "labels.csv", "a ZIP archive; unpack it and pass the CSV file in it"),
+    ],
+)
+def test_a_workbook_or_an_archive_is_not_called_a_broken_csv(tmp_path, name, inside, says):
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(inside, bytes(range(256)))
+    with pytest.raises(ValueError, match=f"{name} is {says}"):
+        read_cells(tmp_path / name)
+
+
+def test_an_old_workbook_is_not_called_a_broken_csv(tmp_path):
+    path = tmp_path / "labels.xls"
+    path.write_bytes(b"\xd0\xcf\x11\xe0\x14\x00\xff\xfe")
+    with pytest.raises(ValueError, match="labels.xls is a workbook"):
         read_cells(path)
