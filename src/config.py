@@ -33,8 +33,7 @@ TRAIN_GROUPS = {
     "running": ("trials", "run_dir", "overwrite", "resume", "compared_runs", "seed", "device", "bfloat16", "compile",
                 "checkpoint_minutes"),
 }  # fmt: skip
-METAVARS = dict.fromkeys(("run_dir", "cache", "image_root", "heatmaps"), "DIR") | {"data": "PATH", "classes": "CLASS"}
-METAVARS |= {"uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
+METAVARS = {"data": "PATH", "classes": "CLASS", "uncertain": "POLICY", "missing": "POLICY", "prevalence": "CLASS=SHARE"}
 METAVARS |= {"class_weights": "FILE|effective", "ema": "DECAY"}
 METAVARS |= {"weights": "WEIGHTS", "device": "DEVICE", "age_bands": "AGE"}
 
@@ -51,7 +50,7 @@ class StageConfig:
 class DemoConfig:
     """make_demo_data.py"""
 
-    out: Path = option(Path("data/demo"), "folder to write", metavar="DIR")
+    out: Path = option(Path("data/demo"), "folder to write", folder=True)
     patients: int = option(1500, "number of patients in train.csv and valid.csv together", low=10)
     seed: int = option(0, "seed of everything that is drawn", low=0)
     rates: Literal["softened", "chexpert"] = option(
@@ -89,7 +88,9 @@ class SplitConfig(StageConfig):
         group="data set options",
     )
     classes: tuple[str, ...] = option((), "findings to keep, in this order (default: all of the data set)")
-    image_root: Path | None = option(None, "folder the image paths are relative to (default: the data set folder)")
+    image_root: Path | None = option(
+        None, "folder the image paths are relative to (default: the data set folder)", folder=True
+    )
     path_column: str | None = option(None, "CSV: column of the image path (default: found by its name)")
     patient_column: str | None = option(None, "CSV: column of the patient id (default: found by its name)")
     study_column: str | None = option(None, "CSV: column of the study id (default: found by its name)")
@@ -395,7 +396,9 @@ class PredictConfig(StageConfig):
         False,
         "equalize the histogram of each image, as in MIMIC-CXR-JPG: for DICOM files and a run trained on it",
     )
-    heatmaps: Path | None = option(None, "folder for a heat map per flagged finding and model (default: none)")
+    heatmaps: Path | None = option(
+        None, "folder for a heat map per flagged finding and model (default: none)", folder=True
+    )
     batch_size: int = option(32, "number of images per pass", low=1)
     workers: int = option(2, "number of processes that read images", low=0)
     device: str = option("auto", DEVICE_HELP)

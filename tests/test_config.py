@@ -111,19 +111,21 @@ def test_ranges_hold_for_every_item_of_a_tuple():
     ("config", "flags", "said"),
     [
         (EdaConfig, ["--run-dir", ""], "argument --run-dir: it is empty; expected a path"),  # an unset shell variable
-        (EdaConfig, ["--run-dir", __file__], "test_config.py is a file; expected a folder"),
-        (
-            ThresholdConfig,
-            ["--recall", "0,85"],
-            "argument --recall: '0,85' is not a number; expected digits",
-        ),
-        (ResNetConfig, ["--epochs", "3.5"], "argument --epochs: '3.5' is not a whole number"),
+        (ThresholdConfig, ["--recall", "0,85"], "--recall: it is '0,85'; expected a number with a decimal point ("),
+        (ResNetConfig, ["--epochs", "3.5"], "--epochs: it is '3.5'; expected a whole number in digits ("),
+        (SplitConfig, ["--data", "d", "--calibration", "1/9"], "a number with a decimal point or 'published' ("),
     ],
 )
 def test_a_value_of_another_kind_is_refused_in_words(capsys, config, flags, said):
     with pytest.raises(SystemExit) as stop:
         parse(config(), "doc", flags)
     assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--run-dir", "--cache"])
+def test_a_file_is_no_folder(flag):
+    with pytest.raises(ValueError, match=f"{flag} is .*test_config.py, which is a file; expected a folder"):
+        parse(ResNetConfig(), "doc", [flag, __file__])
 
 
 def test_help_shows_defaults_and_percent_signs(capsys):

@@ -34,12 +34,12 @@ GROUP_COLORS = {"confirmed": BLUE, "consistent": GREEN, "contradicted": RED, UNS
 
 
 def subgroup_intervals(
-    table: pd.DataFrame, *, target: float, path: Path, split: str = "test", left_out: Sequence[str] = ()
+    table: pd.DataFrame, *, target: float, path: Path, split: str = "test", left_out: int = 0
 ) -> Path:
     """Recall of each class within groups, with intervals, a panel per class; returns `path`.
 
     table: the rows of `stats.subgroups.audit`. Groups of too few patients are gray, without a verdict. An arrow ends
-    an interval that goes on beyond the panel. left_out: classes without a threshold, which the title counts.
+    an interval that goes on beyond the panel. left_out: the number of classes without a threshold.
     """
     classes = list(dict.fromkeys(table["class"]))
     groups = list(dict.fromkeys(zip(table["by"], table["group"], strict=True)))
@@ -66,7 +66,7 @@ def subgroup_intervals(
         looks = set(table.apply(_look, axis=1))
         verdicts = "" if UNTRIED in looks else "verdicts hold for all groups of a finding together, "
         title = f"{split.capitalize()} recall within groups, against {target:g}"
-        missing = f"; without {plural(len(left_out), 'finding')} that no threshold was found for" if left_out else ""
+        missing = f"; {plural(left_out, 'finding')} without a threshold not shown" if left_out else ""
         headline(figure, f"{title}; {verdicts}95% intervals for each alone{missing}")
         handles = [
             Line2D([], [], color=color, marker="o", lw=1.5, markersize=5, label=text)

@@ -112,7 +112,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _binary_kind(path: Path) -> str:
-    """What a file is that is no text, and what to do with it; "" for what is not known."""
+    """What a file that is not text is, and what to do with it; "" if that is not known."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -25,13 +25,14 @@ def option(default: Any, text: str = "", *, low: float = -math.inf, high: float 
 
     A switch that is on by default becomes `--no-NAME`, and its text says what that does. `hidden=True` keeps a field
     off the command line, `positional=True` makes it a positional argument, `required=True` demands the flag, `hint`
-    ends the message of a value out of range, and `group` is the title in --help if not the one that `parse` is told.
+    ends the message of a value out of range, `folder=True` refuses a file, and `group` is the title in --help if not
+    the one that `parse` is told.
     """
     return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """As wide as the terminal, or 120 columns if there is no terminal."""
+    """As wide as the terminal, or 120 columns without one."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=26, width=shutil.get_terminal_size((120, 24)).columns)
@@ -75,7 +76,7 @@ def parse(
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for f in shown:
-        _check_range(f, values[f.name])
+        _check(f, values[f.name])
     return dataclasses.replace(defaults, **values)
 
 
@@ -124,14 +125,13 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
         parser.add_argument(name, dest=f.name, action=action, default=default, help=text + " (default: off)")
     else:
         several = isinstance(default, tuple)
-        item_type = _folder if f.metadata.get("folder") else _item_type(hint)
         required = f.metadata.get("required", False)
         if not required and "(default:" not in text:
             text += f" (default: {' '.join(map(str, default)) if several else default})".replace("%", "%%")
         parser.add_argument(
             flag,
             nargs="+" if several else None,
-            type=item_type,
+            type=_item_type(hint),
             choices=_choices(hint),
             default=default,
             required=required,
@@ -142,7 +142,9 @@ def _add(parser: argparse._ArgumentGroup, f: dataclasses.Field, hint: Any, defau
 
 def _metavar(f: dataclasses.Field, hint: Any) -> str:
     """What stands for the value in --help where nothing else was said."""
-    return "COLUMN" if f.name.endswith("_column") else "FILE" if _item_type(hint) is _path else "N"
+    if _item_type(hint) is _path:
+        return "DIR" if f.metadata.get("folder") else "FILE"
+    return "COLUMN" if f.name.endswith("_column") else "N"
 
 
 def _words(hint: Any) -> tuple[str, ...]:
@@ -161,36 +163,24 @@ def _item_type(hint: Any) -> Callable[[str], Any]:
     if _choices(hint):
         return str
     if words := _words(hint):
-        return functools.partial(_number_or_word, words=words)
+        return functools.partial(_number, words=words)
     inner = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)]
     container = typing.get_origin(hint) in (tuple, types.UnionType, typing.Union)
     item = inner[0] if container else hint
-    return {Path: _path, float: _number, int: _whole}.get(item, item)
+    types_of: dict[Any, Callable[[str], Any]] = {Path: _path, float: _number, int: functools.partial(_number, kind=int)}
+    return types_of.get(item, item)
 
 
-def _number_or_word(text: str, *, words: Sequence[str]) -> float | str:
+def _number(text: str, *, kind: type = float, words: Sequence[str] = ()) -> float | str:
+    """A number, or one of the words."""
     if text in words:
         return text
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {' or '.join(map(repr, words))}") from None
-
-
-def _number(text: str) -> float:
-    """A number with a decimal point."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number; expected digits with a decimal point") from None
-
-
-def _whole(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; expected digits only") from None
+        number = "number with a decimal point" if kind is float else "whole number in digits"
+        expected = " or ".join([f"a {number}", *map(repr, words)])
+        raise argparse.ArgumentTypeError(f"it is {text!r}; expected {expected}") from None
 
 
 def _path(text: str) -> Path:
@@ -200,15 +190,10 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _folder(text: str) -> Path:
-    """A path that may be made a folder."""
-    path = _path(text)
-    if path.is_file():
-        raise argparse.ArgumentTypeError(f"{path} is a file; expected a folder")
-    return path
-
-
-def _check_range(f: dataclasses.Field, value: Any) -> None:
+def _check(f: dataclasses.Field, value: Any) -> None:
+    """ValueError for a number out of the field's range, and for a file where it takes a folder."""
+    if f.metadata.get("folder") and value is not None and value.exists() and not value.is_dir():
+        raise ValueError(f"{flag_of(f.name)} is {value}, which is a file; expected a folder")
     low, high = f.metadata["low"], f.metadata["high"]
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not low <= item <= high:

@@ -168,8 +168,6 @@ def _check_arguments(config: PredictConfig) -> None:
     folder = config.heatmaps
     if folder is None or not folder.exists():
         return
-    if not folder.is_dir():
-        raise ValueError(f"--heatmaps is {folder}, which is a file; expected a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"--heatmaps is {folder}, where you may not write; pass another folder")
     if any(path.exists() and path.samefile(folder) for path in config.images):

@@ -57,7 +57,7 @@ def audit_subgroups(
         print(f"without a threshold, and flagged in every group: {', '.join(left_out)}")
     if config.pictures:
         path = folder / f"{name}.png"
-        audits.subgroup_intervals(table, target=target, path=path, split=split.name, left_out=left_out)
+        audits.subgroup_intervals(table, target=target, path=path, split=split.name, left_out=len(left_out))
 
 
 def _print(table: pd.DataFrame, split: str, target: float, *, by_patient: bool) -> None:

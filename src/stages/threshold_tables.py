@@ -18,7 +18,7 @@ from src.stats.thresholds import OperatingPoint
 from src.stats.workload import Answers, per_thousand, precision_at
 
 # How a class held: by its AUPRC, and by how far its precision stays above the prevalence, as a share of the way to 1.
-HIGH_AUPRC, SOME_WAY = 0.95, 0.25  # the latter is in words in `_print_groups`
+HIGH_AUPRC, SOME_WAY = 0.95, 0.25
 CONCENTRATED = 0.3  # share of positives owned by 5% of the patients, above which the next patient is another promise
 PLAN_AUROC, PLAN_PREVALENCE = 0.85, 0.1
 
@@ -133,7 +133,7 @@ def _status(point: OperatingPoint, *, flags_all: bool) -> str:
 
 def _print_groups(rule: RuleResult, evaluation: Evaluation) -> None:
     """Classes by how precise they are at the chosen thresholds."""
-    well_above = "precision well above prevalence (at least a quarter of the way to 1)"
+    well_above = f"precision well above prevalence (at least {SOME_WAY:.0%} of the way to 1)"
     titles = (f"AUPRC >= {HIGH_AUPRC}", well_above, "precision close to prevalence")
     groups: dict[str, list[str]] = {title: [] for title in (*titles, "not defined")}
     high, some, close, undefined = groups

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_a_picture_needs_more_than_one_gray_value():
     check_contrast(stretched(radiograph()))
     black[:30, :30] = RNG.integers(0, 256, (30, 30))  # a small picture on a large black ground
     check_contrast(black)
+
+
+def test_the_look_at_contrast_is_spared_only_where_its_count_would_pass():
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(300):
+        picture = np.full((63, 63), 7, np.uint8)  # of which every pixel counts
+        places = random.choice([0, 15, 30, 45, 60]) * 63 + np.arange(
+            random.integers(1, 42)
+        )  # in a row that is looked at
+        picture.flat[places] = random.integers(0, 256, len(places))
+        counts = np.bincount(picture.ravel(), minlength=256)
+        plain = max(counts[value : value + 3].sum() for value in range(254)) >= 0.995 * picture.size
+        refused += plain
+        with pytest.raises(ValueError, match="nearly all") if plain else nullcontext():
+            check_contrast(picture)
+    assert 50 < refused < 250
 
 
 def sideways(image, orientation):

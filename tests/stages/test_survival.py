@@ -150,12 +150,8 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
 @pytest.mark.parametrize(
     ("script", "arch", "flags"),
     [
-        (
-            "train_efficientnet.py",
-            "efficientnet_b1",
-            ["--unfreeze-last-n-blocks", "0", "--attention", "cbam", "--bfloat16", *REMEDIES],
-        ),
-        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc"]),
+        ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0", "--attention", "cbam"]),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16", *REMEDIES]),
     ],
 )
 def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags, capfd):
