@@ -10,6 +10,7 @@ import eda_labels
 from src.artifacts.manifest import write_manifest
 from src.labels import eda
 
+DRAWS_PICTURES = True
 NAN = np.nan
 CLASSES = ("Edema", "Fracture")
 #        patient, study order, split, view, sex, age, Edema, Fracture

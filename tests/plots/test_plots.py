@@ -18,6 +18,7 @@ from src.stats.subgroups import COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+DRAWS_PICTURES = True
 NAN = np.nan
 LONG = "A finding with a name of many words that goes on and on"
 NAMES = ["Edema", "Enlarged Cardiomediastinum", LONG, "x" * 70, r"$\frac$"]

@@ -1,13 +1,12 @@
 """Every stage in its order, through the scripts, on a small demo data set."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import check_split
@@ -21,8 +20,10 @@ import train_efficientnet
 import train_resnet
 import tuning_log
 from src.stats.calibration import correct_probs
-from tests.trees import ROOT, copy_run, make_chexpert
+from tests.stages.test_survival import start
+from tests.trees import copy_run, make_chexpert
 
+DRAW = Figure.savefig  # before the fixture `small_pictures`
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
 FAST = ["--resamples", "50", "--workers", "0"]
 COLUMNS = (
@@ -33,8 +34,10 @@ COLUMNS = (
 
 @pytest.fixture(scope="module")
 def run_dir(once):
-    """A run folder that has gone through stages 0 to 6."""
-    return once("pipeline", run_stages) / "run"
+    """A run folder that has gone through stages 0 to 6, with its pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", DRAW)
+        return once("pipeline", run_stages) / "run"
 
 
 def run_stages(root):
@@ -335,18 +338,17 @@ def test_another_choice_leaves_nothing_of_the_one_before(copied):
     assert left == ["thresholds_recall_0.8.csv"]
 
 
-def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path):
-    run, flags = copied
+def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path, capfd):
+    run, _ = copied
     meta = json.loads((run / "manifest.json").read_text())
     meta["image_root"] = str(tmp_path / "gone")
     (run / "manifest.json").write_text(json.dumps(meta))
-    done = subprocess.run(
-        [sys.executable, "test_resnet.py", *flags, "--overwrite", "--workers", "1"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
-    assert "Traceback" not in done.stderr and "does not exist" in done.stderr
+    process = start("test_resnet.py", run, "--overwrite", "--workers", "0")
+    process.join()
+    assert process.exitcode == 2
+    stderr = capfd.readouterr().err
+    assert stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
+    assert "Traceback" not in stderr and "does not exist" in stderr
     assert (run / "resnet50" / "probs_test.csv").exists() and (run / "resnet50" / "probs.json").exists()
     assert not list(run.rglob("*.tmp*"))
 
