@@ -33,18 +33,32 @@ TINY = ["--weights", "none", "--image-size", "32", "--batch-size", "16", "--work
 
 
 @pytest.fixture(scope="module")
-def split_run(tmp_path_factory):
+def split_run(once):
     """A run folder with the manifest of 80 images of 40 patients."""
-    root = tmp_path_factory.mktemp("survival")
-    flags = ["--run-dir", str(root / "run"), "--data", str(make_csv(root / "data", patients=40))]
+    return once("survival", lambda root: write_split(root, patients=40)) / "run"
+
+
+@pytest.fixture(scope="module")
+def small_split_run(once):
+    """A run folder with the manifest of 40 images of 20 patients."""
+    return once("small_survival", lambda root: write_split(root, patients=20)) / "run"
+
+
+def write_split(root, *, patients):
+    flags = ["--run-dir", str(root / "run"), "--data", str(make_csv(root / "data", patients=patients))]
     check_split.main([*flags, "--val-fraction", "0.2", "--test-fraction", "0.2"])
-    return root / "run"
 
 
 @pytest.fixture
 def new_run(split_run, tmp_path):
     """Makes run folders with the same manifest."""
     return lambda name: Path(shutil.copytree(split_run, tmp_path / name))
+
+
+@pytest.fixture
+def new_small_run(small_split_run, tmp_path):
+    """Makes run folders with the same small manifest."""
+    return lambda name: Path(shutil.copytree(small_split_run, tmp_path / name))
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +196,9 @@ def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_
     assert history["val_loss"].item() == pytest.approx(metrics["loss"], rel=1e-5)
 
 
-def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, capfd):
+def test_two_processes_train_and_resume_and_test_as_one(new_small_run, pretrained, capfd):
     """In the same passes: AdamW would make much of how the gradients next to nothing are rounded in others."""
-    one, two = new_run("one"), new_run("two")
+    one, two = new_small_run("one"), new_small_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", pretrained]
     finish(start("train_resnet.py", one, *flags, "--batch-size", "8", "--accumulate", "2", "--epochs", "2"))
     capfd.readouterr()
@@ -205,8 +219,8 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, cap
         np.testing.assert_allclose(after.iloc[:, 1:], before.iloc[:, 1:], rtol=0, atol=1e-6)
 
 
-def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained, capfd):
-    one, two = new_run("one"), new_run("two")
+def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_small_run, pretrained, capfd):
+    one, two = new_small_run("one"), new_small_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
     flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
