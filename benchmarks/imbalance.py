@@ -14,12 +14,11 @@ Example: python benchmarks/imbalance.py --out runs/imbalance
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.training_runs import ROOT, Judge, print_table, split, train_and_test
+from benchmarks.training_runs import ROOT, Judge, common_options, print_table, run_all, split, train_and_test
 from src.demo.dataset import write_demo
 from src.demo.patients import RATES
 
@@ -63,12 +62,8 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs/imbalance")
     parser.add_argument("--data", type=Path, help="real radiographs, in a layout that check_split.py reads")
     parser.add_argument("--patients", type=int, default=1730, help="of the drawings")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
     parser.add_argument("--only", nargs="+", choices=REMEDIES, default=list(REMEDIES))
-    parser.add_argument("--print", action="store_true", help="only print what has been trained")
+    common_options(parser, epochs=4, lr=5e-4)
     arguments = parser.parse_args()
     out, seeds = arguments.out.resolve(), range(arguments.seeds)
     if arguments.data:
@@ -81,8 +76,7 @@ def main():
         train_and_test(base, run_of(out, name, seed), flags, cache=out / "cache")
 
     if not arguments.print:
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            list(pool.map(lambda pair: job(*pair), [(name, seed) for seed in seeds for name in arguments.only]))
+        run_all(job, arguments.only, seeds, processes=arguments.processes)
     print_table(Judge(base), "remedy", {name: {seed: run_of(out, name, seed) for seed in seeds} for name in REMEDIES})
 
 

@@ -12,12 +12,11 @@ Example: python benchmarks/pretraining.py --data data/nih --out runs/pretraining
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.training_runs import ROOT, Judge, print_table, split, train, train_and_test
+from benchmarks.training_runs import ROOT, Judge, common_options, print_table, run_all, split, train, train_and_test
 from src.demo.dataset import write_demo
 
 
@@ -41,12 +40,8 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs/pretraining")
     parser.add_argument("--patients", type=int, nargs="+", default=[1500], help="of the drawings")
     parser.add_argument("--image-size", type=int, default=64, help="of --data; drawings have 64")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--lr", type=float, default=2e-4)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split-seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
-    parser.add_argument("--print", action="store_true", help="only print what has been trained")
+    common_options(parser, epochs=15, lr=2e-4)
     arguments = parser.parse_args()
     out, seeds, split_seed = arguments.out.resolve(), range(arguments.seeds), arguments.split_seed
     fractions = ["--val-fraction", "0.25", "--test-fraction", "0.25", "--seed", split_seed]
@@ -66,8 +61,7 @@ def main():
     if not arguments.print:
         for count in arguments.patients:
             pretrain(out, count)
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            list(pool.map(lambda pair: job(*pair), [(count, seed) for seed in seeds for count in counts]))
+        run_all(job, counts, seeds, processes=arguments.processes)
     names = {count: f"drawings of {count:,} patients" if count else "random weights" for count in counts}
     print_table(Judge(base), "start", {names[count]: {seed: run_of(count, seed) for seed in seeds} for count in counts})
 

@@ -9,13 +9,14 @@ Brier, ECE     mean over the findings, of the probabilities that test_resnet.py 
 recalibrated   Brier score after Platt scaling, fitted on one half of the test patients and judged on the other; mean
                over the findings that both halves have
 precision      at the threshold that certifies recall 0.85 on one half of the test patients, judged on the other; mean
-               over the findings for which both halves have enough positive patients, the same for all runs
+               over the findings that can be certified on both halves, left out unless these are the same for all runs
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def split(data, base, *options):
     if not (base / "manifest.json").exists():
         script(["check_split.py", "--data", data, "--run-dir", base, *options], statuses=(0, 1))
     return base
+
+
+def common_options(parser, *, epochs, lr):
+    """The options of both benchmarks."""
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
+    parser.add_argument("--print", action="store_true", help="only print what has been trained")
+
+
+def run_all(job, names, seeds, *, processes):
+    """Call job(name, seed) for all names with the first seed, then with the next."""
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(lambda pair: job(*pair), [(name, seed) for seed in seeds for name in names]))
 
 
 def train(base, run, flags, *, cache):
@@ -92,6 +108,7 @@ class Judge:
         self.half = half[codes]
         shares = self.truth.mean(axis=0)
         self.rare = [c for c in np.argsort(shares) if shares[c] > 0][:RARE]
+        self.certified = set()  # the findings that the precision of each model is a mean over
 
     def figures(self, path):
         """{figure: its value first, then its replicates}: [1 + R] each."""
@@ -144,8 +161,8 @@ class Judge:
             points = [certified_rule(curve, recall=RECALL) for curve in curves]
             feasible &= [point.status == "ok" for point in points]
             flags[judged] = probs[judged] >= [point.threshold for point in points]
-        self.certified = [name for name, ok in zip(self.classes, feasible, strict=True) if ok]
-        if not self.certified:
+        self.certified.add(tuple(name for name, ok in zip(self.classes, feasible, strict=True) if ok))
+        if not feasible.any():
             return np.full(len(weights), np.nan)
         kept, truth = flags[:, feasible], self.truth[:, feasible]
         return ((weights @ (kept & truth)) / (weights @ kept)).mean(axis=1)
@@ -171,10 +188,13 @@ def print_table(judge, title, runs):
     if not baseline:
         sys.exit("no run of the baseline has finished")
     columns = list(next(iter(baseline.values())))
+    if len(judge.certified) > 1:
+        columns.remove("precision")
     print(f"{len(judge.ids):,} test images of {len(judge.patients):,} patients")
     print("five rarest:", ", ".join(f"{judge.classes[c]} ({judge.truth[:, c].mean():.1%})" for c in judge.rare))
-    print(f"precision over {len(judge.certified)} findings: {', '.join(judge.certified)}\n")
-    print(f"| {title} | seeds | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
+    for names in judge.certified:
+        print(f"precision over {len(names)} findings: {', '.join(names)}")
+    print(f"\n| {title} | seeds | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
     for name, found in results.items():
         both = sorted(found.keys() & baseline.keys())
         if both:

@@ -16,7 +16,7 @@ def small_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small images in the place of pictures, also in forked processes; modules with DRAWS_PICTURES draw them."""
 
     def save(figure: Figure, path: Path, **options: object) -> None:
-        Image.new("L", (600, next(HEIGHTS))).save(path, "PNG")
+        Image.new("L", (40, next(HEIGHTS))).save(path, "PNG")
 
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "DRAWS_PICTURES", False):

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import multiprocessing
 import pickle
 import resource
 import signal
@@ -30,8 +29,8 @@ from src.train_utils import (
     scaled_lr,
 )
 from tests.test_models import Intruder
+from tests.trees import FORK
 
-FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 CLASSES = ("A", "B")
 LABELS = np.array([[1.0, 0.0], [-1.0, np.nan], [0.0, -1.0], [np.nan, 1.0]])
 LOGITS = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.2], [0.1, -0.4]])

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.labels.chexpert import CHEXPERT_CLASSES
 from src.labels.nih import NIH_CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
+FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 # CheXpert's own column order, which is not alphabetical.
 CHEXPERT_COLUMNS = (
     "No Finding",

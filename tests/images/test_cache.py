@@ -1,7 +1,6 @@
 """The cache of decoded images: built once, shared, never wrong, whatever happens while it is filled."""
 
 import errno
-import multiprocessing
 import os
 import pickle
 import resource
@@ -20,9 +19,9 @@ from src.images import cache
 from src.images.cache import open_cache
 from src.images.decode import AccessError, read_image
 from src.runtime import workers as process_pool
+from tests.trees import FORK
 
 SIZE = 16
-FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 
 
 @pytest.fixture(autouse=True)

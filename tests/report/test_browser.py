@@ -19,6 +19,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with chromedriver is installed")
 
+DRAWS_PICTURES = True  # which the browser shows
 HOSTILE = (
     "</script><script>window.ran=1</script>",
     "<img src=x onerror=window.ran=1>",

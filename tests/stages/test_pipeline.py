@@ -1,6 +1,8 @@
 """Every stage in its order, through the scripts, on a small demo data set."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -20,8 +22,7 @@ import train_efficientnet
 import train_resnet
 import tuning_log
 from src.stats.calibration import correct_probs
-from tests.stages.test_survival import start
-from tests.trees import copy_run, make_chexpert
+from tests.trees import ROOT, copy_run, make_chexpert
 
 DRAW = Figure.savefig  # before the fixture `small_pictures`
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "1", "--workers", "0", "--lr", "1e-3"]
@@ -42,7 +43,7 @@ def run_dir(once):
 
 def run_stages(root):
     common = ["--run-dir", str(root / "run")]
-    make_demo_data.main(["--out", str(root / "demo"), "--patients", "40"])
+    make_demo_data.main(["--out", str(root / "demo"), "--patients", "60"])
     check_split.main(["--data", str(root / "demo"), "--val-fraction", "0.3", *common])
     eda_labels.main(common)
     train_resnet.main([*common, *SMALL, "--unfreeze-from", "layer4"])
@@ -338,17 +339,18 @@ def test_another_choice_leaves_nothing_of_the_one_before(copied):
     assert left == ["thresholds_recall_0.8.csv"]
 
 
-def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path, capfd):
-    run, _ = copied
+def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path):
+    run, flags = copied
     meta = json.loads((run / "manifest.json").read_text())
     meta["image_root"] = str(tmp_path / "gone")
     (run / "manifest.json").write_text(json.dumps(meta))
-    process = start("test_resnet.py", run, "--overwrite", "--workers", "0")
-    process.join()
-    assert process.exitcode == 2
-    stderr = capfd.readouterr().err
-    assert stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
-    assert "Traceback" not in stderr and "does not exist" in stderr
+    done = subprocess.run(
+        [sys.executable, "test_resnet.py", *flags, "--overwrite", "--workers", "1"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
+    assert "Traceback" not in done.stderr and "does not exist" in done.stderr
     assert (run / "resnet50" / "probs_test.csv").exists() and (run / "resnet50" / "probs.json").exists()
     assert not list(run.rglob("*.tmp*"))
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import runpy
@@ -23,9 +22,8 @@ from tqdm import tqdm
 
 import check_split
 from src.models import build_model
-from tests.trees import ROOT, make_csv
+from tests.trees import FORK, ROOT, make_csv
 
-FORK = multiprocessing.get_context("fork")  # a new process that need not import torch again
 REMEDIES = ["--sampling", "balanced", "--repeat-threshold", "1", "--hard-fraction", "0.6", "--loss", "asymmetric"]
 REMEDIES += ["--gamma", "0.5", "2", "--loss-weighting", "class", "--class-weights", "effective", "--ema", "0.9"]
 REMEDIES += ["--warmup-epochs", "1.5", "--head-lr-factor", "2", "--flip", "--monitor", "loss"]
@@ -35,17 +33,11 @@ TINY = ["--weights", "none", "--image-size", "32", "--batch-size", "16", "--work
 @pytest.fixture(scope="module")
 def split_run(once):
     """A run folder with the manifest of 80 images of 40 patients."""
-    return once("survival", lambda root: write_split(root, patients=40)) / "run"
+    return once("survival", write_split) / "run"
 
 
-@pytest.fixture(scope="module")
-def small_split_run(once):
-    """A run folder with the manifest of 40 images of 20 patients."""
-    return once("small_survival", lambda root: write_split(root, patients=20)) / "run"
-
-
-def write_split(root, *, patients):
-    flags = ["--run-dir", str(root / "run"), "--data", str(make_csv(root / "data", patients=patients))]
+def write_split(root):
+    flags = ["--run-dir", str(root / "run"), "--data", str(make_csv(root / "data", patients=40))]
     check_split.main([*flags, "--val-fraction", "0.2", "--test-fraction", "0.2"])
 
 
@@ -53,12 +45,6 @@ def write_split(root, *, patients):
 def new_run(split_run, tmp_path):
     """Makes run folders with the same manifest."""
     return lambda name: Path(shutil.copytree(split_run, tmp_path / name))
-
-
-@pytest.fixture
-def new_small_run(small_split_run, tmp_path):
-    """Makes run folders with the same small manifest."""
-    return lambda name: Path(shutil.copytree(small_split_run, tmp_path / name))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +151,7 @@ def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_pat
     ("script", "arch", "flags"),
     [
         ("train_efficientnet.py", "efficientnet_b1", ["--unfreeze-last-n-blocks", "0", "--attention", "cbam"]),
-        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", *REMEDIES]),
+        ("train_resnet.py", "resnet50", ["--unfreeze-from", "fc", "--bfloat16", *REMEDIES]),
     ],
 )
 def test_told_to_stop_it_saves_and_says_how_to_go_on(new_run, script, arch, flags, capfd):
@@ -196,9 +182,9 @@ def test_the_score_that_two_processes_keep_is_that_of_the_weights_they_keep(new_
     assert history["val_loss"].item() == pytest.approx(metrics["loss"], rel=1e-5)
 
 
-def test_two_processes_train_and_resume_and_test_as_one(new_small_run, pretrained, capfd):
+def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, capfd):
     """In the same passes: AdamW would make much of how the gradients next to nothing are rounded in others."""
-    one, two = new_small_run("one"), new_small_run("two")
+    one, two = new_run("one"), new_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "layer4", "--freeze-batchnorm", "--weights", pretrained]
     finish(start("train_resnet.py", one, *flags, "--batch-size", "8", "--accumulate", "2", "--epochs", "2"))
     capfd.readouterr()
@@ -219,8 +205,8 @@ def test_two_processes_train_and_resume_and_test_as_one(new_small_run, pretraine
         np.testing.assert_allclose(after.iloc[:, 1:], before.iloc[:, 1:], rtol=0, atol=1e-6)
 
 
-def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_small_run, pretrained, capfd):
-    one, two = new_small_run("one"), new_small_run("two")
+def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained, capfd):
+    one, two = new_run("one"), new_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
     flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
