@@ -76,10 +76,11 @@ def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> t
         raise ValueError(
             f"{path}: its attention is {attention!r}; expected {', '.join(ATTENTION)} or none; train again"
         )
-    model = build_model(arch, num_classes=len(checkpoint["classes"]), attention=attention)
+    with torch.device("meta"):  # no random weights are drawn, since these take their place
+        model = build_model(arch, num_classes=len(checkpoint["classes"]), attention=attention)
     try:
-        model.net.load_state_dict(checkpoint.pop("model"))
+        model.net.load_state_dict(checkpoint.pop("model"), assign=True)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not hold the weights of {arch} ({reason}); train again") from None
-    return model.eval(), checkpoint
+    return model.float().eval(), checkpoint

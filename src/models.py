@@ -194,12 +194,14 @@ def build_model(
     `weights` has one like it. Raises ValueError for weights that cannot be had or do not fit.
     """
     build, imagenet = ARCHITECTURES[arch]
+    state = None
+    if weights != "none":
+        state = _download(imagenet) if weights == "imagenet" else _read_state(Path(weights))
     net = build(weights=None)
     if attention != "none":
         channels = (net.fc if arch == "resnet50" else net.classifier[1]).in_features
         net.avgpool = nn.Sequential(OrderedDict(attention=ATTENTION[attention](channels), pool=net.avgpool))
-    if weights != "none":
-        state = _download(imagenet) if weights == "imagenet" else _read_state(Path(weights))
+    if state is not None:
         _load_backbone(net, state, weights)
     if arch == "resnet50":
         net.fc = nn.Linear(net.fc.in_features, num_classes)
