@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 collect_ignore_glob = ["test_*.py"]
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: the workers of xdist take the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # the workers of xdist take the cores; with more, forked processes would hang
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """What all tests share."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+DRAW = Figure.savefig
 HEIGHTS = itertools.count(20)  # every picture is another
 
 
@@ -22,3 +24,40 @@ def small_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
         if not getattr(request.module, "DRAWS_PICTURES", False):
             patch.setattr(Figure, "savefig", save)
         yield
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Callable[[], AbstractContextManager[None]]:
+    """Makes contexts in which pictures are drawn though the module has small ones."""
+
+    @contextmanager
+    def drawing() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", DRAW)
+            yield
+
+    return drawing
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small networks in the place of the two, also in forked processes; modules with WHOLE_NETWORKS have the real."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "WHOLE_NETWORKS", False):
+            replace_networks(patch)
+        yield
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks for one test of a module with WHOLE_NETWORKS."""
+    replace_networks(monkeypatch)
+
+
+def replace_networks(patch: pytest.MonkeyPatch) -> None:
+    """Put the small networks in the place of the two."""
+    from src.models import ARCHITECTURES  # here, since the process that hands tests to the workers needs no torch
+    from tests.networks import SMALL
+
+    for arch, network in SMALL.items():
+        patch.setitem(ARCHITECTURES, arch, network)

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.autograd import gradcheck
-from torchvision import models
 
 from src.checkpoint import load_best, save_checkpoint
 from src.images.heatmaps import METHODS, class_heat
 from src.models import ARCHITECTURES, ATTENTION, CBAMAttention, ChestNet, SEAttention, build_model, compile_for_training
 from src.train_utils import build_optimizer
+
+WHOLE_NETWORKS = True
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -144,6 +145,7 @@ def test_folding_changes_nothing_but_rounding(arch, unfreeze, attention):
         assert not any(module.training for module in copied.modules())
 
 
+@pytest.mark.usefixtures("small")
 def test_the_folded_copy_is_no_part_of_the_model_and_is_kept_while_nothing_changes():
     model = build_model("resnet50", num_classes=3, unfreeze="layer2")
     keys, parameters = list(model.state_dict()), len(list(model.parameters()))
@@ -205,6 +207,7 @@ def test_attention_begins_as_a_factor_and_its_gradient_is_that_of_its_formula(ki
     gradcheck(lambda x, *_: module(x), (features.requires_grad_(), *module.parameters()))
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("arch", "kind"), [("resnet50", "se"), ("efficientnet_b1", "cbam")])
 def test_a_checkpoint_brings_its_attention_back_and_its_heat_maps(arch, kind, tmp_path):
     model = build_model(arch, num_classes=3, attention=kind).eval()
@@ -224,6 +227,7 @@ def test_a_checkpoint_brings_its_attention_back_and_its_heat_maps(arch, kind, tm
         load_best(tmp_path, arch=arch)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("there", ["none", *ATTENTION])
 @pytest.mark.parametrize("here", ["none", *ATTENTION])
 def test_weights_load_whatever_their_attention(there, here, tmp_path):
@@ -257,6 +261,7 @@ def changed_after_a_deep_copy(model, other):
     return changed_by_loading(copy.deepcopy(model), other)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "change", [changed_by_loading, changed_by_loading_into_the_net, changed_by_assigning, changed_after_a_deep_copy]
 )
@@ -270,6 +275,7 @@ def test_the_folded_copy_follows_the_weights(change):
         torch.testing.assert_close(model(IMAGES), before)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_folded_copy_follows_to_another_precision():
     model = warmed("resnet50", unfreeze="layer2").eval()
     model(IMAGES)
@@ -292,6 +298,7 @@ def test_frozen_batchnorms_stay_bit_identical_where_the_rest_trains(arch, unfree
     assert not torch.equal(trained, initial)
 
 
+@pytest.mark.usefixtures("small")
 def test_with_frozen_batchnorms_the_gradients_of_parts_add_up_to_those_of_the_batch():
     model = warmed("resnet50", unfreeze="layer4", freeze_batchnorm=True).train()
     model(IMAGES).square().sum().backward()
@@ -357,12 +364,14 @@ def test_weights_from_a_torchvision_state_dict_or_an_earlier_run(arch, tmp_path)
             assert key.startswith(("fc.", "classifier.")) or torch.equal(state[key], value), key
 
 
+@pytest.mark.usefixtures("small")
 def test_weights_that_do_not_fit_or_are_no_state_dict_are_refused(tmp_path):
     path = tmp_path / "w.pt"
-    torch.save(models.efficientnet_b1(weights=None).state_dict(), path)
+    torch.save(build_model("efficientnet_b1", num_classes=3).net.state_dict(), path)
     with pytest.raises(ValueError, match="another architecture"):
         build_model("resnet50", num_classes=3, weights=str(path))
-    two = {f"{copy}.{key}": v for copy in ("student", "teacher") for key, v in models.resnet50().state_dict().items()}
+    one = build_model("resnet50", num_classes=3).net.state_dict()
+    two = {f"{copy}.{key}": value for copy in ("student", "teacher") for key, value in one.items()}
     torch.save(two, path)
     with pytest.raises(ValueError, match=r"several networks \(student., teacher.\)"):
         build_model("resnet50", num_classes=3, weights=str(path))
@@ -376,8 +385,9 @@ def test_weights_that_do_not_fit_or_are_no_state_dict_are_refused(tmp_path):
         build_model("resnet50", num_classes=3, weights=str(tmp_path / "gone.pt"))
 
 
+@pytest.mark.usefixtures("small")
 def test_weights_with_nan_and_damaged_safetensors_are_named(tmp_path):
-    state = models.resnet50(weights=None).state_dict()
+    state = build_model("resnet50", num_classes=3).net.state_dict()
     state["conv1.weight"][0, 0, 0, 0] = float("nan")
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="conv1.weight holds NaN or infinity .1 such tensor"):

@@ -220,6 +220,18 @@ def test_a_best_checkpoint_of_another_shape_is_refused(tmp_path):
     save_checkpoint(path, whole)
     model, found = load_best(path.parent, arch="resnet50")
     assert torch.equal(model.net.conv1.weight, whole["model"]["conv1.weight"]) and found["classes"] == ["A"]
+    assert not model.training and all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_best_checkpoint_of_half_precision_becomes_a_model_of_float32(tmp_path):
+    state = best()
+    state["model"] = {
+        key: value.half() if value.is_floating_point() else value for key, value in state["model"].items()
+    }
+    save_checkpoint(tmp_path / "best.pt", state)
+    model, _ = load_best(tmp_path, arch="resnet50")
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32, torch.int64}
+    assert torch.equal(model.net.conv1.weight, state["model"]["conv1.weight"].float())
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):

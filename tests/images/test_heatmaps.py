@@ -9,6 +9,8 @@ from benchmarks.pointing_game import score
 from src.images.heatmaps import METHODS, SIDE, best_heat, class_heat, enlarged, overlay
 from src.models import build_model
 
+WHOLE_NETWORKS = True
+
 GRAD_CAM = METHODS["grad-cam"]
 
 

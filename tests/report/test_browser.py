@@ -19,7 +19,6 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with chromedriver is installed")
 
-DRAWS_PICTURES = True  # which the browser shows
 HOSTILE = (
     "</script><script>window.ran=1</script>",
     "<img src=x onerror=window.ran=1>",
@@ -45,10 +44,12 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run with its report."""
-    run = make_run(tmp_path_factory.mktemp("browser") / "run")
-    report.main(["--run-dir", str(run)])
+def run(tmp_path_factory, drawn):
+    """A run with its pictures and its report."""
+    run = tmp_path_factory.mktemp("browser") / "run"
+    with drawn():
+        make_run(run)
+        report.main(["--run-dir", str(run)])
     return run
 
 
@@ -485,10 +486,11 @@ def test_subgroups_are_folded_and_in_the_order_of_the_audit(browser, changed):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_names_are_shown_and_never_run(browser, tmp_path):
-    mark = "<script>window.ran=1</script> \"é' "
-    run = make_run(tmp_path / 'run "x" <b onclick=ran> é\'s', HOSTILE, patients=150, mark=mark)
-    report.main(["--run-dir", str(run)])
+def test_names_are_shown_and_never_run(browser, tmp_path, drawn):
+    mark, run = "<script>window.ran=1</script> \"é' ", tmp_path / 'run "x" <b onclick=ran> é\'s'
+    with drawn():
+        make_run(run, HOSTILE, patients=150, mark=mark)
+        report.main(["--run-dir", str(run)])
     resize(browser, 1360, 900)
     page = opened(browser, run / "report.html")
     assert [row["name"] for row in table(page)] == list(HOSTILE)

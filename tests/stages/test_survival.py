@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import check_split
 from src.models import build_model
+from tests import networks
 from tests.trees import FORK, ROOT, make_csv
 
 REMEDIES = ["--sampling", "balanced", "--repeat-threshold", "1", "--hard-fraction", "0.6", "--loss", "asymmetric"]
@@ -205,12 +206,16 @@ def test_two_processes_train_and_resume_and_test_as_one(new_run, pretrained, cap
         np.testing.assert_allclose(after.iloc[:, 1:], before.iloc[:, 1:], rtol=0, atol=1e-6)
 
 
-def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(new_run, pretrained, capfd):
+def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pass(
+    new_run, pretrained, capfd, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     one, two = new_run("one"), new_run("two")
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
     flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
-    command = ["--standalone", "--nproc_per_node=2", "--", str(ROOT / "train_resnet.py"), "--run-dir", str(two)]
+    command = ["--standalone", "--nproc_per_node=2", "--", networks.__file__]
+    command += [str(ROOT / "train_resnet.py"), "--run-dir", str(two)]
     command += [*flags, "--batch-size", "8", "--accumulate", "2"]
     capfd.readouterr()
     process = FORK.Process(target=torchrun, args=[command])
