@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 collect_ignore_glob = ["test_*.py"]
-os.environ["OMP_NUM_THREADS"] = "1"  # the workers of xdist take the cores; with more, forked processes would hang
+os.environ["OMP_NUM_THREADS"] = "1"  # xdist uses all cores, and a forked process hangs if OpenMP has threads
 
 
 @pytest.fixture(scope="session")

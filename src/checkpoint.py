@@ -76,11 +76,12 @@ def load_best(folder: Path, *, arch: str, manifest: Manifest | None = None) -> t
         raise ValueError(
             f"{path}: its attention is {attention!r}; expected {', '.join(ATTENTION)} or none; train again"
         )
-    with torch.device("meta"):  # no random weights are drawn, since these take their place
+    with torch.device("meta"):  # skips drawing random weights, which those of the checkpoint replace
         model = build_model(arch, num_classes=len(checkpoint["classes"]), attention=attention)
+    model.to_empty(device="cpu")
     try:
-        model.net.load_state_dict(checkpoint.pop("model"), assign=True)
+        model.net.load_state_dict(checkpoint.pop("model"))
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not hold the weights of {arch} ({reason}); train again") from None
-    return model.float().eval(), checkpoint
+    return model.eval(), checkpoint

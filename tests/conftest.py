@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-DRAW = Figure.savefig
+DRAW = Figure.savefig  # the real method, before a fixture replaces it
 HEIGHTS = itertools.count(20)  # every picture is another
 
 
@@ -28,7 +28,7 @@ def small_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def drawn() -> Callable[[], AbstractContextManager[None]]:
-    """Makes contexts in which pictures are drawn though the module has small ones."""
+    """Returns a context manager in which figures are really drawn, for modules that save tiny images."""
 
     @contextmanager
     def drawing() -> Iterator[None]:
@@ -41,7 +41,7 @@ def drawn() -> Callable[[], AbstractContextManager[None]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_networks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Small networks in the place of the two, also in forked processes; modules with WHOLE_NETWORKS have the real."""
+    """Replace both architectures by small networks, in forked processes too, unless a module sets WHOLE_NETWORKS."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "WHOLE_NETWORKS", False):
             replace_networks(patch)
@@ -50,14 +50,14 @@ def small_networks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks for one test of a module with WHOLE_NETWORKS."""
+    """Small networks for one test in a module that sets WHOLE_NETWORKS."""
     replace_networks(monkeypatch)
 
 
 def replace_networks(patch: pytest.MonkeyPatch) -> None:
-    """Put the small networks in the place of the two."""
+    """Replace both architectures by small networks."""
     from src.models import ARCHITECTURES  # here, since the process that hands tests to the workers needs no torch
-    from tests.networks import SMALL
+    from tests.networks import SMALL_NETWORKS
 
-    for arch, network in SMALL.items():
+    for arch, network in SMALL_NETWORKS.items():
         patch.setitem(ARCHITECTURES, arch, network)

@@ -207,7 +207,6 @@ def test_attention_begins_as_a_factor_and_its_gradient_is_that_of_its_formula(ki
     gradcheck(lambda x, *_: module(x), (features.requires_grad_(), *module.parameters()))
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("arch", "kind"), [("resnet50", "se"), ("efficientnet_b1", "cbam")])
 def test_a_checkpoint_brings_its_attention_back_and_its_heat_maps(arch, kind, tmp_path):
     model = build_model(arch, num_classes=3, attention=kind).eval()
@@ -381,6 +380,13 @@ def test_weights_that_do_not_fit_or_are_no_state_dict_are_refused(tmp_path):
     path.write_text("no checkpoint")
     with pytest.raises(ValueError, match="not a torchvision state dict"):
         build_model("resnet50", num_classes=3, weights=str(path))
+
+
+def test_weights_are_read_before_the_network_is_built(tmp_path, monkeypatch):
+    def build(weights):
+        raise AssertionError("built")
+
+    monkeypatch.setitem(ARCHITECTURES, "resnet50", (build, ARCHITECTURES["resnet50"][1]))
     with pytest.raises(ValueError, match="no such file"):
         build_model("resnet50", num_classes=3, weights=str(tmp_path / "gone.pt"))
 

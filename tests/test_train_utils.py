@@ -223,7 +223,7 @@ def test_a_best_checkpoint_of_another_shape_is_refused(tmp_path):
     assert not model.training and all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_best_checkpoint_of_half_precision_becomes_a_model_of_float32(tmp_path):
+def test_a_half_precision_checkpoint_loads_as_float32(tmp_path):
     state = best()
     state["model"] = {
         key: value.half() if value.is_floating_point() else value for key, value in state["model"].items()

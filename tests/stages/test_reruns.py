@@ -1,4 +1,4 @@
-"""Stages that find what earlier ones left: they keep it, replace it, resume it or refuse it."""
+"""What a stage does when outputs of an earlier run exist: it keeps, replaces, resumes, or refuses them."""
 
 import json
 from functools import partial

@@ -124,7 +124,7 @@ def largest_difference(folder, other):
 
 
 def test_killed_again_and_again_it_ends_as_if_never_interrupted(new_run, tmp_path, capfd):
-    flags = [*TINY, "--unfreeze-last-n-blocks", "2", "--epochs", "2", "--resume"]
+    flags = [*TINY, "--unfreeze-last-n-blocks", "2", "--epochs", "6", "--resume"]  # long enough for four kills
     whole, killed = new_run("whole"), new_run("killed")
     finish(start("train_efficientnet.py", whole, *flags))
     flags += ["--workers", "1", "--cache", str(tmp_path / "cache")]  # which change nothing
@@ -214,7 +214,7 @@ def test_torchrun_starts_two_processes_whose_two_passes_are_the_steps_of_one_pas
     flags = [*TINY, "--no-bfloat16", "--unfreeze-from", "fc", "--attention", "se", "--weights", pretrained]
     flags += ["--epochs", "2", *REMEDIES]
     finish(start("train_resnet.py", one, *flags))
-    command = ["--standalone", "--nproc_per_node=2", "--", networks.__file__]
+    command = ["--standalone", "--nproc_per_node=2", "--", networks.__file__]  # which runs the script that follows
     command += [str(ROOT / "train_resnet.py"), "--run-dir", str(two)]
     command += [*flags, "--batch-size", "8", "--accumulate", "2"]
     capfd.readouterr()
