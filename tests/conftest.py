@@ -15,7 +15,7 @@ HEIGHTS = itertools.count(20)  # every picture is another
 
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Small images in the place of pictures, also in forked processes; modules with DRAWS_PICTURES draw them."""
+    """Save tiny images instead of drawing figures, in forked processes too, unless a module sets DRAWS_PICTURES."""
 
     def save(figure: Figure, path: Path, **options: object) -> None:
         Image.new("L", (40, next(HEIGHTS))).save(path, "PNG")
