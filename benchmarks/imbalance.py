@@ -1,10 +1,10 @@
 """Which remedies for rare findings help? Each, and two together, is held against the recipe without it.
 
-Draws radiographs whose reports have CheXpert's own label rates, half of the patients for test, and trains ResNet50
-from random weights with train_resnet.py: the baseline (entry weighting, BCE with pos_weight, flips, AUPRC on the labels
-that are not masked) and every remedy, with several seeds. Each model is held against what was drawn, not what reports
-say. With --data, a data set of real radiographs takes the place of the drawings: a quarter of its patients are val and
-a quarter test, by whose labels each model is judged.
+Draws radiographs whose reports have CheXpert's own label rates, half of the patients for test, and trains ResNet50, or
+EfficientNet-B1 with --arch, from random weights: the baseline (entry weighting, BCE with pos_weight, flips, AUPRC on
+the labels that are not masked) and every remedy, with several seeds. Each model is held against what was drawn, not
+what reports say. With --data, a data set of real radiographs takes the place of the drawings: a quarter of its patients
+are val and a quarter test, by whose labels each model is judged.
 
 Runs are kept in --out: a finished one is not trained again, a stopped one is resumed, and --print prints what there is
 at any time. Prints a Markdown table; training_runs.py says what its columns and intervals are.
@@ -39,7 +39,8 @@ REMEDIES = {
     "attention, CBAM": ["--flip", "--attention", "cbam"],
     "blanks negative": ["--flip", "--missing", "0"],
     "No Finding negative": ["--flip", "--no-finding", "negative"],
-    "both, weighting and No Finding": ["--flip", "--loss-weighting", "class", "--no-finding", "negative"],
+    "class weighting, No Finding negative": ["--flip", "--loss-weighting", "class", "--no-finding", "negative"],
+    "balanced sampling, No Finding negative": ["--flip", "--sampling", "balanced", "--no-finding", "negative"],
 }
 
 
@@ -51,11 +52,6 @@ def drawn(out, patients):
     return split(data, out / "split", "--val-fraction", "0.333")
 
 
-def run_of(out, name, seed):
-    """The run folder of a remedy and a seed."""
-    return out / "runs" / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
-
-
 def main():
     """Draw, train what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,19 +61,23 @@ def main():
     parser.add_argument("--only", nargs="+", choices=REMEDIES, default=list(REMEDIES))
     common_options(parser, epochs=4, lr=5e-4)
     arguments = parser.parse_args()
-    out, seeds = arguments.out.resolve(), range(arguments.seeds)
+    out, arch, seeds = arguments.out.resolve(), arguments.arch, range(arguments.seeds)
     if arguments.data:
         base = split(arguments.data, out / "split", "--val-fraction", "0.25", "--test-fraction", "0.25")
     else:
         base = drawn(out, arguments.patients)
 
+    def run_of(name, seed):
+        return out / f"runs-{arch}" / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+
     def job(name, seed):
-        flags = [*REMEDIES[name], "--seed", seed, "--epochs", arguments.epochs, "--lr", arguments.lr]
-        train_and_test(base, run_of(out, name, seed), flags, cache=out / "cache")
+        flags = ["--epochs", arguments.epochs, "--lr", arguments.lr, *REMEDIES[name], "--seed", seed]
+        train_and_test(base, run_of(name, seed), arch, flags, cache=out / "cache")
 
     if not arguments.print:
         run_all(job, arguments.only, seeds, processes=arguments.processes)
-    print_table(Judge(base), "remedy", {name: {seed: run_of(out, name, seed) for seed in seeds} for name in REMEDIES})
+    folders = {name: {seed: run_of(name, seed) / arch for seed in seeds} for name in REMEDIES}
+    print_table(Judge(base), "remedy", folders)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Does ResNet50 that was trained on drawings learn real radiographs better than from random weights?
+"""Does a network that was trained on drawings learn real radiographs better than from random weights?
 
-Draws the demo's radiographs, of as many patients as each --patients says, and trains ResNet50 on them as the demo does.
-Then fine-tunes all layers on --data with several seeds, from random weights and from each of these networks.
-A quarter of the patients of --data are val and a quarter test, whose labels judge the models.
+Draws the demo's radiographs and trains a network on them as the demo trains ResNet50. Then fine-tunes it on --data with
+several seeds, from random weights and from each start of STARTS that --only names. A quarter of the patients of --data
+are val and a quarter test, whose labels judge the models.
 
 Runs are kept in --out: a finished one is not trained again, a stopped one is resumed, and --print prints what there is
 at any time. Prints a Markdown table; training_runs.py says what its columns and intervals are.
@@ -11,26 +11,79 @@ Example: python benchmarks/pretraining.py --data data/nih --out runs/pretraining
 """
 
 import argparse
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pandas as pd
+
 from benchmarks.training_runs import ROOT, Judge, common_options, print_table, run_all, split, train, train_and_test
 from src.demo.dataset import write_demo
+from src.demo.patients import simulate_patient
 
 
-def pretrain(out, patients):
-    """The checkpoint of a network trained on drawings of so many patients, made once."""
-    data, folder = out / "drawings" / str(patients), out / "drawings" / f"run_{patients}"
+@dataclass(frozen=True)
+class Start:
+    """What fine-tuning starts from: a network trained on drawings of so many patients, or random weights for 0."""
+
+    patients: int = 1500
+    truth: bool = False  # trained on what was drawn, in place of what reports say of it
+    seed: int = 0  # of the training on drawings
+    freeze: bool = False  # the first layers, in fine-tuning
+
+    def network(self):
+        return f"{self.patients}-{'truth' if self.truth else 'reports'}-{self.seed}"
+
+    def run(self):
+        return self.network() + ("-frozen" if self.freeze else "")
+
+
+FROZEN = {"resnet50": ["--unfreeze-from", "layer3"], "efficientnet_b1": ["--unfreeze-last-n-blocks", "5"]}
+STARTS = {
+    "random weights": Start(0),
+    "drawings of 1,500 patients": Start(),
+    "another network of the same": Start(seed=1),
+    "first layers frozen": Start(freeze=True),
+    "true labels": Start(truth=True),
+    "3,000 patients": Start(3000),
+    "3,000 patients, true labels": Start(3000, truth=True),
+}
+
+
+def drawings(out, patients, *, truth):
+    """A data set of drawings and its split, made once; with `truth`, train.csv says what was drawn."""
+    data = out / f"{patients}-{'truth' if truth else 'reports'}"
     if not data.exists():
-        data.parent.mkdir(parents=True, exist_ok=True)
-        write_demo(data, patients=patients, seed=0)
+        building = data.with_name(f"{data.name}.tmp")
+        building.parent.mkdir(parents=True, exist_ok=True)
+        write_demo(building, patients=patients, seed=0, overwrite=True)
+        if truth:
+            write_truth(building / "train.csv")
+        building.rename(data)
+    return split(data, data.with_name(f"split-{data.name}"), "--val-fraction", "0.2")
+
+
+def write_truth(path):
+    """Replace the labels of reports in a train.csv by what was drawn."""
+    table = pd.read_csv(path)
+    for row, name in table["Path"].items():
+        number, study = map(int, re.findall(r"/(?:patient|study)(\d+)", name))
+        truth = simulate_patient(number, seed=0).studies[study - 1].truth
+        table.loc[row, list(truth)] = list(truth.values())
+    table.to_csv(path, index=False)
+
+
+def pretrain(out, start, arch, *, cache):
+    """The checkpoint that a start begins with, trained once."""
+    folder = out / f"{arch}-{start.network()}"
     if not (folder / "done").exists():
-        base = split(data, out / "drawings" / f"split_{patients}", "--val-fraction", "0.2")
-        train(base, folder, ["--epochs", 7], cache=out / "cache")
+        base = drawings(out, start.patients, truth=start.truth)
+        train(base, folder, arch, ["--epochs", 7, "--seed", start.seed], cache=cache)
         (folder / "done").touch()
-    return folder / "resnet50" / "best.pt"
+    return folder / arch / "best.pt"
 
 
 def main():
@@ -38,32 +91,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="real radiographs, in a layout check_split.py reads")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/pretraining")
-    parser.add_argument("--patients", type=int, nargs="+", default=[1500], help="of the drawings")
+    parser.add_argument("--only", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--image-size", type=int, default=64, help="of --data; drawings have 64")
     parser.add_argument("--split-seed", type=int, default=0)
     common_options(parser, epochs=15, lr=2e-4)
     arguments = parser.parse_args()
-    out, seeds, split_seed = arguments.out.resolve(), range(arguments.seeds), arguments.split_seed
-    fractions = ["--val-fraction", "0.25", "--test-fraction", "0.25", "--seed", split_seed]
-    base = split(arguments.data, out / f"split-{split_seed}", *fractions)
+    out, arch, seeds = arguments.out.resolve(), arguments.arch, range(arguments.seeds)
+    fractions = ["--val-fraction", "0.25", "--test-fraction", "0.25", "--seed", arguments.split_seed]
+    base = split(arguments.data, out / f"split-{arguments.split_seed}", *fractions)
 
-    def run_of(patients, seed):
-        return out / f"runs-{split_seed}-{arguments.image_size}" / f"{patients}-{seed}"
+    def run_of(name, seed):
+        return out / f"runs-{arch}-{arguments.split_seed}-{arguments.image_size}" / f"{STARTS[name].run()}-{seed}"
 
-    def job(patients, seed):
-        flags = ["--seed", seed, "--epochs", arguments.epochs, "--lr", arguments.lr]
-        flags += ["--image-size", arguments.image_size, "--flip"]
-        if patients:
-            flags += ["--weights", pretrain(out, patients)]
-        train_and_test(base, run_of(patients, seed), flags, cache=out / "cache")
+    def job(name, seed):
+        start, cache = STARTS[name], out / "cache"
+        flags = ["--seed", seed, "--epochs", arguments.epochs, "--lr", arguments.lr, "--flip"]
+        flags += ["--image-size", arguments.image_size]
+        if start.patients:
+            flags += ["--weights", pretrain(out / "drawings", start, arch, cache=cache)]
+        if start.freeze:
+            flags += FROZEN[arch]
+        train_and_test(base, run_of(name, seed), arch, flags, cache=cache)
 
-    counts = [0, *arguments.patients]
     if not arguments.print:
-        for count in arguments.patients:
-            pretrain(out, count)
-        run_all(job, counts, seeds, processes=arguments.processes)
-    names = {count: f"drawings of {count:,} patients" if count else "random weights" for count in counts}
-    print_table(Judge(base), "start", {names[count]: {seed: run_of(count, seed) for seed in seeds} for count in counts})
+        for name in arguments.only:
+            if STARTS[name].patients:
+                pretrain(out / "drawings", STARTS[name], arch, cache=out / "cache")
+        run_all(job, arguments.only, seeds, processes=arguments.processes)
+    print_table(Judge(base), "start", {name: {seed: run_of(name, seed) / arch for seed in seeds} for name in STARTS})
 
 
 if __name__ == "__main__":

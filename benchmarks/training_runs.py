@@ -31,7 +31,11 @@ from src.stats.bootstrap import bootstrap_metrics, resample
 from src.stats.thresholds import build_curves, certified_rule
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--weights", "none", "--unfreeze-from", "all", "--image-size", "64", "--batch-size", "16", "--lr", "5e-4"]
+ARCHITECTURES = {  # -> how its scripts' names end, and the flags by which all its layers are trained
+    "resnet50": ("resnet", ["--unfreeze-from", "all"]),
+    "efficientnet_b1": ("efficientnet", ["--unfreeze-last-n-blocks", "9"]),
+}
+SMALL = ["--weights", "none", "--image-size", "64", "--batch-size", "16", "--lr", "5e-4"]
 SMALL += ["--workers", "0", "--patience", "100", "--no-bfloat16", "--no-finding", "mask"]
 RARE, RECALL, RESAMPLES, BINS = 5, 0.85, 400, 10
 
@@ -56,6 +60,7 @@ def split(data, base, *options):
 
 def common_options(parser, *, epochs, lr):
     """The options of both benchmarks."""
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet50")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--lr", type=float, default=lr)
     parser.add_argument("--seeds", type=int, default=3)
@@ -69,23 +74,24 @@ def run_all(job, names, seeds, *, processes):
         list(pool.map(lambda pair: job(*pair), [(name, seed) for seed in seeds for name in names]))
 
 
-def train(base, run, flags, *, cache):
-    """Train ResNet50 with the flags, in a run folder that begins as `base`; a stopped run is resumed."""
+def train(base, run, arch, flags, *, cache):
+    """Train with the flags, all layers if they do not say it, in a run folder that begins as `base`; or resume."""
+    ending, whole = ARCHITECTURES[arch]
     run.mkdir(parents=True, exist_ok=True)
     for path in base.glob("*.*"):
         shutil.copy(path, run)
     where = ["--run-dir", run, "--cache", cache, "--device", "cpu"]
-    script(["train_resnet.py", *where, *SMALL, *flags, "--resume"], log=run / "train.log")
+    script([f"train_{ending}.py", *where, *SMALL, *whole, *flags, "--resume"], log=run / "train.log")
 
 
-def train_and_test(base, run, flags, *, cache):
+def train_and_test(base, run, arch, flags, *, cache):
     """One run, with the probabilities of its best checkpoint; the checkpoints are deleted."""
-    folder = run / "resnet50"
+    folder = run / arch
     if (folder / "probs.json").exists() and not (folder / "best.pt").exists():
         return
-    train(base, run, flags, cache=cache)
+    train(base, run, arch, flags, cache=cache)
     where = ["--run-dir", run, "--cache", cache, "--device", "cpu"]
-    script(["test_resnet.py", *where, "--workers", "0", "--resamples", "0", "--overwrite"])
+    script([f"test_{ARCHITECTURES[arch][0]}.py", *where, "--workers", "0", "--resamples", "0", "--overwrite"])
     for path in folder.glob("*.pt"):
         path.unlink()
     print(f"finished: {run.name}", flush=True)
@@ -179,10 +185,10 @@ def difference(ours, base):
 
 
 def print_table(judge, title, runs):
-    """Print {name: {seed: run folder}}, of finished runs only: values of the first, differences from it of the rest."""
+    """Print {name: {seed: model folder}} of what has finished: values of the first, differences from it of the rest."""
     results = {}
     for name, folders in runs.items():
-        paths = {seed: run / "resnet50" / "probs_test.csv" for seed, run in folders.items()}
+        paths = {seed: folder / "probs_test.csv" for seed, folder in folders.items()}
         results[name] = {seed: judge.figures(path) for seed, path in paths.items() if path.exists()}
     baseline, *_ = results.values()
     if not baseline:
