@@ -40,6 +40,7 @@ from src.train_utils import MaskedLoss, hard_weights, scaled_lr
 from src.transforms import FLIP, draw_augmentation, prepare
 
 MOST_UNREADABLE = 0.01  # share of the training images
+NAMED = 20  # unreadable images that are named on the way
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
 
 
@@ -288,11 +289,15 @@ def _images_of(step: int, task: Task) -> str:
 
 
 def _warn_of(faults: Iterable[str], known: set[str]) -> None:
-    """Name the images that cannot be read, each once in a run."""
+    """Name the first images that cannot be read, each once in a run, and say where the others are."""
     for fault in faults:
         if fault not in known:
             known.add(fault)
-            tqdm.write(f"warning: skipped: {fault}", file=sys.stderr)
+            if len(known) <= NAMED:
+                tqdm.write(f"warning: skipped: {fault}", file=sys.stderr)
+            elif len(known) == NAMED + 1:
+                text = "warning: more images were skipped; list them with check_split.py --images open"
+                tqdm.write(text, file=sys.stderr)
 
 
 def _check_skipped(skipped: int, images: int, known: set[str], *, what: str) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from src.dataset import EpochBatches, ImageDataset, derived_seed, eval_loader, train_loader
 from src.early_stopping import EarlyStopping
-from src.engine import Run, Split, Task, _draws, fit, predict, train_one_epoch, validate
+from src.engine import Run, Split, Task, _draws, _warn_of, fit, predict, train_one_epoch, validate
 from src.runtime.interrupts import Interrupts
 from src.train_utils import MaskedLoss, build_average, build_optimizer, build_scheduler
 from src.transforms import prepare
@@ -387,6 +387,16 @@ def test_an_unreadable_training_image_is_skipped_named_and_counted(images, tmp_p
     assert torch.equal(weights(skipping), weights(without))
     assert [record["skipped"] for record in skipping.history] == [2, 2]  # once in training, once in validation
     assert [record["val_loss"] for record in skipping.history] == [record["val_loss"] for record in without.history]
+
+
+def test_only_the_first_unreadable_images_are_named(capsys):
+    known = set()
+    for start in (0, 20):
+        _warn_of([f"image {number} is gone" for number in range(start, start + 25)], known)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:20] == [f"warning: skipped: image {number} is gone" for number in range(20)]
+    assert said[20:] == ["warning: more images were skipped; list them with check_split.py --images open"]
+    assert len(known) == 45
 
 
 def test_more_than_one_unreadable_image_in_a_hundred_stops_the_run(images, tmp_path):

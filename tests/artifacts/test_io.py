@@ -1,5 +1,6 @@
 """Atomic writes and validated reads."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -129,6 +130,14 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
     assert manifest.context["no_finding"].isna().all()  # a context of an earlier version
     with pytest.raises(ValueError, match="no images in test"):
         manifest.part("test")
+
+
+def test_images_that_were_moved_are_one_clear_line(tmp_path):
+    small_manifest(tmp_path)
+    manifest = read_manifest(tmp_path)
+    gone = dataclasses.replace(manifest, meta=manifest.meta | {"image_root": str(tmp_path / "gone")})
+    with pytest.raises(ValueError, match="the images were in .*gone, which does not exist any more"):
+        gone.image_paths()
 
 
 def test_a_manifest_changed_by_hand_is_refused(tmp_path):
