@@ -1,7 +1,8 @@
 """Stage 0: draw a synthetic data set of chest radiographs in CheXpert's layout.
 
 Reads nothing.
-Writes data/demo/: train.csv (what reports say), valid.csv (the truth), and the images.
+Writes data/demo/: train.csv (what reports say, or the truth with --train-labels truth), valid.csv (the truth), and the
+images.
 
 Example: python make_demo_data.py --patients 500 --seed 1
 """
@@ -25,7 +26,12 @@ def main(argv: list[str] | None = None) -> None:
     from src.runtime.tables import format_table
 
     tables = write_demo(
-        config.out, patients=config.patients, seed=config.seed, rates=RATES[config.rates], overwrite=config.overwrite
+        config.out,
+        patients=config.patients,
+        seed=config.seed,
+        rates=RATES[config.rates],
+        reports=config.train_labels == "reports",
+        overwrite=config.overwrite,
     )
     for split, table in tables.items():
         patients = table["Path"].str.split("/").str[2].nunique()

@@ -11,18 +11,14 @@ Example: python benchmarks/pretraining.py --data data/nih --out runs/pretraining
 """
 
 import argparse
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pandas as pd
-
 from benchmarks.training_runs import ROOT, Judge, common_options, print_table, run_all, split, train, train_and_test
 from src.demo.dataset import write_demo
-from src.demo.patients import simulate_patient
 
 
 @dataclass(frozen=True)
@@ -48,32 +44,20 @@ STARTS = {
     "another network of the same": Start(seed=1),
     "first layers frozen": Start(freeze=True),
     "true labels": Start(truth=True),
+    "true labels, another network": Start(truth=True, seed=1),
+    "true labels, first layers frozen": Start(truth=True, freeze=True),
     "3,000 patients": Start(3000),
     "3,000 patients, true labels": Start(3000, truth=True),
 }
 
 
 def drawings(out, patients, *, truth):
-    """A data set of drawings and its split, made once; with `truth`, train.csv says what was drawn."""
+    """A data set of drawings and its split, made once."""
     data = out / f"{patients}-{'truth' if truth else 'reports'}"
     if not data.exists():
-        building = data.with_name(f"{data.name}.tmp")
-        building.parent.mkdir(parents=True, exist_ok=True)
-        write_demo(building, patients=patients, seed=0, overwrite=True)
-        if truth:
-            write_truth(building / "train.csv")
-        building.rename(data)
-    return split(data, data.with_name(f"split-{data.name}"), "--val-fraction", "0.2")
-
-
-def write_truth(path):
-    """Replace the labels of reports in a train.csv by what was drawn."""
-    table = pd.read_csv(path)
-    for row, name in table["Path"].items():
-        number, study = map(int, re.findall(r"/(?:patient|study)(\d+)", name))
-        truth = simulate_patient(number, seed=0).studies[study - 1].truth
-        table.loc[row, list(truth)] = list(truth.values())
-    table.to_csv(path, index=False)
+        out.mkdir(parents=True, exist_ok=True)
+        write_demo(data, patients=patients, seed=0, reports=not truth)
+    return split(data, out / f"split-{data.name}", "--val-fraction", "0.2")
 
 
 def pretrain(out, start, arch, *, cache):

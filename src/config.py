@@ -58,6 +58,9 @@ class DemoConfig:
         "how often reports label a finding; softened: as in CheXpert, but at least 12%, so that few patients are "
         "enough; chexpert: as in CheXpert",
     )
+    train_labels: Literal["reports", "truth"] = option(
+        "reports", "what train.csv holds; truth: what was drawn, to pretrain on"
+    )
     overwrite: bool = option(False, "replace an earlier demo data set")
 
 

@@ -1,7 +1,7 @@
 """A synthetic CheXpert: the radiographs of synthetic patients and their labels, as files on disk.
 
 `train.csv` holds what a report would say of each finding, `valid.csv` the truth, as CheXpert's own two files do (Irvin
-et al. 2019, arXiv:1901.07031).
+et al. 2019, arXiv:1901.07031). On request both hold the truth.
 """
 
 import contextlib
@@ -26,8 +26,9 @@ _NOTICE = """Synthetic chest radiographs, drawn by make_demo_data.py. They show 
 
 Layout and columns are those of CheXpert (Irvin et al. 2019). train.csv holds what a report would say of each finding
 (1 positive, 0 negative, -1 uncertain, blank not mentioned), valid.csv holds the truth of separate patients.
-Made with {patients} patients and seed {seed}. Not for clinical use.
+{labels}Made with {patients} patients and seed {seed}. Not for clinical use.
 """
+_TRUTH = "In this data set train.csv holds the truth too, to pretrain on.\n"
 LABELS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
     "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
@@ -55,6 +56,7 @@ def write_demo(
     seed: int = 0,
     rates: Rates = RATES["softened"],
     valid_share: float = 0.15,
+    reports: bool = True,
     overwrite: bool = False,
     processes: int | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -63,9 +65,10 @@ def write_demo(
     Args:
         out: folder to make. Nothing half-written is left there after an error or an interrupt.
         patients: patients in train.csv and valid.csv together; at least 10.
-        seed: decides every byte, together with `patients`, `rates` and `valid_share`.
+        seed: decides every byte, together with `patients`, `rates`, `valid_share` and `reports`.
         rates: how often reports label each finding.
         valid_share: share of the patients in valid.csv.
+        reports: train.csv holds what reports say; else the truth, of the same images.
         overwrite: replace `out`, if it holds an earlier demo data set.
         processes: how many draw; one per CPU by default. Does not change the result.
 
@@ -82,8 +85,9 @@ def write_demo(
     building, aside = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     building.mkdir(parents=True)
     try:
-        tables = _write_files(building, patients, seed, rates, valid_share, processes)
-        (building / _README).write_text(_NOTICE.format(patients=patients, seed=seed), encoding="utf-8")
+        tables = _write_files(building, patients, seed, rates, valid_share, reports, processes)
+        notice = _NOTICE.format(patients=patients, seed=seed, labels="" if reports else _TRUTH)
+        (building / _README).write_text(notice, encoding="utf-8")
         if out.exists():
             out.rename(aside)
         building.rename(out)
@@ -107,12 +111,12 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _write_files(
-    root: Path, patients: int, seed: int, rates: Rates, valid_share: float, processes: int | None
+    root: Path, patients: int, seed: int, rates: Rates, valid_share: float, reports: bool, processes: int | None
 ) -> dict[str, pd.DataFrame]:
     """Draw all patients and write both tables."""
     valid = max(3, round(valid_share * patients))
-    jobs = [(root, "train", 1 + i, seed, rates) for i in range(patients - valid)]
-    jobs += [(root, "valid", _FIRST_VALID + i, seed, rates) for i in range(valid)]
+    jobs = [(root, "train", 1 + i, seed, rates, reports) for i in range(patients - valid)]
+    jobs += [(root, "valid", _FIRST_VALID + i, seed, rates, False) for i in range(valid)]
     rows: dict[str, list[dict]] = {"train": [], "valid": []}
     workers = processes or os.cpu_count() or 1
     drawn = mapped(_write_patient, jobs, workers=workers, remedy="run again", prepare=_keep_freed_memory, chunk=8)
@@ -131,16 +135,16 @@ def _keep_freed_memory() -> None:
     np.empty(16 * 2**20, np.uint8)
 
 
-def _write_patient(job: tuple[Path, str, int, int, Rates]) -> list[dict]:
+def _write_patient(job: tuple[Path, str, int, int, Rates, bool]) -> list[dict]:
     """Write the images of one patient; returns their rows of the table."""
-    root, split, number, seed, rates = job
+    root, split, number, seed, rates, reports = job
     patient = simulate_patient(number, seed=seed, rates=rates)
     rows = []
     for s, study in enumerate(patient.studies, start=1):
         folder = f"{split}/patient{number:05d}/study{s}"
         (root / folder).mkdir(parents=True)
-        labels: Mapping[str, float] = study.report if split == "train" else study.truth
-        no_finding = study.no_finding if split == "train" else is_clear(study.truth)
+        labels: Mapping[str, float] = study.report if reports else study.truth
+        no_finding = study.no_finding if reports else is_clear(study.truth)
         for view in range(1, study.views + 1):
             path = f"{folder}/view{view}_frontal.jpg"
             Image.fromarray(draw_view(patient, s, view)[0]).save(root / path, quality=90)
@@ -151,7 +155,7 @@ def _write_patient(job: tuple[Path, str, int, int, Rates]) -> list[dict]:
                     "Age": patient.age,
                     "Frontal/Lateral": "Frontal",
                     "AP/PA": "AP" if study.portable else "PA",
-                    "No Finding": 1.0 if no_finding else np.nan if split == "train" else 0.0,  # as CheXpert
+                    "No Finding": 1.0 if no_finding else np.nan if reports else 0.0,  # as CheXpert
                     **{name: float(value) for name, value in labels.items()},
                 }
             )

@@ -233,6 +233,19 @@ def test_train_holds_the_reports_and_valid_the_truth(demo):
     assert train.isna().any(axis=None) and not valid.isna().any(axis=None)
 
 
+def test_the_truth_of_train_is_of_the_same_images(demo, tmp_path):
+    write_demo(tmp_path / "truth", patients=14, seed=21, reports=False, processes=1)
+    ours, theirs = tree(tmp_path / "truth"), tree(demo)
+    assert {name for name in theirs if ours[name] != theirs[name]} == {"train.csv", "README.txt"}
+    train = pd.read_csv(tmp_path / "truth/train.csv", index_col="Path")
+    for path, row in train.iterrows():
+        number, study = (int(part[-5:].strip("study")) for part in path.split("/")[2:4])
+        truth = simulate_patient(number, seed=21).studies[study - 1].truth
+        assert row[list(truth)].astype(int).to_dict() == truth
+    assert train["No Finding"].isin((0, 1)).all()
+    assert "train.csv holds the truth too" in (tmp_path / "truth/README.txt").read_text()
+
+
 def test_every_byte_follows_from_the_seed(demo, tmp_path):
     write_demo(tmp_path / "same", patients=14, seed=21, processes=2)
     assert tree(tmp_path / "same") == tree(demo)
