@@ -76,6 +76,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True, help="real radiographs, in a layout check_split.py reads")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/pretraining")
     parser.add_argument("--only", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--against", choices=STARTS, default="random weights", help="what the differences are from")
     parser.add_argument("--image-size", type=int, default=64, help="of --data; drawings have 64")
     parser.add_argument("--split-seed", type=int, default=0)
     common_options(parser, epochs=15, lr=2e-4)
@@ -102,7 +103,8 @@ def main():
             if STARTS[name].patients:
                 pretrain(out / "drawings", STARTS[name], arch, cache=out / "cache")
         run_all(job, arguments.only, seeds, processes=arguments.processes)
-    print_table(Judge(base), "start", {name: {seed: run_of(name, seed) / arch for seed in seeds} for name in STARTS})
+    names = dict.fromkeys([arguments.against, *STARTS])
+    print_table(Judge(base), "start", {name: {seed: run_of(name, seed) / arch for seed in seeds} for name in names})
 
 
 if __name__ == "__main__":
