@@ -173,7 +173,7 @@ def test_the_blend_is_the_chosen_alpha_of_both_models(run_dir):
 def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path):
     run, flags = copied
     meta = json.loads((run / "manifest.json").read_text())
-    meta["image_root"] = str(tmp_path / "gone")
+    meta["image_root"] = str(tmp_path)  # where no image is
     (run / "manifest.json").write_text(json.dumps(meta))
     done = subprocess.run(
         [sys.executable, "test_resnet.py", *flags, "--overwrite", "--workers", "1"],
