@@ -44,14 +44,6 @@ REMEDIES = {
 }
 
 
-def drawn(out, patients):
-    """The drawings and their split, made once."""
-    data = out / "chexpert_rates"
-    if not data.exists():
-        write_demo(data, patients=patients, seed=0, rates=RATES["chexpert"], valid_share=0.5)
-    return split(data, out / "split", "--val-fraction", "0.333")
-
-
 def main():
     """Draw, train what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,20 +54,24 @@ def main():
     common_options(parser, epochs=4, lr=5e-4)
     arguments = parser.parse_args()
     out, arch, seeds = arguments.out.resolve(), arguments.arch, range(arguments.seeds)
-    if arguments.data:
-        base = split(arguments.data, out / "split", "--val-fraction", "0.25", "--test-fraction", "0.25")
-    else:
-        base = drawn(out, arguments.patients)
+    data, fractions = arguments.data, ["--val-fraction", "0.25", "--test-fraction", "0.25"]
+    if data is None:
+        data, fractions = out / f"chexpert_rates-{arguments.patients}", ["--val-fraction", "0.333"]
+    base = out / f"split-{data.name}"
+    recipe = f"{data.name}-{arch}-{arguments.epochs}-{arguments.lr:g}"
 
     def run_of(name, seed):
-        return out / f"runs-{arch}" / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+        return out / "runs" / recipe / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
 
     def job(name, seed):
-        flags = ["--epochs", arguments.epochs, "--lr", arguments.lr, *REMEDIES[name], "--seed", seed]
+        flags = [*REMEDIES[name], "--seed", seed, "--epochs", arguments.epochs, "--lr", arguments.lr]
         train_and_test(base, run_of(name, seed), arch, flags, cache=out / "cache")
 
     if not arguments.print:
-        run_all(job, arguments.only, seeds, processes=arguments.processes)
+        if arguments.data is None and not data.exists():
+            write_demo(data, patients=arguments.patients, seed=0, rates=RATES["chexpert"], valid_share=0.5)
+        split(data, base, *fractions)
+        run_all(job, dict.fromkeys(["baseline", *arguments.only]), seeds, processes=arguments.processes)
     folders = {name: {seed: run_of(name, seed) / arch for seed in seeds} for name in REMEDIES}
     print_table(Judge(base), "remedy", folders)
 

@@ -5,7 +5,7 @@ interval is Student's t with the variance of the seeds plus that of 400 resample
 freedom of Satterthwaite (1946).
 
 AUROC, AUPRC   mean over all findings, and over the five rarest
-Brier, ECE     mean over the findings, of the probabilities that test_resnet.py writes
+Brier, ECE     mean over the findings, of the probabilities that the test script writes
 recalibrated   Brier score after Platt scaling, fitted on one half of the test patients and judged on the other; mean
                over the findings that both halves have
 precision      at the threshold that certifies recall 0.85 on one half of the test patients, judged on the other; mean
@@ -31,7 +31,7 @@ from src.stats.bootstrap import bootstrap_metrics, resample
 from src.stats.thresholds import build_curves, certified_rule
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHITECTURES = {  # -> how its scripts' names end, and the flags by which all its layers are trained
+ARCHITECTURES = {  # -> how its scripts' names end, and the flags that train all its layers
     "resnet50": ("resnet", ["--unfreeze-from", "all"]),
     "efficientnet_b1": ("efficientnet", ["--unfreeze-last-n-blocks", "9"]),
 }
@@ -75,7 +75,7 @@ def run_all(job, names, seeds, *, processes):
 
 
 def train(base, run, arch, flags, *, cache):
-    """Train with the flags, all layers if they do not say it, in a run folder that begins as `base`; or resume."""
+    """Train, or resume, a run in a copy of `base`; all layers train unless `flags` say otherwise."""
     ending, whole = ARCHITECTURES[arch]
     run.mkdir(parents=True, exist_ok=True)
     for path in base.glob("*.*"):
@@ -92,8 +92,8 @@ def train_and_test(base, run, arch, flags, *, cache):
     train(base, run, arch, flags, cache=cache)
     where = ["--run-dir", run, "--cache", cache, "--device", "cpu"]
     script([f"test_{ARCHITECTURES[arch][0]}.py", *where, "--workers", "0", "--resamples", "0", "--overwrite"])
-    for path in folder.glob("*.pt"):
-        path.unlink()
+    for name in ("best.pt", "last.pt"):  # in this order: last.pt alone could not be resumed
+        (folder / name).unlink(missing_ok=True)
     print(f"finished: {run.name}", flush=True)
 
 
@@ -101,6 +101,8 @@ class Judge:
     """Figures of a model on the test patients of a manifest, with replicates over resamples of them."""
 
     def __init__(self, base):
+        if not (base / "manifest.json").exists():
+            sys.exit(f"{base} does not exist; run without --print first")
         test = read_manifest(base).part("test")
         labels = test.labels()
         if not np.isin(labels, (0, 1)).all():
@@ -189,10 +191,11 @@ def print_table(judge, title, runs):
     results = {}
     for name, folders in runs.items():
         paths = {seed: folder / "probs_test.csv" for seed, folder in folders.items()}
-        results[name] = {seed: judge.figures(path) for seed, path in paths.items() if path.exists()}
+        first = next(iter(results.values()), paths)
+        results[name] = {seed: judge.figures(path) for seed, path in paths.items() if path.exists() and seed in first}
     baseline, *_ = results.values()
     if not baseline:
-        sys.exit("no run of the baseline has finished")
+        sys.exit(f"no run of {next(iter(runs))!r} has finished")
     columns = list(next(iter(baseline.values())))
     if len(judge.certified) > 1:
         columns.remove("precision")

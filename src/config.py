@@ -59,7 +59,7 @@ class DemoConfig:
         "enough; chexpert: as in CheXpert",
     )
     train_labels: Literal["reports", "truth"] = option(
-        "reports", "what train.csv holds; truth: what was drawn, to pretrain on"
+        "reports", "what train.csv holds; truth: what was drawn, to pretrain on; stage 1 calls it reports"
     )
     overwrite: bool = option(False, "replace an earlier demo data set")
 

@@ -40,7 +40,7 @@ from src.train_utils import MaskedLoss, hard_weights, scaled_lr
 from src.transforms import FLIP, draw_augmentation, prepare
 
 MOST_UNREADABLE = 0.01  # share of the training images
-NAMED = 20  # unreadable images that are named on the way
+NAMED = 20  # at most this many unreadable images are named in a run
 LOOK_EVERY = 50  # steps between looks at the loss on a GPU, which has to be waited for
 
 

@@ -60,7 +60,7 @@ class Manifest:
         if not self.image_root.is_dir():
             raise ValueError(
                 f"the images were in {self.image_root}, which does not exist any more; if the data set was moved, run "
-                "check_split.py --overwrite with its new --data and the same flags as before"
+                "check_split.py --overwrite with its new --data, and the same --run-dir and other flags as before"
             )
         return [self.image_root / name for name in paths_of(self.table)]
 

@@ -24,11 +24,13 @@ _PREFIX = "CheXpert-v1.0-demo"
 _README = "README.txt"
 _NOTICE = """Synthetic chest radiographs, drawn by make_demo_data.py. They show no real patients.
 
-Layout and columns are those of CheXpert (Irvin et al. 2019). train.csv holds what a report would say of each finding
-(1 positive, 0 negative, -1 uncertain, blank not mentioned), valid.csv holds the truth of separate patients.
-{labels}Made with {patients} patients and seed {seed}. Not for clinical use.
+Layout and columns are those of CheXpert (Irvin et al. 2019). {labels}
+Made with {patients} patients and seed {seed}. Not for clinical use.
 """
-_TRUTH = "In this data set train.csv holds the truth too, to pretrain on.\n"
+_REPORTS = """train.csv holds what a report would say of each finding
+(1 positive, 0 negative, -1 uncertain, blank not mentioned), valid.csv holds the truth of separate patients."""
+_TRUTH = """train.csv and valid.csv hold the truth of each finding
+(1 positive, 0 negative), of separate patients. CheXpert's own train.csv holds what reports say."""
 LABELS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
     "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
@@ -86,7 +88,7 @@ def write_demo(
     building.mkdir(parents=True)
     try:
         tables = _write_files(building, patients, seed, rates, valid_share, reports, processes)
-        notice = _NOTICE.format(patients=patients, seed=seed, labels="" if reports else _TRUTH)
+        notice = _NOTICE.format(patients=patients, seed=seed, labels=_REPORTS if reports else _TRUTH)
         (building / _README).write_text(notice, encoding="utf-8")
         if out.exists():
             out.rename(aside)

@@ -136,7 +136,7 @@ def test_images_that_were_moved_are_one_clear_line(tmp_path):
     small_manifest(tmp_path)
     manifest = read_manifest(tmp_path)
     gone = dataclasses.replace(manifest, meta=manifest.meta | {"image_root": str(tmp_path / "gone")})
-    with pytest.raises(ValueError, match="the images were in .*gone, which does not exist any more"):
+    with pytest.raises(ValueError, match="the images were in .*gone, which does not exist any more; .* its new --data"):
         gone.image_paths()
 
 

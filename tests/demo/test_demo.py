@@ -1,5 +1,7 @@
 """The synthetic radiographs: what is drawn, what the reports say, and what lands on disk."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from src.demo.patients import (
     MARKED,
     NEGATIVE_IN_NO_FINDING,
     RATES,
+    is_clear,
     simulate_patient,
     softened,
 )
@@ -239,11 +242,12 @@ def test_the_truth_of_train_is_of_the_same_images(demo, tmp_path):
     assert {name for name in theirs if ours[name] != theirs[name]} == {"train.csv", "README.txt"}
     train = pd.read_csv(tmp_path / "truth/train.csv", index_col="Path")
     for path, row in train.iterrows():
-        number, study = (int(part[-5:].strip("study")) for part in path.split("/")[2:4])
+        number, study = map(int, re.search(r"patient(\d+)/study(\d+)", path).groups())
         truth = simulate_patient(number, seed=21).studies[study - 1].truth
         assert row[list(truth)].astype(int).to_dict() == truth
-    assert train["No Finding"].isin((0, 1)).all()
-    assert "train.csv holds the truth too" in (tmp_path / "truth/README.txt").read_text()
+        assert row["No Finding"] == is_clear(truth)
+    assert 0 < train["No Finding"].mean() < 1
+    assert "train.csv and valid.csv hold the truth" in (tmp_path / "truth/README.txt").read_text()
 
 
 def test_every_byte_follows_from_the_seed(demo, tmp_path):
