@@ -212,7 +212,9 @@ def _read_csv(
     cells = read_cells(file)
     roles, taken = _csv_roles(cells, columns, file)
     classes, warnings = _csv_classes(classes, cells, roles, taken, file)
-    labels = labels_of(cells, classes, path=file, hint="; name the columns that are classes with --classes")
+    whose = "" if "patient" in roles else ", and the column of the patients, if there is one, with --patient-column"
+    hint = f"; name the columns that are classes with --classes{whose}"
+    labels = labels_of(cells, classes, path=file, hint=hint)
     image_ids = image_ids_of(cells[roles["path"]], path=file)
     patients, said = _csv_patients(cells, image_ids, roles, file, merge=merge_patients)
     studies, of_study = _csv_studies(cells, image_ids, patients, roles, file)

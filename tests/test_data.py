@@ -267,6 +267,13 @@ def test_csv_image_root(tmp_path):
     refused(file, "nowhere", image_root=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["PatientID", "MRN", "pid", "Patient Number"])
+def test_usual_names_of_the_patient_column_are_known(tmp_path, name):
+    rows = [{"path": f"{n}.png", name: f"p{n // 2}", "Mass": "1"} for n in range(4)]
+    source = read_dataset(write_csv(tmp_path / "a.csv", rows))
+    assert source.table["patient_id"].tolist() == ["p0", "p0", "p1", "p1"] and source.classes == ("Mass",)
+
+
 def test_csv_without_patients(tmp_path):
     rows = [{"path": f"patient{n // 2}/{n}.png", "Mass": "1"} for n in range(4)]
     known = read_dataset(write_csv(tmp_path / "a.csv", rows))

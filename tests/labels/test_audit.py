@@ -42,8 +42,20 @@ def check(path, run_dir, *flags):
 def test_a_clean_split_is_not_accused(tmp_path, capsys):
     assert check(make_set(tmp_path / "d"), tmp_path / "r", "--images", "open") == 0
     out = capsys.readouterr().out
-    assert "FAILED" not in out and "every check passed" in out
+    assert "FAILED" not in out and "every check passed; wrote" in out
     assert read_manifest(tmp_path / "r").meta["failed"] == []
+
+
+def test_a_split_whose_patients_are_not_known_is_not_called_sound(tmp_path, capsys):
+    def nameless(rows, root):
+        for row in rows:
+            row["chart"] = row.pop("patient_id")
+
+    table = make_set(tmp_path / "d", edit=nameless)
+    with pytest.raises(ValueError, match="; name the columns that are classes with --classes, and .* --patient-column"):
+        check(table, tmp_path / "r", "--images", "skip")
+    assert check(table, tmp_path / "r", "--images", "skip", "--classes", "A", "B") == 0
+    assert "every check passed, as far as patients are known; wrote" in capsys.readouterr().out
 
 
 def leak_patient(rows, root):
