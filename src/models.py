@@ -276,8 +276,8 @@ def _download(weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the ImageNet weights could not be downloaded from {weights.url} ({in_words(error)}); download that file "
-            "elsewhere and pass --weights FILE, or train from scratch with --weights none; a better start than that is "
-            "a network trained on drawings (docs/synthetic_pretraining.md)"
+            "elsewhere and pass --weights FILE, or train from scratch with --weights none; a better start than that "
+            "may be a network trained on drawings (docs/synthetic_pretraining.md)"
         ) from None
 
 

@@ -56,7 +56,7 @@ class Manifest:
         return [*self.filters, *(["labels " + ", ".join(parts)] if len(parts) > 1 else [])]
 
     def image_paths(self) -> list[Path]:
-        """Where the image of each row lies; raises ValueError where the folder of the data set is gone."""
+        """Where the image of each row lies; raises ValueError if the folder of the data set is gone."""
         if not self.image_root.is_dir():
             raise ValueError(
                 f"the images were in {self.image_root}, which does not exist any more; if the data set was moved, run "

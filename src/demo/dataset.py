@@ -87,7 +87,15 @@ def write_demo(
     building, aside = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     building.mkdir(parents=True)
     try:
-        tables = _write_files(building, patients, seed, rates, valid_share, reports, processes)
+        tables = _write_files(
+            building,
+            patients=patients,
+            seed=seed,
+            rates=rates,
+            valid_share=valid_share,
+            reports=reports,
+            processes=processes,
+        )
         notice = _NOTICE.format(patients=patients, seed=seed, labels=_REPORTS if reports else _TRUTH)
         (building / _README).write_text(notice, encoding="utf-8")
         if out.exists():
@@ -113,7 +121,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _write_files(
-    root: Path, patients: int, seed: int, rates: Rates, valid_share: float, reports: bool, processes: int | None
+    root: Path, *, patients: int, seed: int, rates: Rates, valid_share: float, reports: bool, processes: int | None
 ) -> dict[str, pd.DataFrame]:
     """Draw all patients and write both tables."""
     valid = max(3, round(valid_share * patients))
