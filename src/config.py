@@ -118,7 +118,7 @@ class SplitConfig(StageConfig):
         None, "CSV of experts' labels per image or study; the images it labels become the split --expert-as"
     )
     expert_as: Literal["test", "calib"] = option("test", "name of the split that --expert-labels makes")
-    workers: int = option(2, "number of processes that open images", low=1)
+    workers: int = option(2, "number of processes that open images", low=0)
 
     def __post_init__(self) -> None:
         """Raise ValueError if the split calib is asked for twice, or by --expert-as without --expert-labels."""
@@ -251,6 +251,7 @@ class TuneConfig(RecipeConfig):
     """tune.py; what it tries has no flag."""
 
     arch: Literal["resnet50", "efficientnet_b1"] = option("resnet50", "architecture to tune")
+    resume: bool = option(False, "continue the study in the run folder, if there is one")
     trials: int = option(20, "number of trials to compare, including those of a study that --resume continues", low=1)
     lr: float = option(1e-4, hidden=True)
     weight_decay: float = option(1e-2, hidden=True)

@@ -54,14 +54,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise ValueError where an output is already there and may not be replaced; a folder never may."""
+def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool, another: str = "--run-dir") -> None:
+    """Raise ValueError where an output is already there and may not be replaced; a folder never may.
+
+    `another` is the flag that names another place for it.
+    """
     there = [path for path in map(Path, paths) if path.exists()]
     for path in there:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; expected the name of a file to write")
     if there and not overwrite:
-        raise ValueError(f"{there[0]} already exists; pass --overwrite to replace it, or another --run-dir")
+        raise ValueError(f"{there[0]} already exists; pass --overwrite to replace it, or another {another}")
 
 
 def clear(folder: Path, *patterns: str) -> None:

@@ -1,5 +1,6 @@
 """The manifest of stage 1: which image and patient is in which split, with which raw labels."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import pandas as pd
 from src.artifacts.io import entry, read_json, sha256, write_json, write_table
 from src.labels.files import IMAGE_PATH, paths_of, scored_in, splits_in
 from src.runtime.csv_files import read_table
+from src.runtime.tables import plural
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
+LOOKED_FOR = 20  # images whose files are looked for before a stage begins
 LABEL_TEXTS = {1.0: "1", 0.0: "0", -1.0: "-1"}  # pandas would format float by float, seven times slower
 MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
 
@@ -56,13 +59,24 @@ class Manifest:
         return [*self.filters, *(["labels " + ", ".join(parts)] if len(parts) > 1 else [])]
 
     def image_paths(self) -> list[Path]:
-        """Where the image of each row lies; raises ValueError if the folder of the data set is gone."""
+        """Where the image of each row lies; raises ValueError if the data set is gone.
+
+        That is where its folder is gone, or where none of about `LOOKED_FOR` images, spread over the rows, exists.
+        """
+        remedy = "run check_split.py --overwrite with {}, and the same --run-dir and other flags as before"
         if not self.image_root.is_dir():
             raise ValueError(
-                f"the images were in {self.image_root}, which does not exist any more; if the data set was moved, run "
-                "check_split.py --overwrite with its new --data, and the same --run-dir and other flags as before"
+                f"the images were in {self.image_root}, which does not exist any more; if the data set was moved, "
+                + remedy.format("its new --data")
             )
-        return [self.image_root / name for name in paths_of(self.table)]
+        paths = [self.image_root / name for name in paths_of(self.table)]
+        some = paths[:: max(1, len(paths) // LOOKED_FOR)]
+        if some and not any(map(os.path.exists, some)):
+            raise ValueError(
+                f"none of {plural(len(some), 'image')} looked for exists, such as {some[0]}; "
+                + remedy.format("--image-root, the folder that the image paths are relative to")
+            )
+        return paths
 
     def labels(self) -> np.ndarray:
         """Raw labels [N, C] float64: 1, 0, -1 or NaN."""

@@ -74,6 +74,8 @@ def read_thresholds(
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist; run ensemble_threshold_search.py, or save one from the report")
+    if path.suffix == ".csv":
+        raise ValueError(f"{path} is a table; expected thresholds.json, which stage 6 writes beside its tables")
     content = read_json(path)
     for key in ("manifest_sha256", "probs_val_sha256"):
         if content.get(key) != origin[key]:

@@ -14,6 +14,8 @@ from src.artifacts.io import to_plain
 FOLDER = Path(__file__).parent / "static"
 SCRIPTS = ("format.js", "svg.js", "lookup.js", "explorer.js", "sections.js", "main.js")  # in the order they run
 
+RUN_NAME = b'<strong id="run-name">'  # which every page has
+
 
 def render(data: Mapping[str, Any], *, title: str) -> str:
     """The page: `data` as JSON inside it, and a policy that admits only its own style, script and embedded pictures.
@@ -32,6 +34,11 @@ def render(data: Mapping[str, Any], *, title: str) -> str:
     }
     template = (FOLDER / "page.html").read_text(encoding="utf-8")
     return re.sub("@([A-Z]+)@", lambda slot: slots[slot[1]], template)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `render` made."""
+    return RUN_NAME in path.read_bytes()
 
 
 def embed_json(data: Any) -> str:

@@ -6,6 +6,7 @@ commas, semicolons, tabs or bars, whichever makes the most columns of the header
 above the header that begin with # are comments.
 """
 
+import codecs
 import csv
 import gzip
 import itertools
@@ -25,7 +26,7 @@ from src.runtime.system_errors import in_words
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 SEPARATORS = ",;\t|"
-WORKBOOK = "a workbook of a spreadsheet program; save its sheet as CSV"
+WORKBOOK = "is a workbook of a spreadsheet program; save its sheet as CSV"
 
 
 def read_table(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -106,9 +107,9 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
             pd.errors.ParserError) as error:  # fmt: skip
-        if isinstance(error, UnicodeDecodeError) and (kind := _binary_kind(path)):
-            raise ValueError(f"{path} is {kind}") from error
-        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete UTF-8?") from error
+        if isinstance(error, UnicodeDecodeError):
+            raise ValueError(f"{path} {_binary_kind(path) or _not_utf8(path)}") from error
+        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete?") from error
 
 
 def _binary_kind(path: Path) -> str:
@@ -117,9 +118,24 @@ def _binary_kind(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         is_workbook = "[Content_Types].xml" in names or "mimetype" in names  # .xlsx, .ods
-        return WORKBOOK if is_workbook else "a ZIP archive; unpack it and pass the CSV file in it"
+        return WORKBOOK if is_workbook else "is a ZIP archive; unpack it and pass the CSV file in it"
     with open(path, "rb") as stream:
         return WORKBOOK if stream.read(4) == b"\xd0\xcf\x11\xe0" else ""  # .xls
+
+
+def _not_utf8(path: Path) -> str:
+    """Where a file has bytes that are not UTF-8, and what to do."""
+    where = ""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+        for count, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                text = line[max(0, error.start - 20) : error.start + 20].decode("latin-1").strip()
+                utf16 = line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                where = " but UTF-16" if utf16 else f": line {count} has {text!r}, if it is Latin-1"
+                break
+    return f"is not encoded in UTF-8{where}; save it as CSV UTF-8"
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from src.artifacts.io import MODELS, atomic_path, refuse_overwrite
 from src.config import ReportConfig
 from src.report.explorer import explore
-from src.report.render import render
+from src.report.render import is_page, render
 from src.report.sections import (
     alpha_part,
     data_part,
@@ -28,7 +28,9 @@ def write_report(config: ReportConfig) -> None:
     path = config.out or config.run_dir / "report.html"
     if path.suffix.lower() != ".html":
         raise ValueError(f"--out is {path}; expected a name that ends in .html")
-    refuse_overwrite([path], overwrite=config.overwrite)
+    if path.is_file() and not is_page(path):
+        raise ValueError(f"{path} exists and was not written by report.py; pass another --out")
+    refuse_overwrite([path], overwrite=config.overwrite, another="--out")
     search = read_search(config.run_dir)
     chosen_on, test = read_splits(config.run_dir, search)
     name = config.run_dir.resolve().name

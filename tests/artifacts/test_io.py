@@ -138,6 +138,11 @@ def test_images_that_were_moved_are_one_clear_line(tmp_path):
     gone = dataclasses.replace(manifest, meta=manifest.meta | {"image_root": str(tmp_path / "gone")})
     with pytest.raises(ValueError, match="the images were in .*gone, which does not exist any more; .* its new --data"):
         gone.image_paths()
+    emptied = dataclasses.replace(manifest, meta=manifest.meta | {"image_root": str(tmp_path)})
+    with pytest.raises(ValueError, match="none of . images looked for exists, such as .*--image-root"):
+        emptied.image_paths()
+    (tmp_path / manifest.table["image_id"].iloc[-1]).touch()
+    assert len(emptied.image_paths()) == len(manifest.table)
 
 
 def test_a_manifest_changed_by_hand_is_refused(tmp_path):

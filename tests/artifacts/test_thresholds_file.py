@@ -124,3 +124,9 @@ def test_a_mistyped_file_is_not_there(tmp_path):
     match = r"gone\.json does not exist; run ensemble_threshold_search\.py, or save one from the report"
     with pytest.raises(ValueError, match=match):
         read_thresholds(tmp_path / "gone.json", recall=None, classes=CLASSES, origin=ORIGIN)
+
+
+def test_the_table_of_thresholds_is_not_called_broken_json(tmp_path):
+    (tmp_path / "thresholds_recall_0.85.csv").write_text("class,threshold\n")
+    with pytest.raises(ValueError, match=r"0\.85\.csv is a table; expected thresholds\.json"):
+        read_thresholds(tmp_path / "thresholds_recall_0.85.csv", recall=None, classes=CLASSES, origin=ORIGIN)

@@ -68,6 +68,19 @@ def test_only_the_columns_asked_for_are_kept_and_each_must_be_there(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "says"),
+    [("latin-1", ": line 3 has 'c,Müller', if it is Latin-1"), ("utf-16", " but UTF-16")],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_file_in_another_encoding_says_where_and_what_to_do(tmp_path, encoding, says, name):
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(tmp_path / name, "wb") as stream:
+        stream.write("a,b\nb,Meyer\nc,Müller\n".encode(encoding))
+    with pytest.raises(ValueError, match=f"{name} is not encoded in UTF-8{says}; save it as CSV UTF-8"):
+        read_cells(tmp_path / name)
+
+
+@pytest.mark.parametrize(
     ("name", "inside", "says"),
     [
         ("labels.xlsx", "[Content_Types].xml", "a workbook of a spreadsheet program; save its sheet as CSV"),

@@ -99,7 +99,7 @@ def test_bad_recall_is_refused(recall):
 
 @pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2, 1e-06])
 def test_bad_grid_is_refused(grid):
-    with pytest.raises(ValueError, match=f"--grid is {grid}; expected a step that divides 1"):
+    with pytest.raises(ValueError, match=f"--grid is {grid}; expected a step (that divides 1|of at least 0.00001)"):
         build_curve([0.5], targets=[1], grid=grid)
 
 

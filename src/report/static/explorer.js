@@ -235,7 +235,7 @@ function showAny(explorer, state) {
 
 function buildLegend({ chosen_on: chosenOn }) {
   legend(document.getElementById("curves-legend"), [
-    ["point", "the chosen threshold, with 95% intervals at the targets of the threshold search", "diamond"],
+    ["point", "the chosen threshold on the split that is named above the curve, with 95% intervals at the targets of the threshold search", "diamond"],
     ["point hollow", "infeasible: flags all", "circle"],
     ["curve", `precision over recall on ${chosenOn}`, "line"],
     ["target", "recall target", "line"],
@@ -249,7 +249,7 @@ function panel(finding, { target, point, split, status, recall, precision, recal
   const prevalence = finding.prevalence[split];
   const aim = Number(target.recall);
   const words = `Recall ${fixed(recall)}, precision ${fixed(precision)} on ${split}, target ${target.recall}`;
-  const axes = plot({ title: `Precision over recall, ${finding.name}`, words, xLabel: "recall" });
+  const axes = plot({ title: `Precision over recall, ${finding.name}`, words, xLabel: "recall", yLabel: "precision" });
   if (Number.isFinite(prevalence)) {
     axes.add(line(axes.x(0), axes.y(prevalence), axes.x(1), axes.y(prevalence), "chance"));
   }

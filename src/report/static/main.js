@@ -13,7 +13,7 @@ function readingNotes({ explorer }) {
       `the draw of the patients of ${chosenOn}: in at least ${percent(confidence)} of such draws, the threshold that is ` +
       "chosen has a recall of at least the target."
     : `The empirical rule asks that recall on ${chosenOn} itself reaches the target. It promises nothing: on new patients ` +
-      "the target is reached in half of the cases or fewer.";
+      "the target is reached in about half of the cases or fewer.";
   const free = confidence && "Choosing the most precise of many certified thresholds costs no confidence, because the " +
     "lower bound on recall only falls as the threshold rises: the choice can fail only if the one threshold at which " +
     "true recall equals the target was certified.";

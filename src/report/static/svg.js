@@ -19,7 +19,7 @@ function filled(node, attributes, children) {
 }
 
 /** Axes from 0 to 1 both ways: {root, x, y, add}, where x and y turn values into places; words for those who hear. */
-function plot({ title, words, xLabel }) {
+function plot({ title, words, xLabel, yLabel }) {
   const [width, height, left, right, top, bottom] = [230, 190, 42, 10, 8, 36];
   const frame = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. ${words}`, class: "plot" };
   const root = shape("svg", frame, shape("title", {}, title), shape("desc", {}, words));
@@ -33,6 +33,8 @@ function plot({ title, words, xLabel }) {
   }
   root.append(line(x(0), y(0), x(1), y(0), "axis"));
   root.append(shape("text", { x: x(1), y: height - 5, "text-anchor": "end" }, xLabel));
+  const upright = { x: -y(1), y: 11, transform: "rotate(-90)", "text-anchor": "end" };
+  root.append(shape("text", upright, yLabel));
   return { root, x, y, add: (...nodes) => root.append(...nodes) };
 }
 
