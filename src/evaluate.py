@@ -42,7 +42,7 @@ def _refuse(bad: np.ndarray, values: np.ndarray, classes: Sequence[str], what: s
         row, column = np.argwhere(bad)[0]
         raise ValueError(
             f"{what} {values[row, column]:g} in row {row} of class {classes[column]} "
-            f"({int(bad.sum())} such values): {expected}"
+            f"(such values: {int(bad.sum())}): {expected}"
         )
 
 

@@ -136,7 +136,7 @@ def _checked(path: Path, ids: pd.Series, cells: pd.DataFrame, said: str = "") ->
         row, column = bad[0]
         raise ValueError(
             f"{path}: {classes[column]} of {ids.iloc[row]} is {cells.iloc[row, column].strip() or 'blank'}; expected a "
-            f"probability from 0 to 1 ({len(bad)} such values)"
+            f"probability from 0 to 1 (such values: {len(bad)})"
         )
     if np.isin(values, (0, 1)).all():
         raise ValueError(f"{path} holds only 0 and 1; expected probabilities (is it a file of labels?)")

@@ -274,7 +274,8 @@ def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
         raise ValueError(f"{path}, line {blank.index[0]}: column {values.name!r} is blank {rows}; {remedy}")
     doubled = ids[ids.duplicated()] if unique else ids[:0]
     if len(doubled):
-        lines = " and ".join(str(line) for line in ids.index[ids == doubled.iloc[0]])
+        *first, last = map(str, ids.index[ids == doubled.iloc[0]])
+        lines = f"{', '.join(first)} and {last}"
         expected = f"each must be unique (repeated: {len(doubled):,})"
         raise ValueError(f"{path}: {doubled.iloc[0]!r} appears on lines {lines}; {expected}")
     return ids

@@ -39,6 +39,7 @@ STATE_COLORS = {"positive": BLUE, "negative": SKY, "uncertain": ORANGE, "blank":
 SPLIT_LOOKS = {"train": (INK, "o"), "val": (GREEN, "s"), "test": (RED, "^")}
 GROUP_LOOKS = ((GREEN, "s"), (PINK, "o"), (INK, "^"))
 SIGNIFICANT = 0.05  # of the Bonferroni-corrected p of a pair
+FEWEST_PAIRS = 10  # of studies, the first of which has a label state, for shares of them to be shown
 FEWEST_EXPECTED = 5  # positives of an age band at the prevalence of all ages, for a ratio to be shown
 
 
@@ -140,6 +141,8 @@ def _draw_label_states(figure: Figure | SubFigure, states: pd.DataFrame, classes
     axes = _class_axis(figure, classes, xlabel="share of images")
     left = np.zeros(len(table))
     for state, color in STATE_COLORS.items():
+        if not table[state].any():
+            continue
         share = (table[state] / table["images"]).to_numpy()
         axes.barh(range(len(table)), share, left=left, height=0.75, color=color, label=state)
         left += share
@@ -274,7 +277,9 @@ def _draw_changes(figure: Figure | SubFigure, changes: pd.DataFrame, classes: Se
     totals = changes.groupby(["from", "to"])["pairs"].sum()
     seen_from = [state for state in STATE_COLORS if totals[state].any()]
     seen_to = [state for state in STATE_COLORS if totals.xs(state, level="to").any()]
-    shares = changes.pivot(index="class", columns=["from", "to"], values="share").loc[classes]
+    enough = changes.groupby(["class", "from"])["pairs"].transform("sum") >= FEWEST_PAIRS
+    shares = changes.assign(share=changes["share"].where(enough))
+    shares = shares.pivot(index="class", columns=["from", "to"], values="share").loc[classes]
     values = shares[[(a, b) for a in seen_from for b in seen_to]].to_numpy()
     axes = figure.add_subplot()
     heat_map(
@@ -294,9 +299,8 @@ def _draw_changes(figure: Figure | SubFigure, changes: pd.DataFrame, classes: Se
         )  # fmt: skip
         axes.axvline(i * len(seen_to) - 0.5, color="white", lw=6)
     studies = int(changes.groupby("class")["pairs"].sum().max())
-    headline(
-        figure, f"Where labels go from one study of a patient to the next [%], {plural(studies, 'pair')} of studies"
-    )
+    text = f"Where labels go from one study of a patient to the next [%], {plural(studies, 'pair')} of studies"
+    headline(figure, text + (f"; dash: fewer than {FEWEST_PAIRS} pairs" if np.isnan(values).any() else ""))
 
 
 def _draw_cooccurrence(figure: Figure | SubFigure, counts: pd.DataFrame) -> None:

@@ -205,7 +205,8 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
     for label in _kinds([row["points"] for row in rows]):
         said = [point["verdict"] for row in rows for point in row["points"] if point["label"] == label]
         without = [f"{said.count('')} without a verdict"] if "" in said else []
-        texts.append(f"{label}: {', '.join([f'{said.count(name)} {name}' for name in VERDICTS] + without)}")
+        counts = [f"{said.count(name)}\N{NO-BREAK SPACE}{name}" for name in VERDICTS]
+        texts.append(f"{label}: {', '.join(counts + without)}")
     return ": " + "; ".join(texts) if any(p["verdict"] for row in rows for p in row["points"]) else ""
 
 
@@ -239,8 +240,10 @@ def _draw_reliability(axes: Axes, curve: Mapping[str, Any]) -> None:
         predicted, observed = (np.asarray(series[name], dtype=np.float64)[filled] for name in ("predicted", "observed"))
         defined |= bool(filled.any())
         if filled.any():
-            axes.bar(predicted, 0.25 * count[filled] / fullest, width=0.03, color=look["color"], alpha=0.35, lw=0)
+            axes.bar(predicted, 0.25 * count[filled] / fullest, width=0.015, color=look["color"], alpha=0.35, lw=0)
         dots(axes, predicted, observed, **{"ls": "-", "lw": 1.2, "markersize": 4.5, **look})
+    if fullest:
+        axes.text(0.99, 0.26, f"highest bar: {fullest:,.0f}", ha="right", color=GRAY, fontsize=7)
     if not defined:
         axes.text(0.35, 0.75, "not defined", ha="center", color=GRAY)
 

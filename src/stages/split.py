@@ -96,7 +96,8 @@ def _use_published(config: SplitConfig, source: LabelSource) -> bool:
     """Whether the published split is asked for and there; ValueError where it is asked for and is not."""
     there = bool(source.table["split"].notna().any())
     if config.split == "published" and not there:
-        raise ValueError(f"{config.data} has no published split; use --split patient")
+        column = " name the column that has it with --split-column, or" if source.name == "csv" else ""
+        raise ValueError(f"{config.data} has no published split;{column} use --split patient")
     return there and config.split != "patient"
 
 

@@ -159,7 +159,7 @@ def test_patient_split_mends_a_leak_and_published_needs_one(tmp_path):
     assert table.groupby("patient_id")["split"].nunique().max() == 1
     text = path.read_text().replace("split", "fold")
     path.write_text(text)
-    with pytest.raises(ValueError, match="no published split; use --split patient"):
+    with pytest.raises(ValueError, match="no published split; name .* with --split-column, or use --split patient"):
         check(path, tmp_path / "p", "--split", "published", "--classes", "A", "B")
 
 

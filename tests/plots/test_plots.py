@@ -181,8 +181,9 @@ def test_recall_intervals_count_the_verdicts_of_each_rule(tmp_path, monkeypatch)
         points = [point(kind, 0.9, lower=0.8, upper=1, verdict=v) for kind, v in zip(plots.RULES, pair, strict=True)]
         rows.append({"name": "x", "positives": 5, "points": points})
     plots.recall_intervals(rows, target=0.85, path=tmp_path / "r.png")
-    assert "empirical rule: 1 contradicted, 0 confirmed, 1 consistent" in said[0]
-    assert "certified rule: 0 contradicted, 2 confirmed, 1 consistent" in said[0]
+    text = said[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert "empirical rule: 1 contradicted, 0 confirmed, 1 consistent" in text
+    assert "certified rule: 0 contradicted, 2 confirmed, 1 consistent" in text
 
 
 @pytest.mark.parametrize("count", [1, 3, 14])
