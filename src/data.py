@@ -237,6 +237,7 @@ def _read_csv(
         image_root=image_root or file.parent,
         files=(file,),
         split_note=f"column {roles['split']!r} of {file.name}" if "split" in roles else "",
+        patients_known=not (patients == image_ids).any(),
         understood="; ".join([f"{file.name}: {said_roles(roles)}", *named(classes, "findings", first=14), *of_study]),
         warnings=(*warnings, *said, *doubtful),
     )

@@ -52,6 +52,7 @@ class LabelSource:
         where they do not know of it).
     files: every file that was read. split_note: where the published split comes from, "" without one. spare: the file
         that the spare rows are of. labels_from: for each published split, or "" for all, whose labels it has.
+    patients_known: whether every image is known to be of a patient, and none is taken for a patient of its own.
     understood: which column of a CSV was taken for what, "" of other data sets.
     warnings: what a reader of the results should know, such as images left out.
     problems: checks of the published lists that failed.
@@ -66,6 +67,7 @@ class LabelSource:
     split_note: str = ""
     spare: str = ""
     labels_from: Mapping[str, str] = field(default_factory=dict)
+    patients_known: bool = True
     understood: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

@@ -61,6 +61,7 @@ def read_vindr(
         labels,
         image_root=root,
         files=tuple(files.values()),
+        patients_known=False,
         split_note=" and ".join(file.name for file in files.values()) if "test" in files else "",
         labels_from={"": EXPERTS.format(" and ".join(file.name for file in files.values()))},
         warnings=(*_notes(votes, readers, files, reader_rule), *copies),

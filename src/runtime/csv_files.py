@@ -132,7 +132,7 @@ def _not_utf8(path: Path) -> str:
                 line.decode()
             except UnicodeDecodeError as error:
                 text = line[max(0, error.start - 20) : error.start + 20].decode("latin-1").strip()
-                utf16 = line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                utf16 = count == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
                 where = " but UTF-16" if utf16 else f": line {count} has {text!r}, if it is Latin-1"
                 break
     return f"is not encoded in UTF-8{where}; save it as CSV UTF-8"

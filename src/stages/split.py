@@ -59,7 +59,7 @@ def check_split(config: SplitConfig) -> int:
     _describe(source, table, origin, [*filters, *experts.notes])
     print(experts.table, end="\n\n" if experts.table else "")
     verdict = f"{plural(len(failed), 'check')} failed" if failed else "every check passed"
-    if (table["patient_id"] == table["image_id"]).any():  # a CSV that does not say whose image it is
+    if not source.patients_known:
         verdict += ", as far as patients are known"
     lines = [*faulty, *(f"warning: {line}" for line in warned), *(f"FAILED: {line}" for line in failed)]
     print(*lines, f"{verdict}; wrote {config.run_dir}/manifest.csv", sep="\n")

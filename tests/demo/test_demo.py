@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import make_demo_data
 from src.demo import dataset as phantom
 from src.demo.anatomy import Film, Shape, random_anatomy
 from src.demo.dataset import COLUMNS, LABELS, draw_view, write_demo
@@ -237,7 +238,8 @@ def test_train_holds_the_reports_and_valid_the_truth(demo):
 
 
 def test_the_truth_of_train_is_of_the_same_images(demo, tmp_path):
-    write_demo(tmp_path / "truth", patients=14, seed=21, reports=False, processes=1)
+    flags = ["--patients", "14", "--seed", "21", "--train-labels", "truth"]
+    make_demo_data.main(["--out", str(tmp_path / "truth"), *flags])
     ours, theirs = tree(tmp_path / "truth"), tree(demo)
     assert {name for name in theirs if ours[name] != theirs[name]} == {"train.csv", "README.txt"}
     train = pd.read_csv(tmp_path / "truth/train.csv", index_col="Path")

@@ -33,6 +33,7 @@ def test_vindr(tmp_path, folder, suffix):
     image = row(source, f"test/test0003{suffix}")
     assert (image.patient_id, image.study_id, image["view"]) == ("test0003", "test0003", "frontal")
     readers, patients = source.warnings
+    assert not source.patients_known
     assert readers.startswith("8 images have several readers") and "each image counts as its own" in patients
 
 
