@@ -20,9 +20,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from crepes import ConformalClassifier
-from mapie.risk_control import BinaryClassificationController, MultiLabelClassificationController
-from mapie.risk_control.methods import find_best_predict_param, get_r_hat_plus
 from recall_parts.clusters import CLUSTERS, simulate
 from recall_parts.common import CONFIDENCE, TARGET, print_header, print_row, share, true_rates
 from scipy.special import ndtr, ndtri
@@ -31,6 +28,13 @@ from sklearn.metrics import make_scorer
 from sklearn.model_selection import TunedThresholdClassifierCV
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+try:
+    from crepes import ConformalClassifier
+    from mapie.risk_control import BinaryClassificationController, MultiLabelClassificationController
+    from mapie.risk_control.methods import find_best_predict_param, get_r_hat_plus
+except ImportError as error:
+    sys.exit(f"{error}; run pip install -r benchmarks/requirements-peers.txt")
 
 from src.stats.thresholds import build_curve, build_curves, certified_rule, empirical_rule
 

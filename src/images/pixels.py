@@ -139,9 +139,9 @@ def stretched(values: np.ndarray) -> np.ndarray:
     """Numbers [H, W] from the darkest to the brightest of the picture as 0 .. 255: uint8 [H, W].
 
     The ends are the lowest and the highest value that lie within `MARGIN` of the `BODY` with no `GAP` between: hot
-    pixels, and a burnt-in marker that stands apart from the rest, are clipped, and an image without such values is stretched
-    over its whole range. Raises ValueError where values are not finite, or where all but a few pixels have the same
-    value or nearly so.
+    pixels, and a burnt-in marker that stands apart from the rest, are clipped, and an image without such values is
+    stretched over its whole range. Raises ValueError where values are not finite, or where all but a few pixels have
+    the same value or nearly so.
     """
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
