@@ -558,7 +558,7 @@ def test_column_options_are_for_csv_only(tmp_path):
         ("a.csv", b"path,Mass\nx.png,1\ny.p", "line 3: expected 2 cells as in the header, got 1"),
         ("a.csv", b"path,Mass\nx.png,1,1\n", "line 2: expected 2 cells as in the header, got 3"),
         ("a.csv", b'path,Mass\n"x.png,1\n', "cannot be read"),
-        ("a.csv", b"path,Mass\n\xff\xfe,1\n", "is not encoded in UTF-8: line 2 has"),
+        ("a.csv", b"path,Mass\n\xff\xfe,1\n", r"is not UTF-8 (line 2, read as Latin-1"),
         ("a.csv", b"path,Mass,Mass\nx.png,1,0\n", "two columns named 'Mass'"),
         ("a.csv.gz", b"path,Mass\nx.png,1\n", "cannot be read"),
         ("a.csv.gz", gzip.compress(b"path,Mass\n" + b"x.png,1\n" * 99, mtime=0)[:-9], "cannot be read"),

@@ -64,7 +64,9 @@ def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool, another: str = "
         if path.is_dir():
             raise ValueError(f"{path} is a folder; expected the name of a file to write")
     if there and not overwrite:
-        raise ValueError(f"{there[0]} already exists; pass --overwrite to replace it, or another {another}")
+        raise ValueError(
+            f"{there[0]} already exists; pass --overwrite to replace it, or write to another {another}"
+        )
 
 
 def clear(folder: Path, *patterns: str) -> None:

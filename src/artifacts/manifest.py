@@ -13,10 +13,8 @@ import pandas as pd
 from src.artifacts.io import entry, read_json, sha256, write_json, write_table
 from src.labels.files import IMAGE_PATH, paths_of, scored_in, splits_in
 from src.runtime.csv_files import read_table
-from src.runtime.tables import plural
 
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "view", "split")
-LOOKED_FOR = 20  # images whose files are looked for before a stage begins
 LABEL_TEXTS = {1.0: "1", 0.0: "0", -1.0: "-1"}  # pandas would format float by float, seven times slower
 MANIFEST_ENTRIES = {"dataset": str, "image_root": str, "classes": list, "split": str, "failed": list}
 
@@ -61,7 +59,7 @@ class Manifest:
     def image_paths(self) -> list[Path]:
         """Where the image of each row lies; raises ValueError if the data set is gone.
 
-        That is where its folder is gone, or where none of about `LOOKED_FOR` images, spread over the rows, exists.
+        That is where its folder does not exist, or none of the images in it.
         """
         remedy = "run check_split.py --overwrite with {}, and the same --run-dir and other flags as before"
         if not self.image_root.is_dir():
@@ -70,11 +68,10 @@ class Manifest:
                 + remedy.format("its new --data")
             )
         paths = [self.image_root / name for name in paths_of(self.table)]
-        some = paths[:: max(1, len(paths) // LOOKED_FOR)]
-        if some and not any(map(os.path.exists, some)):
+        if paths and not any(map(os.path.exists, paths)):
             raise ValueError(
-                f"none of {plural(len(some), 'image')} looked for exists, such as {some[0]}; "
-                + remedy.format("--image-root, the folder that the image paths are relative to")
+                f"{self.image_root} has neither {self.table['image_id'].iloc[0]} nor any other image of the split; is "
+                "its drive mounted, and may you read it? If the images were moved, " + remedy.format("--image-root")
             )
         return paths
 

@@ -14,6 +14,7 @@ from src.images.pixels import gray_pixels, read_bytes, why_unreadable
 from src.runtime.system_errors import in_words
 from src.runtime.workers import mapped
 
+GONE = "does not exist"
 SHOWN = 10  # groups of duplicates named; the rest is counted
 WHOLE = 2**30  # px, so that no image is decoded at a reduced scale
 
@@ -43,7 +44,7 @@ def existing(root: Path, ids: Iterable[str]) -> list[bool]:
 def missing_images(root: Path, ids: Sequence[str]) -> list[ImageFault]:
     """Images whose file does not exist."""
     there = existing(root, ids)
-    return [ImageFault(name, "does not exist") for name, found in zip(ids, there, strict=True) if not found]
+    return [ImageFault(name, GONE) for name, found in zip(ids, there, strict=True) if not found]
 
 
 def open_images(root: Path, ids: Sequence[str], *, workers: int) -> list[OpenedImage]:
@@ -79,7 +80,7 @@ def _open(path: Path) -> OpenedImage:
     try:
         data = read_bytes(path)
     except FileNotFoundError:
-        return OpenedImage(fault="does not exist")
+        return OpenedImage(fault=GONE)
     except OSError as error:
         return OpenedImage(fault=f"cannot be read ({in_words(error)})")
     try:

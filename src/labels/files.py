@@ -276,8 +276,8 @@ def ids_of(values: pd.Series, *, path: Path, unique: bool = False) -> pd.Series:
         raise ValueError(f"{path}, line {blank.index[0]}: column {values.name!r} is blank {rows}; {remedy}")
     doubled = ids[ids.duplicated()] if unique else ids[:0]
     if len(doubled):
-        *first, last = map(str, ids.index[ids == doubled.iloc[0]])
-        lines = f"{', '.join(first)} and {last}"
+        where = list(ids.index[ids == doubled.iloc[0]])
+        lines = f"{where[0]} and {where[1]}" + (f", and on {len(where) - 2:,} more" if len(where) > 2 else "")
         expected = f"each must be unique (repeated: {len(doubled):,})"
         raise ValueError(f"{path}: {doubled.iloc[0]!r} appears on lines {lines}; {expected}")
     return ids

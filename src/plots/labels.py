@@ -39,7 +39,7 @@ STATE_COLORS = {"positive": BLUE, "negative": SKY, "uncertain": ORANGE, "blank":
 SPLIT_LOOKS = {"train": (INK, "o"), "val": (GREEN, "s"), "test": (RED, "^")}
 GROUP_LOOKS = ((GREEN, "s"), (PINK, "o"), (INK, "^"))
 SIGNIFICANT = 0.05  # of the Bonferroni-corrected p of a pair
-FEWEST_PAIRS = 10  # of studies, the first of which has a label state, for shares of them to be shown
+FEWEST_PAIRS = 10  # of consecutive studies for a share of them to be shown
 FEWEST_EXPECTED = 5  # positives of an age band at the prevalence of all ages, for a ratio to be shown
 
 
@@ -75,7 +75,8 @@ def overview(tables: Mapping[str, pd.DataFrame], *, path: Path, title: str) -> P
     """
     classes = _by_frequency(tables["label_states"])
     halves = _halves(tables)
-    changed = bool(tables["study_changes"]["pairs"].any())
+    changes = _frequent_changes(tables["study_changes"])
+    changed = bool(changes["share"].notna().any())
     rows = len(halves) // 2 + changed
     with canvas(path, width=13, height=rows * (1.5 + 0.22 * max(len(classes), 5)) + 0.5) as figure:
         figure.suptitle(title, fontsize=13, fontweight="bold")
@@ -84,7 +85,7 @@ def overview(tables: Mapping[str, pd.DataFrame], *, path: Path, title: str) -> P
             for side, (draw, table) in zip(part.subfigures(1, 2, wspace=0.02), row, strict=True):
                 draw(side, table, classes)
         if changed:
-            _draw_changes(parts[-1], tables["study_changes"], classes)
+            _draw_changes(parts[-1], changes, classes)
     return path
 
 
@@ -273,13 +274,17 @@ def _draw_lift(figure: Figure | SubFigure, pairs: pd.DataFrame, classes: Sequenc
     headline(figure, f"{what}; colored where corrected p < {SIGNIFICANT:g}")
 
 
+def _frequent_changes(changes: pd.DataFrame) -> pd.DataFrame:
+    """The table study_changes.csv with the shares of few pairs as NaN."""
+    pairs = changes.groupby(["class", "from"])["pairs"].transform("sum")
+    return changes.assign(share=changes["share"].where(pairs >= FEWEST_PAIRS))
+
+
 def _draw_changes(figure: Figure | SubFigure, changes: pd.DataFrame, classes: Sequence[str]) -> None:
     totals = changes.groupby(["from", "to"])["pairs"].sum()
     seen_from = [state for state in STATE_COLORS if totals[state].any()]
     seen_to = [state for state in STATE_COLORS if totals.xs(state, level="to").any()]
-    enough = changes.groupby(["class", "from"])["pairs"].transform("sum") >= FEWEST_PAIRS
-    shares = changes.assign(share=changes["share"].where(enough))
-    shares = shares.pivot(index="class", columns=["from", "to"], values="share").loc[classes]
+    shares = changes.pivot(index="class", columns=["from", "to"], values="share").loc[classes]
     values = shares[[(a, b) for a in seen_from for b in seen_to]].to_numpy()
     axes = figure.add_subplot()
     heat_map(

@@ -243,7 +243,8 @@ def _draw_reliability(axes: Axes, curve: Mapping[str, Any]) -> None:
             axes.bar(predicted, 0.25 * count[filled] / fullest, width=0.015, color=look["color"], alpha=0.35, lw=0)
         dots(axes, predicted, observed, **{"ls": "-", "lw": 1.2, "markersize": 4.5, **look})
     if fullest:
-        axes.text(0.99, 0.26, f"highest bar: {fullest:,.0f}", ha="right", color=GRAY, fontsize=7)
+        behind = {"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1}
+        axes.text(0.99, 0.26, f"highest bar: {fullest:,.0f}", ha="right", fontsize=7, bbox=behind)
     if not defined:
         axes.text(0.35, 0.75, "not defined", ha="center", color=GRAY)
 

@@ -26,6 +26,7 @@ from src.runtime.system_errors import in_words
 # What programs write into a cell that has no value.
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 SEPARATORS = ",;\t|"
+UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError)
 WORKBOOK = "is a workbook of a spreadsheet program; save its sheet as CSV"
 
 
@@ -105,37 +106,50 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} does not exist; check the path, or run the stage that writes it") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a CSV table") from None
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, pd.errors.EmptyDataError,
-            pd.errors.ParserError) as error:  # fmt: skip
-        if isinstance(error, UnicodeDecodeError):
-            raise ValueError(f"{path} {_binary_kind(path) or _not_utf8(path)}") from error
-        raise ValueError(f"{path} cannot be read as a CSV file: {in_words(error)}; is it complete?") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} {_why_not_text(path)}") from error
+    except UNREADABLE as error:
+        raise ValueError(f"{path} {_damaged(error)}") from error
 
 
-def _binary_kind(path: Path) -> str:
-    """What a file that is not text is, and what to do with it; "" if that is not known."""
+def _damaged(error: Exception) -> str:
+    return f"cannot be read as a CSV file: {in_words(error)}; is it complete?"
+
+
+def _why_not_text(path: Path) -> str:
+    """What a file is that is not UTF-8, and what to do with it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         is_workbook = "[Content_Types].xml" in names or "mimetype" in names  # .xlsx, .ods
         return WORKBOOK if is_workbook else "is a ZIP archive; unpack it and pass the CSV file in it"
-    with open(path, "rb") as stream:
-        return WORKBOOK if stream.read(4) == b"\xd0\xcf\x11\xe0" else ""  # .xls
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+            content = stream.read()
+    except UNREADABLE as error:
+        return _damaged(error)
+    if content.startswith(b"\xd0\xcf\x11\xe0"):  # .xls
+        return WORKBOOK
+    if content.startswith(b"\x1f\x8b"):
+        return "is a gzip file; give it a name that ends in .csv.gz"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is encoded in UTF-16, not in UTF-8; save it as CSV UTF-8"
+    if b"\0" in content:
+        return "is not a text file; expected a CSV table"
+    return _first_not_utf8(content)
 
 
-def _not_utf8(path: Path) -> str:
-    """Where a file has bytes that are not UTF-8, and what to do."""
-    where = ""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
-        for count, line in enumerate(stream, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                text = line[max(0, error.start - 20) : error.start + 20].decode("latin-1").strip()
-                utf16 = count == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                where = " but UTF-16" if utf16 else f": line {count} has {text!r}, if it is Latin-1"
-                break
-    return f"is not encoded in UTF-8{where}; save it as CSV UTF-8"
+def _first_not_utf8(content: bytes) -> str:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return "ends in the middle of a character; is it complete UTF-8?"
+        line = content.count(b"\n", 0, error.start) + 1
+        before, after = content[: error.start].rpartition(b"\n")[2], content[error.start :].partition(b"\n")[0]
+        text = (before[-20:] + after[:20]).decode("latin-1").strip()
+        return f"is not UTF-8 (line {line}, read as Latin-1: {text!r}); save it as CSV UTF-8"
+    return "was changed while it was read; try again"
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:

@@ -68,7 +68,7 @@ def _calls(path: Path, split: EvalSplit) -> np.ndarray:
     columns = table.columns_of(truth.classes)
     if not columns:
         raise ValueError(f"{path} has no column of a finding; expected some of {', '.join(truth.classes)}")
-    labels = labels_of(table.cells, list(columns.values()), path=path, hint="; a reader has no probabilities")
+    labels = labels_of(table.cells, list(columns.values()), path=path, hint=", as a reader's calls are")
     labels = labels.set_axis(list(columns), axis="columns").set_axis(table.ids)
     known = labels.index.isin(truth.ids)
     if not known.any():

@@ -213,7 +213,8 @@ def _look_at_images(config: SplitConfig, source: LabelSource, table: pd.DataFram
         found = check.missing_images(source.image_root, paths)
     if found:
         count = f"{len(found):,} of {plural(len(paths), 'image')}"
-        remedy = "" if len(found) < len(paths) else f"; {source.image_root} may be the wrong --image-root"
+        gone = len(found) == len(paths) and all(fault.reason == check.GONE for fault in found)
+        remedy = f"; {source.image_root} may be the wrong --image-root" if gone else ""
         failed.insert(0, f"{count} cannot be used; first: {found[0].image_id}{remedy}")
     shown = found if config.images == "open" else found[:SHOWN]
     return failed, [f"image {source.image_root / fault.image_id} {fault.reason}" for fault in shown]

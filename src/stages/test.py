@@ -62,11 +62,9 @@ def _score_folder(config: ScoreConfig, manifest: Manifest, folder: Path, device:
     truths = {split: counted(config, Truth.of_split(manifest, split)) for split in manifest.scored}
     print(*inherited, sep="\n", end="\n" if inherited else "")
     folded = model.to(device).folded()
-    logits = {
-        split: _logits(config, manifest.part(split).image_paths(), folded, checkpoint, device, title=split)
-        for split in truths
-    }
-    features = [_features(config, manifest.part(split), model, checkpoint, device) for split in ("train", "val")]
+    paths = {split: manifest.part(split).image_paths() for split in ("train", *truths)}
+    logits = {split: _logits(config, paths[split], folded, checkpoint, device, title=split) for split in truths}
+    features = [_features(config, paths[split], model, checkpoint, device) for split in ("train", "val")]
     if not is_main():
         return
     images = {split: EvalLabels.of(truth, policy) for split, truth in truths.items()}
@@ -115,10 +113,9 @@ def _loader(config: ScoreConfig, paths: list[Path], checkpoint: dict[str, Any], 
 
 
 def _features(
-    config: ScoreConfig, part: Manifest, model: ChestNet, checkpoint: dict[str, Any], device: torch.device
+    config: ScoreConfig, paths: list[Path], model: ChestNet, checkpoint: dict[str, Any], device: torch.device
 ) -> np.ndarray:
     """Features [N, K] of a sample of a split, without the images that cannot be read."""
-    paths = part.image_paths()
     sample = np.random.default_rng(0).permutation(len(paths))[:MOST_FEATURES]
     describe = model.describing()
     loader = _loader(config, [paths[row] for row in sorted(sample)], checkpoint, device)

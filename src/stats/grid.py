@@ -8,7 +8,7 @@ def unit_grid(step: float, *, flag: str) -> np.ndarray:
 
     Raises ValueError, naming `flag`, for a step that does not divide 1 or is below 1e-5, which would only take memory.
     """
-    if step < 1e-5:
+    if not step >= 1e-5:  # NaN too
         raise ValueError(f"{flag} is {step:g}; expected a step of at least 0.00001")
     steps = round(1 / step)
     if steps < 1 or abs(steps * step - 1) > 1e-9:

@@ -40,7 +40,7 @@ def check(path, run_dir, *flags):
 
 
 def test_a_clean_split_is_not_accused(tmp_path, capsys):
-    assert check(make_set(tmp_path / "d"), tmp_path / "r", "--images", "open") == 0
+    assert check(make_set(tmp_path / "d"), tmp_path / "r", "--images", "open", "--workers", "0") == 0
     out = capsys.readouterr().out
     assert "FAILED" not in out and "every check passed; wrote" in out
     assert read_manifest(tmp_path / "r").meta["failed"] == []
@@ -105,6 +105,17 @@ def test_duplicates_within_one_split_are_no_leak(tmp_path):
     assert check(make_set(tmp_path / "d", edit=copy_within_a_split), tmp_path / "r", "--images", "open") == 0
 
 
+@pytest.mark.parametrize("images", ["exist", "open"])
+def test_where_no_image_exists_the_remedy_is_another_image_root(tmp_path, capsys, images):
+    def empty(rows, root):
+        for row in rows:
+            (root / row["path"]).unlink()
+
+    assert check(make_set(tmp_path / "d", edit=empty), tmp_path / "r", "--images", images) == 1
+    assert "FAILED: 60 of 60 images cannot be used; first: img/00_0.png; " in (out := capsys.readouterr().out)
+    assert f"{tmp_path / 'd'} may be the wrong --image-root" in out
+
+
 def test_every_unusable_image_is_listed_and_the_rest_described(tmp_path, capsys):
     def spoil(rows, root):
         (root / "img/00_0.png").unlink()
@@ -116,6 +127,7 @@ def test_every_unusable_image_is_listed_and_the_rest_described(tmp_path, capsys)
 
     assert check(make_set(tmp_path / "d", edit=spoil), tmp_path / "r", "--images", "open") == 1
     out = capsys.readouterr().out
+    assert "--image-root" not in out
     for name, reason in [
         ("00_0", "does not exist"),
         ("01_0", "is empty"),

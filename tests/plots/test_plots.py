@@ -229,7 +229,8 @@ def test_reader_curves(tmp_path, count):
 
 
 @pytest.mark.parametrize("count", [1, 15])
-def test_reliability(tmp_path, count):
+def test_reliability(tmp_path, count, monkeypatch):
+    seen = panels("_draw_reliability", monkeypatch, plots)
     predicted = np.array([0.1, 0.5, NAN])
     before, after = (
         {"label": kind, "kind": kind, "predicted": predicted, "observed": predicted / 2, "counts": counts}
@@ -238,6 +239,8 @@ def test_reliability(tmp_path, count):
     curves = [{"name": name, "series": [before, after]} for name in names(count)]
     curves[-1] = {"name": "none", "series": [{**before, "counts": [0, 0, 0]}]}
     assert drawn(plots.reliability(curves, path=tmp_path / "c.png"))
+    *known, unknown = [[text.get_text() for text in axes.texts] for axes in seen]
+    assert known == [["highest bar: 6"]] * (count - 1) and unknown == ["not defined"]
 
 
 def test_panels_fill_the_page_where_a_class_has_nothing_to_show(tmp_path, monkeypatch):
@@ -296,6 +299,34 @@ def test_the_overview_leaves_no_gap(tmp_path, absent):
     height, width = page.shape
     for corner in (page[height * 2 // 3 :, : width // 2], page[height * 2 // 3 :, width // 2 :]):
         assert (corner < 200).sum() > 500
+
+
+def test_shares_of_few_pairs_of_studies_are_dashes_and_only_states_that_occur_are_named(tmp_path, monkeypatch):
+    drew, said, heat_map = [], [], plots_labels.heat_map
+
+    def draw(axes, values, texts, **options):
+        drew.append(texts)
+        heat_map(axes, values, texts, **options)
+
+    monkeypatch.setattr(plots_labels, "heat_map", draw)
+    monkeypatch.setattr(plots_labels, "headline", lambda figure, text: said.append((figure, text)))
+    tables = label_tables(2)
+    changes = tables["study_changes"].assign(pairs=0, share=np.nan)
+    first, second = changes["class"].unique()
+    for name, count in ((first, 10), (second, 9)):
+        row = (changes["class"] == name) & (changes["from"] == "positive") & (changes["to"] == "negative")
+        changes.loc[row, ["pairs", "share"]] = count, 1.0
+    tables["study_changes"] = changes
+    states = tables["label_states"]
+    tables["label_states"] = states.assign(blank=states["blank"] + states["uncertain"], uncertain=0)
+    plots_labels.overview(tables, path=tmp_path / "overview.png", title="labels")
+    assert sorted(drew[-1]) == [["100"], ["–"]] and said[-1][1].endswith("; dash: fewer than 10 pairs")
+    figure = next(figure for figure, text in said if text.startswith("Label states"))
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["positive", "negative", "blank"]
+    tables["study_changes"] = changes.assign(pairs=0)
+    drew.clear()
+    plots_labels.overview(tables, path=tmp_path / "overview.png", title="labels")
+    assert all(texts != [["100"], ["–"]] for texts in drew)
 
 
 def test_names_in_scripts_without_a_font_are_said_once_and_warn_of_nothing(tmp_path, capsys, monkeypatch, recwarn):

@@ -393,7 +393,7 @@ def test_without_stage_6_the_error_names_its_script(copied):
 def test_a_page_is_not_replaced_unasked_and_may_go_elsewhere(copied, tmp_path):
     report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
     assert page_data(tmp_path / "a page.html")["run"] == "run"
-    with pytest.raises(ValueError, match="already exists; pass --overwrite to replace it, or another --out"):
+    with pytest.raises(ValueError, match="already exists; pass --overwrite .* write to another --out"):
         report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html")])
     report.main(["--run-dir", str(copied), "--out", str(tmp_path / "a page.html"), "--overwrite"])
     (tmp_path / "thesis.html").write_text("another page")

@@ -69,14 +69,17 @@ def test_only_the_columns_asked_for_are_kept_and_each_must_be_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("encoding", "says"),
-    [("latin-1", ": line 3 has 'c,Müller', if it is Latin-1"), ("utf-16", " but UTF-16")],
+    [
+        ("latin-1", r"is not UTF-8 \(line 3, read as Latin-1: 'c,Müller'\); save it as CSV UTF-8"),
+        ("utf-16", "is encoded in UTF-16, not in UTF-8; save it as CSV UTF-8"),
+    ],
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
 def test_a_file_in_another_encoding_says_where_and_what_to_do(tmp_path, encoding, says, name):
     opened = gzip.open if name.endswith(".gz") else open
     with opened(tmp_path / name, "wb") as stream:
         stream.write("a,b\nb,Meyer\nc,Müller\n".encode(encoding))
-    with pytest.raises(ValueError, match=f"{name} is not encoded in UTF-8{says}; save it as CSV UTF-8"):
+    with pytest.raises(ValueError, match=f"{name} {says}"):
         read_cells(tmp_path / name)
 
 
@@ -92,6 +95,27 @@ def test_a_workbook_or_an_archive_is_not_called_a_broken_csv(tmp_path, name, ins
         archive.writestr(inside, bytes(range(256)))
     with pytest.raises(ValueError, match=f"{name} is {says}"):
         read_cells(tmp_path / name)
+
+
+def test_a_damaged_file_is_not_called_one_of_another_encoding(tmp_path):
+    text = "a,b\n" + "".join(f"{i},Müller\n" for i in range(5000))
+    packed = bytearray(gzip.compress(text.encode(), mtime=0))
+    packed[len(packed) // 2 : len(packed) // 2 + 50] = bytes(range(50))
+    whole = text.encode()
+    contents = {
+        "damaged.csv.gz": (bytes(packed), "cannot be read as a CSV file: .*; is it complete"),
+        "cut.csv": (whole[: whole.rindex(b"\xc3") + 1], "ends in the middle of a character; is it complete UTF-8"),
+        "packed.csv": (gzip.compress(whole), "is a gzip file; give it a name that ends in .csv.gz"),
+        "picture.csv": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not a text file; expected a CSV table"),
+    }
+    for name, (content, says) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} {says}"):
+            read_cells(tmp_path / name)
+    one_line = gzip.compress("a,b\nMüller".encode("latin-1"), mtime=0)
+    (tmp_path / "short.csv.gz").write_bytes(one_line[:-9])
+    with pytest.raises(ValueError, match="short.csv.gz cannot be read as a CSV file: .*; is it complete"):
+        read_cells(tmp_path / "short.csv.gz")
 
 
 def test_an_old_workbook_is_not_called_a_broken_csv(tmp_path):

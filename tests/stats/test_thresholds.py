@@ -97,9 +97,14 @@ def test_bad_recall_is_refused(recall):
         empirical_rule(build_curve([0.5], targets=[1]), recall=recall)
 
 
-@pytest.mark.parametrize("grid", [0, -0.1, 0.03, 2, 1e-06])
-def test_bad_grid_is_refused(grid):
-    with pytest.raises(ValueError, match=f"--grid is {grid}; expected a step (that divides 1|of at least 0.00001)"):
+LEAST, DIVIDES = "of at least 0.00001", "that divides 1, such as"
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"), [(0, LEAST), (-0.1, LEAST), (1e-06, LEAST), (float("nan"), LEAST), (0.03, DIVIDES), (2, DIVIDES)]
+)
+def test_bad_grid_is_refused(grid, says):
+    with pytest.raises(ValueError, match=f"--grid is {grid}; expected a step {says}"):
         build_curve([0.5], targets=[1], grid=grid)
 
 
