@@ -1,4 +1,4 @@
-"""After the stages: what the ensemble says of new radiographs, with the findings it flags.
+"""After the stages: what the ensemble says about new radiographs, with the findings it flags.
 
 Reads a run folder that has gone through stage 6, and images: JPEG, PNG (8 or 16 bit) and, with requirements-dicom.txt
 installed, DICOM. Folders are searched recursively; hidden files are skipped.

@@ -45,7 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets where a file was cut off
             raise ValueError(f"{path} cannot be read ({in_words(error)})") from None
         raise ValueError(
-            f"{path} is corrupt, or was not written by this program ({type(error).__name__}); train again"
+            f"{path} is corrupt, or not written by this program ({type(error).__name__}); train again with --overwrite"
         ) from None
     if not isinstance(state, dict):
         raise ValueError(

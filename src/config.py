@@ -115,7 +115,7 @@ class SplitConfig(StageConfig):
         high=0.9,
     )
     expert_labels: Path | None = option(
-        None, "CSV of experts' labels per image or study; the images it labels become the split --expert-as"
+        None, "CSV of experts' labels per image or study, whose images become the split --expert-as (default: none)"
     )
     expert_as: Literal["test", "calib"] = option("test", "name of the split that --expert-labels makes")
     workers: int = option(2, "number of processes that open images", low=0)
@@ -312,7 +312,9 @@ class AlphaConfig(EvaluationConfig):
 
     step: float = option(0.1, "step of the alpha grid", low=0.001, high=1)
     select: Literal["one-se", "best"] = option(
-        "one-se", "one-se: the alpha nearest 0.5 within one standard error of the best; best: the best"
+        "one-se",
+        "one-se: the alpha nearest 0.5 within one standard error of the best, which is that of --resamples resamples; "
+        "best: the best",
     )
     members: tuple[Path, ...] = option((), "probability files to blend (default: both models of the run)")
     labels: Path | None = option(

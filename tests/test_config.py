@@ -111,7 +111,7 @@ def test_ranges_hold_for_every_item_of_a_tuple():
     ("config", "flags", "said"),
     [
         (EdaConfig, ["--run-dir", ""], "argument --run-dir: it is empty; expected a path"),  # an unset shell variable
-        (ThresholdConfig, ["--recall", "0,85"], "--recall: it is '0,85'; expected a number with a decimal point ("),
+        (ThresholdConfig, ["--recall", "0,85"], "with a decimal point; separate several by blanks ("),
         (ResNetConfig, ["--epochs", "3.5"], "--epochs: it is '3.5'; expected a whole number in digits ("),
         (SplitConfig, ["--data", "d", "--calibration", "1/9"], "a number with a decimal point or 'published' ("),
     ],

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is corrupt"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Intruder(tmp_path / "intruder")))
-    with pytest.raises(ValueError, match="is corrupt, or was not written by this program"):
+    with pytest.raises(ValueError, match="is corrupt, or not written by this program"):
         load_checkpoint(path)
     assert not (tmp_path / "intruder").exists()
 

@@ -64,9 +64,7 @@ def refuse_overwrite(paths: Iterable[Path], *, overwrite: bool, another: str = "
         if path.is_dir():
             raise ValueError(f"{path} is a folder; expected the name of a file to write")
     if there and not overwrite:
-        raise ValueError(
-            f"{there[0]} already exists; pass --overwrite to replace it, or write to another {another}"
-        )
+        raise ValueError(f"{there[0]} already exists; pass --overwrite to replace it, or write to another {another}")
 
 
 def clear(folder: Path, *patterns: str) -> None:
@@ -114,7 +112,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON ({error}); run {writer_of(path)} --overwrite") from None
     if not isinstance(value, dict):
         raise ValueError(
-            f"{path} holds a {type(value).__name__}; expected an object; run {writer_of(path)} --overwrite"
+            f"{path} holds a {type(value).__name__}; expected names and values in braces; run {writer_of(path)} "
+            "--overwrite"
         )
     return value
 

@@ -69,7 +69,8 @@ class PredictionTable:
         """Read the rows there are; raises ValueError where something else made them."""
         if not self._story.exists():
             raise ValueError(
-                f"{self._story} is missing, which says how {self.path} was made; remove both or pass another --out"
+                f"{self.path} was not written by predict.py, or {self._story.name}, which tells how it was made, "
+                "is gone; pass another --out"
             )
         earlier = {"unit": "image", "equalize": False}  # of tables from before these were recorded
         made_by = earlier | read_json(self._story)

@@ -50,6 +50,8 @@ class SavedThresholds:
     @property
     def promise(self) -> str:
         """What the thresholds are of, and whose recall they are for."""
+        if len(self.needed) == len(self.classes):
+            return f"none, because too few patients have any finding in {self.chosen_on}; every {self.unit} is flagged"
         or_more = " or more" if len(set(self.confidences)) > 1 else ""
         or_more += ", all findings together," if self.together else ""
         rule = f"certified at {100 * self.confidence:g}%{or_more}" if self.confidence else "empirical,"
@@ -77,6 +79,8 @@ def read_thresholds(
     if path.suffix == ".csv":
         raise ValueError(f"{path} is a table; expected thresholds.json, which stage 6 writes beside its tables")
     content = read_json(path)
+    if "recall" not in content:
+        raise ValueError(f"{path} holds no thresholds; expected thresholds.json of stage 6 or of the report")
     for key in ("manifest_sha256", "probs_val_sha256"):
         if content.get(key) != origin[key]:
             what = "is missing" if key not in content else "differs"

@@ -28,7 +28,7 @@ class AccessError(ImageError):
 def access_error(path: Path, error: OSError) -> AccessError:
     """What to tell the user of a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
-        return AccessError(f"image {path} does not exist", "run check_split.py to see what is missing")
+        return AccessError(f"image {path} does not exist", "run check_split.py with --overwrite to list all such files")
     return AccessError(f"image {path} cannot be read ({in_words(error)}); make sure that you may read it")
 
 

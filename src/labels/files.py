@@ -185,7 +185,7 @@ def convert(values: pd.Series, function: Callable, *, path: Path, expected: str)
 
 def labels_of(rows: pd.DataFrame, classes: Sequence[str], *, path: Path, hint: str = "") -> pd.DataFrame:
     """The label columns as float: 1, 0, -1, or NaN where blank. ValueError for anything else; `hint` ends it."""
-    expected = f"a label; expected 1, 0, -1 or blank{hint}"
+    expected = f"a label; expected 1 (yes), 0 (no), -1 (uncertain) or blank{hint}"
     columns = {name: convert(rows[name], _label, path=path, expected=expected) for name in classes}
     return pd.DataFrame(columns, index=rows.index)
 

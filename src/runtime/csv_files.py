@@ -47,6 +47,8 @@ def read_cells(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFr
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
         header = _header(reader)
+        if header and header[0].startswith(("{", "[")):
+            raise ValueError(f"{path} is JSON; expected a CSV table")
         require_columns(header, columns or (), path=path)
         kept = [i for i, name in enumerate(header) if columns is None or name in columns]
         for row in reader:
@@ -113,6 +115,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _damaged(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot be read: {in_words(error)}"
     return f"cannot be read as a CSV file: {in_words(error)}; is it complete?"
 
 

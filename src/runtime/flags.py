@@ -180,6 +180,7 @@ def _number(text: str, *, kind: type = float, words: Sequence[str] = ()) -> floa
     except ValueError:
         number = "number with a decimal point" if kind is float else "whole number in digits"
         expected = " or ".join([f"a {number}", *map(repr, words)])
+        expected += "; separate several by blanks" if "," in text else ""
         raise argparse.ArgumentTypeError(f"it is {text!r}; expected {expected}") from None
 
 

@@ -70,7 +70,9 @@ def undefined_note(values: Mapping[str, Any], resamples: int) -> str:
     if not lost:
         return ""
     kept = f"{resamples - lost:,} of {resamples:,} resamples"
-    return f"macro AUROC and AUPRC intervals are based on {kept}; the others lack a label of some class\n"
+    return (
+        f"macro AUROC and AUPRC intervals are based on {kept}; the others lack the positives or negatives of a class\n"
+    )
 
 
 def with_interval(values: Mapping[str, Any], key: str) -> str:

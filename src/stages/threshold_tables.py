@@ -56,7 +56,7 @@ def print_notes(config: ThresholdConfig, split: EvalSplit) -> None:
         print(
             f"warning: the 5% of patients with the most positives own more than 30% of them in {', '.join(heavy)}; if "
             f"they are easier or harder to read than others, the recall of the next {unit} is not that of the next "
-            "patient, which --weights patient certifies, and intervals and verdicts are too sure of themselves"
+            "patient, which --weights patient certifies, and intervals and verdicts are overconfident"
         )
 
 

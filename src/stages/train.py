@@ -157,14 +157,19 @@ def _earlier_run(config: TrainConfig, folder: Path, recipe: dict[str, Any]) -> d
         earlier = load_checkpoint(folder / "last.pt")
         if "progress" not in earlier:
             raise ValueError(f"{folder / 'last.pt'} was written by another version; pass --overwrite instead")
-        if earlier["history"] and not (folder / "best.pt").exists():
-            raise ValueError(
-                f"{folder / 'best.pt'} is missing, and the best weights with it; pass --overwrite to train again"
-            )
+        if earlier["history"]:
+            _check_best(folder / "best.pt")
     elif not config.resume or (folder / "history.csv").exists():
         refuse_overwrite([folder / name for name in OUTPUTS], overwrite=config.overwrite)
     _check_same_start(folder, earlier)
     return earlier
+
+
+def _check_best(path: Path) -> None:
+    """Raise ValueError where the best weights of a training that is to be resumed are missing or damaged."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing, and the best weights with it; pass --overwrite to train again")
+    load_checkpoint(path)
 
 
 def check_unchanged(

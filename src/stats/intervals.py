@@ -73,17 +73,19 @@ def area_interval(value: float, replicates: np.ndarray, *, patients: float) -> t
     logits of the replicates that are defined, or where some are 0 or 1, that of the replicates divided by value * (1 -
     value). `patients` is the number G of patients that the figure rests on, for an area those with the rarer label: it
     gives t its degrees of freedom, G - 1, and the variance the factor G / (G - 1) that resampling G patients takes
-    away. Where the value is 0 or 1 or the replicates do not vary, the interval is Clopper & Pearson's for G of G hits.
-    It is (NaN, NaN) where the value or all replicates are not defined, and (0, 1) where G is below 2.
+    away. Where the value is 0 or 1, the interval is Clopper & Pearson's for G of G hits. It is (NaN, NaN) where the
+    value or all replicates are not defined, and (0, 1) where G is below 2 or the replicates do not vary.
     """
     defined = replicates[~np.isnan(replicates)]
     if np.isnan(value) or not len(defined):
         return np.nan, np.nan
     if patients < 2 or len(defined) < 2:
         return 0.0, 1.0
-    if not 0 < value < 1 or defined.min() == defined.max():
+    if not 0 < value < 1:
         edge = share_interval(Share(1.0, float(patients)))[0]
-        return (edge, 1.0) if value >= 0.5 else (0.0, 1 - edge)
+        return (edge, 1.0) if value else (0.0, 1 - edge)
+    if defined.min() == defined.max():  # as of a model that gives all images the same probability
+        return 0.0, 1.0
     inside = defined.min() > 0 and defined.max() < 1
     spread = np.std(logit(defined), ddof=1) if inside else np.std(defined, ddof=1) / (value * (1 - value))
     reach = _t(patients) * float(spread) * np.sqrt(patients / (patients - 1))

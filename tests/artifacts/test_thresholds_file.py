@@ -56,6 +56,8 @@ def test_targets_and_confidences_chosen_in_the_report_stay_with_their_findings(t
     saved = read(tmp_path / "t.json", content)
     assert (saved.recall, saved.targets, saved.confidences) == (0.85, (0.85, 0.97), (0.95, 0.9))
     assert (saved.rule, saved.confidence, saved.unit, saved.aggregate) == ("certified", 0.9, "study", "mean")
+    none = read(tmp_path / "n.json", WHOLE | {"recall": {"0.85": dict.fromkeys(CLASSES, points["Rare"])}})
+    assert none.promise == "none, because too few patients have any finding in calib; every study is flagged"
     assert saved.needed == {"Rare": 7} and saved.flags(np.array([[0.4, 0.0]])).tolist() == [[False, True]]
 
 
@@ -75,6 +77,7 @@ def test_one_of_several_targets_must_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
+        (without("recall"), "holds no thresholds; expected thresholds.json of stage 6"),
         (WHOLE | {"manifest_sha256": "0"}, "not belong to this run: its manifest_sha256 differs"),
         (without("probs_val_sha256"), "not belong to this run: its probs_val_sha256 is missing"),
         (WHOLE | {"classes": ["Edema"]}, "lacks the class 'Rare'; expected those of the run"),

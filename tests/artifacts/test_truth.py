@@ -60,7 +60,7 @@ def test_two_spellings_of_a_patient_are_warned_of_across_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1, 0, -1 or blank"),
+        ("id,X\na,2\n", "line 2, column 'X': '2' is not a label; expected 1 .yes., 0 .no., -1 .uncertain. or blank"),
         ("id,X\na,yes\n", "'yes' is not a label"),
         ("id,X\na,1\na,0\n", "'a' appears on lines 2 and 3"),
         ("id,X,Patient ID\na,1,7\nb,0,NA\n", "line 3: column 'Patient ID' is blank in 1 of 2 rows, here as 'NA'"),

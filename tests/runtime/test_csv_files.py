@@ -106,6 +106,7 @@ def test_a_damaged_file_is_not_called_one_of_another_encoding(tmp_path):
         "damaged.csv.gz": (bytes(packed), "cannot be read as a CSV file: .*; is it complete"),
         "cut.csv": (whole[: whole.rindex(b"\xc3") + 1], "ends in the middle of a character; is it complete UTF-8"),
         "packed.csv": (gzip.compress(whole), "is a gzip file; give it a name that ends in .csv.gz"),
+        "probs.csv": (b'{"a": 1,\n "b": [2]}\n', "is JSON; expected a CSV table"),
         "picture.csv": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not a text file; expected a CSV table"),
     }
     for name, (content, says) in contents.items():

@@ -410,7 +410,9 @@ def test_files_that_are_there_are_left_alone(run_dir, images, tmp_path):
     change(tmp_path / "p.csv.json", checkpoint_sha256={})
     refused(run_dir, images, "--append", out=out, match="other settings .checkpoint_sha256")
     (tmp_path / "p.csv.json").unlink()
-    refused(run_dir, images, "--append", out=out, match="is missing, which says how .* was made")
+    refused(
+        run_dir, images, "--append", out=out, match="was not written by predict.py, or .* is gone; pass another --out"
+    )
 
 
 def test_append_refuses_other_columns(run_dir, images, tmp_path):

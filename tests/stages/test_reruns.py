@@ -167,6 +167,9 @@ def test_a_damaged_or_foreign_checkpoint_is_one_clear_line(copied, damage):
     with pytest.raises(ValueError, match=r"best.pt is (corrupt|a checkpoint of efficientnet_b1; expected resnet50)"):
         test_resnet.main([*flags, *FAST, "--overwrite"])
     assert (run / "resnet50" / "probs_val.csv").exists()
+    if damage != "the other model's":
+        with pytest.raises(ValueError, match="best.pt is corrupt.*; train again with --overwrite"):
+            train_resnet.main([*flags, *SMALL, "--unfreeze-from", "layer4", "--resume"])
 
 
 def test_probabilities_older_than_the_model_or_the_blend_are_refused(copied):

@@ -78,6 +78,11 @@ def test_an_area_at_the_end_keeps_an_interval(value):
     assert (low, high) == pytest.approx((edge, 1) if value else (0, 1 - edge))
 
 
+@pytest.mark.parametrize("value", [0.3, 0.5, 0.97])
+def test_an_area_that_does_not_vary_between_resamples_lies_in_its_interval(value):
+    assert area_interval(value, np.full(100, value), patients=100) == (0, 1)
+
+
 def test_an_area_that_rests_on_one_patient_or_on_nothing():
     assert area_interval(0.7, np.array([0.7, 0.8]), patients=1) == (0, 1)
     assert np.isnan(area_interval(np.nan, np.array([0.7]), patients=5)).all()
