@@ -214,16 +214,16 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
     """Observed share of positives over the predicted probability, a panel per class; returns `path`.
 
     curves: per class a mapping of name and series: mappings of label (for the legend), kind (a key of
-    `CALIBRATION`), predicted [B] (mean probability of a bin), observed [B] (share of positives in it) and
-    counts [B]; NaN where a bin is empty. Counts are drawn as bars, relative to the fullest bin of the class.
+    `CALIBRATION`), predicted [B] (mean probability of a bin) and observed [B] (share of positives in it), of ten bins
+    of about equal size.
     """
     xlabel, ylabel = f"predicted probability ({split})", f"observed share ({split})"
     with panels(path, len(curves), xlabel=xlabel, ylabel=ylabel) as (figure, squares):
         for axes, curve in zip(squares, curves, strict=True):
             _draw_reliability(axes, curve)
-        headline(figure, "Do findings occur as often as predicted? On the diagonal they do")
+        question = "Do findings occur as often as predicted? On the diagonal they do"
+        headline(figure, f"{question}. A point is about a tenth of the cases")
         handles = _point_handles([curve["series"] for curve in curves], CALIBRATION, line=True)
-        handles.append(Patch(color=GRAY, alpha=0.35, lw=0, label="number in each bin"))
         legend(figure, handles, ncols=1 if len(curves) < 3 else len(handles))
     return path
 
@@ -231,21 +231,10 @@ def reliability(curves: Sequence[Mapping[str, Any]], *, path: Path, split: str =
 def _draw_reliability(axes: Axes, curve: Mapping[str, Any]) -> None:
     axes.set_title(short(curve["name"], width=28))
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
-    counts = [np.asarray(series["counts"], dtype=np.float64) for series in curve["series"]]
-    fullest = max((count.max() for count in counts if len(count)), default=0)
-    defined = False
-    for series, count in zip(curve["series"], counts, strict=True):
-        look = CALIBRATION[series["kind"]]
-        filled = (count > 0) & np.isfinite(series["predicted"]) & np.isfinite(series["observed"])
-        predicted, observed = (np.asarray(series[name], dtype=np.float64)[filled] for name in ("predicted", "observed"))
-        defined |= bool(filled.any())
-        if filled.any():
-            axes.bar(predicted, 0.25 * count[filled] / fullest, width=0.015, color=look["color"], alpha=0.35, lw=0)
-        dots(axes, predicted, observed, **{"ls": "-", "lw": 1.2, "markersize": 4.5, **look})
-    if fullest:
-        behind = {"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1}
-        axes.text(0.99, 0.26, f"highest bar: {fullest:,.0f}", ha="right", fontsize=7, bbox=behind)
-    if not defined:
+    for series in curve["series"]:
+        look = {"ls": "-", "lw": 1.2, "markersize": 4.5, **CALIBRATION[series["kind"]]}
+        dots(axes, series["predicted"], series["observed"], **look)
+    if not any(len(series["predicted"]) for series in curve["series"]):
         axes.text(0.35, 0.75, "not defined", ha="center", color=GRAY)
 
 

@@ -121,9 +121,7 @@ def reliability_curves(
             (f"with {METHODS[method]}", "after", corrected),
         ):
             bins = reliability(probs[valid, c], targets=view.targets[valid, c])
-            series.append(
-                {"label": label, "kind": kind, "predicted": bins.prob, "observed": bins.rate, "counts": bins.counts}
-            )
+            series.append({"label": label, "kind": kind, "predicted": bins.prob, "observed": bins.rate})
         curves.append({"name": name, "series": series})
     return curves
 

@@ -231,24 +231,23 @@ def test_reader_curves(tmp_path, count):
 @pytest.mark.parametrize("count", [1, 15])
 def test_reliability(tmp_path, count, monkeypatch):
     seen = panels("_draw_reliability", monkeypatch, plots)
-    predicted = np.array([0.1, 0.5, NAN])
     before, after = (
-        {"label": kind, "kind": kind, "predicted": predicted, "observed": predicted / 2, "counts": counts}
-        for kind, counts in (("before", [5, 1, 0]), ("after", [6, 0, 0]))
+        {"label": kind, "kind": kind, "predicted": np.array(predicted), "observed": np.array(predicted) / 2}
+        for kind, predicted in (("before", [0.1, 0.5]), ("after", [0.2]))
     )
     curves = [{"name": name, "series": [before, after]} for name in names(count)]
-    curves[-1] = {"name": "none", "series": [{**before, "counts": [0, 0, 0]}]}
+    curves[-1] = {"name": "none", "series": [{**before, "predicted": [], "observed": []}]}
     assert drawn(plots.reliability(curves, path=tmp_path / "c.png"))
     *known, unknown = [[text.get_text() for text in axes.texts] for axes in seen]
-    assert known == [["highest bar: 6"]] * (count - 1) and unknown == ["not defined"]
+    assert known == [[]] * (count - 1) and unknown == ["not defined"]
 
 
 def test_panels_fill_the_page_where_a_class_has_nothing_to_show(tmp_path, monkeypatch):
     """An artist without extent must not push the others aside."""
     seen = panels("_draw_reliability", monkeypatch, plots)
-    full = {"label": "after", "kind": "after", "predicted": [0.2], "observed": [0.2], "counts": [9]}
+    full = {"label": "after", "kind": "after", "predicted": [0.2], "observed": [0.2]}
     curves = [{"name": "x", "series": [full]} for _ in range(8)]
-    curves[5] = {"name": "x", "series": [{**full, "counts": [0]}]}
+    curves[5] = {"name": "x", "series": [{**full, "predicted": [], "observed": []}]}
     plots.reliability(curves, path=tmp_path / "c.png")
     widths = [axes.get_position().width for axes in seen]
     assert min(widths) > 0.18
