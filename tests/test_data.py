@@ -337,7 +337,7 @@ def test_label_that_is_none(tmp_path, kind, value):
         file = make_chexpert(tmp_path, images=False) / "train.csv"
     column = {"csv": "Hernia", "chexpert": "Edema"}[kind]
     set_cell(file, line=9, column=column, value=value)
-    message = refused(file, f"{file.name}, line 9, column '{column}'", repr(value), "1, 0, -1 or blank")
+    message = refused(file, f"{file.name}, line 9, column '{column}'", repr(value), "0 (no), -1 (uncertain) or blank")
     assert ("--classes" in message) == (kind == "csv")
 
 

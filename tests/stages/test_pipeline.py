@@ -1,6 +1,7 @@
 """Every stage in its order, through the scripts, on a small demo data set."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ import test_efficientnet
 import test_resnet
 import train_efficientnet
 import train_resnet
+from src.artifacts.manifest import read_manifest
 from src.stats.calibration import correct_probs
 from tests.trees import ROOT, copy_run
 
@@ -170,17 +172,26 @@ def test_the_blend_is_the_chosen_alpha_of_both_models(run_dir):
     assert table["alpha"].tolist() == pytest.approx(np.arange(11) / 10)
 
 
-def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path):
+@pytest.mark.parametrize("missing", ["one", "all"])
+def test_a_missing_image_is_named_and_nothing_is_left_half_written(copied, tmp_path, missing):
     run, flags = copied
     meta = json.loads((run / "manifest.json").read_text())
-    meta["image_root"] = str(tmp_path)  # where no image is
+    there = shutil.copytree(meta["image_root"], tmp_path / "images")
+    images = read_manifest(run).part("val" if missing == "one" else "test").table["image_id"]
+    for name in images[:1] if missing == "one" else images:
+        (there / name).unlink()
+    meta["image_root"] = str(there)
     (run / "manifest.json").write_text(json.dumps(meta))
     done = subprocess.run(
         [sys.executable, "test_resnet.py", *flags, "--overwrite", "--workers", "1"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("test_resnet.py: error: image ")
-    assert "Traceback" not in done.stderr and "does not exist" in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    expected = {
+        "one": f"image {there / images.iloc[0]} does not exist; run check_split.py with --overwrite to list",
+        "all": f"{there} has neither {images.iloc[0]} nor any other image of the split; is its drive mounted",
+    }
+    assert said.startswith(f"test_resnet.py: error: {expected[missing]}") and "Traceback" not in done.stderr
     assert (run / "resnet50" / "probs_test.csv").exists() and (run / "resnet50" / "probs.json").exists()
     assert not list(run.rglob("*.tmp*"))
