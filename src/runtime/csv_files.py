@@ -27,6 +27,7 @@ from src.runtime.system_errors import in_words
 BLANKS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 SEPARATORS = ",;\t|"
 UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError)
+JSON = r"""[{\[]\s*(["{\[]|$)"""  # how a line begins; a name such as [Patient ID] is none
 WORKBOOK = "is a workbook of a spreadsheet program; save its sheet as CSV"
 
 
@@ -47,7 +48,7 @@ def read_cells(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFr
     rows, lines = [], []
     with _explained(path), _reader(path) as reader:
         header = _header(reader)
-        if header and header[0].startswith(("{", "[")):
+        if header and re.match(JSON, header[0]):
             raise ValueError(f"{path} is JSON; expected a CSV table")
         require_columns(header, columns or (), path=path)
         kept = [i for i, name in enumerate(header) if columns is None or name in columns]
@@ -114,6 +115,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} {_damaged(error)}") from error
 
 
+def _opener(path: Path) -> Any:
+    return gzip.open if path.suffix == ".gz" else open
+
+
 def _damaged(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return f"cannot be read: {in_words(error)}"
@@ -128,7 +133,7 @@ def _why_not_text(path: Path) -> str:
         is_workbook = "[Content_Types].xml" in names or "mimetype" in names  # .xlsx, .ods
         return WORKBOOK if is_workbook else "is a ZIP archive; unpack it and pass the CSV file in it"
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+        with _opener(path)(path, "rb") as stream:
             content = stream.read()
     except UNREADABLE as error:
         return _damaged(error)
@@ -144,6 +149,7 @@ def _why_not_text(path: Path) -> str:
 
 
 def _first_not_utf8(content: bytes) -> str:
+    """Where text of another encoding, or text that was cut off, stops being UTF-8, as the end of a sentence."""
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -164,7 +170,7 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
 @contextmanager
 def _reader(path: Path) -> Iterator[Any]:
     """The rows from the header on; `line_num` counts all lines of the file."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
+    with _opener(path)(path, "rt", encoding="utf-8-sig", newline="") as stream:
         above, header, separator = _find_header(stream, path)
         lines = itertools.chain(["\n"] * above, [header], stream)
         yield csv.reader(lines, strict=True, delimiter=separator)

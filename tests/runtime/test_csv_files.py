@@ -113,6 +113,8 @@ def test_a_damaged_file_is_not_called_one_of_another_encoding(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} {says}"):
             read_cells(tmp_path / name)
+    (tmp_path / "brackets.csv").write_text("[Patient ID],[Edema]\n1,0\n")
+    assert list(read_cells(tmp_path / "brackets.csv")) == ["[Patient ID]", "[Edema]"]
     one_line = gzip.compress("a,b\nMüller".encode("latin-1"), mtime=0)
     (tmp_path / "short.csv.gz").write_bytes(one_line[:-9])
     with pytest.raises(ValueError, match="short.csv.gz cannot be read as a CSV file: .*; is it complete"):
